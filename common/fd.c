@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Descriptors: the few operations that every owner needs. close() is called nowhere else. On Linux the descriptor is
+ * gone whatever close() returns, EINTR included, so that a retry could close somebody else's: there is none.
+ */
+
+#include "common/fd.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int fd_close(int fd) {
+        int saved = errno;
+
+        if (fd >= 0)
+                (void) close(fd);
+        errno = saved;
+        return -1;
+}
+
+int fd_dup(int fd) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+        return copy < 0 ? -errno : copy;
+}
+
+void fd_close_all(int *fds, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                fds[i] = fd_close(fds[i]);
+}
+
+int fd_socketpair(int type, int ret_fds[2]) {
+        int fds[2];
+
+        if (socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
+                return -errno;
+        ret_fds[0] = fds[0];
+        ret_fds[1] = fds[1];
+        return 0;
+}
+
+static int socket_option(int fd, int option) {
+        socklen_t length = sizeof(int);
+        int value;
+
+        return getsockopt(fd, SOL_SOCKET, option, &value, &length) < 0 ? -1 : value;
+}
+
+bool fd_is_unix_stream(int fd) {
+        return socket_option(fd, SO_DOMAIN) == AF_UNIX && socket_option(fd, SO_TYPE) == SOCK_STREAM &&
+               socket_option(fd, SO_ACCEPTCONN) == 0;
+}
+
+int fd_raise_limit(struct rlimit *ret_before) {
+        struct rlimit before, raised;
+
+        if (getrlimit(RLIMIT_NOFILE, &before) < 0)
+                return -errno;
+        raised = (struct rlimit){ before.rlim_max, before.rlim_max };
+        if (setrlimit(RLIMIT_NOFILE, &raised) < 0)
+                return -errno;
+        *ret_before = before;
+        return 0;
+}
+
+int fd_count(void) {
+        struct dirent *entry;
+        int n = 0;
+        DIR *dir = opendir("/proc/self/fd");
+
+        if (!dir)
+                return -errno;
+        while ((entry = readdir(dir)))
+                n += entry->d_name[0] != '.';
+        closedir(dir);
+        return n - 1;
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Frames: one read fills the buffer with whatever has arrived, many frames are handed out of it without a copy; many
+ * frames are collected and leave in one send. Measured, this batching is worth ten times when calls are small.
+ *
+ * The reader's buffer grows with the bytes that have come, doubling, never with the length that was announced: a peer
+ * that promises 8 MiB and sends 5 bytes costs the smallest buffer. After a large frame the memory is given back.
+ */
+
+#include "common/frame.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/cmsg.h"
+#include "common/macro.h"
+
+#define BUFFER_SIZE \
+        (64u * 1024u) /* of a reader and writer at work: as much as a default socket buffer passes at once */
+#define BUFFER_KEEP (512u * 1024u) /* an empty buffer above it is given back */
+
+/* make_room() - moves the bytes start..end to the front and grows the buffer to at least @wanted bytes. */
+static int make_room(uint8_t **buffer, size_t *size, size_t *start, size_t *end, size_t wanted) {
+        uint8_t *grown;
+
+        if (*start > 0) {
+                memmove(*buffer, *buffer + *start, *end - *start);
+                *end -= *start;
+                *start = 0;
+        }
+        if (wanted <= *size)
+                return 0;
+        grown = realloc(*buffer, wanted);
+        if (!grown)
+                return -ENOMEM;
+        *buffer = grown;
+        *size = wanted;
+        return 0;
+}
+
+/* settle() - an empty buffer starts at its front again, and a large one is given back. */
+static void settle(uint8_t **buffer, size_t *size, size_t *start, size_t *end) {
+        if (*start < *end)
+                return;
+        *start = *end = 0;
+        if (*size > BUFFER_KEEP) {
+                free(TAKE_PTR(*buffer));
+                *size = 0;
+        }
+}
+
+void frame_reader_init(FrameReader *reader, uint32_t limit) {
+        *reader = (FrameReader){ .limit = limit };
+}
+
+void frame_reader_deinit(FrameReader *reader) {
+        free(reader->buffer);
+        *reader = (FrameReader){ 0 };
+}
+
+/* frame_length() - the body length of the frame at the start, if its header is there. */
+static bool frame_length(const FrameReader *reader, uint32_t *ret_length) {
+        uint32_t wire;
+
+        if (reader->end - reader->start < FRAME_HEADER_SIZE)
+                return false;
+        memcpy(&wire, reader->buffer + reader->start, sizeof(wire));
+        *ret_length = be32toh(wire);
+        return true;
+}
+
+int frame_reader_fill(FrameReader *reader, int fd) {
+        size_t have, wanted = BUFFER_SIZE;
+        uint32_t length;
+        ssize_t n;
+        int r;
+
+        settle(&reader->buffer, &reader->size, &reader->start, &reader->end);
+        have = reader->end - reader->start;
+        if (frame_length(reader, &length)) {
+                size_t whole = (size_t) length + FRAME_HEADER_SIZE;
+
+                assert(length <= reader->limit && have < whole);
+                wanted = MAX(wanted, MIN(whole, have * 2));
+        }
+        if (reader->size < wanted || reader->size - reader->end < reader->size / 2) {
+                r = make_room(&reader->buffer, &reader->size, &reader->start, &reader->end, wanted);
+                if (r < 0)
+                        return r;
+        }
+        n = cmsg_read(fd, reader->buffer + reader->end, reader->size - reader->end);
+        if (n == -EAGAIN)
+                return FRAME_AGAIN;
+        if (n <= 0)
+                return n < 0 ? (int) n : FRAME_EOF;
+        reader->end += (size_t) n;
+        return FRAME_READY;
+}
+
+int frame_reader_next(FrameReader *reader, const uint8_t **ret_body, uint32_t *ret_length) {
+        uint32_t length;
+
+        if (!frame_length(reader, &length))
+                return FRAME_AGAIN;
+        if (length > reader->limit) {
+                *ret_length = length;
+                return FRAME_TOO_LARGE;
+        }
+        if (reader->end - reader->start - FRAME_HEADER_SIZE < length)
+                return FRAME_AGAIN;
+        *ret_body = reader->buffer + reader->start + FRAME_HEADER_SIZE;
+        *ret_length = length;
+        reader->start += FRAME_HEADER_SIZE + length;
+        return FRAME_READY;
+}
+
+void frame_writer_init(FrameWriter *writer) {
+        *writer = (FrameWriter){ 0 };
+}
+
+void frame_writer_deinit(FrameWriter *writer) {
+        free(writer->buffer);
+        *writer = (FrameWriter){ 0 };
+}
+
+int frame_writer_reserve(FrameWriter *writer, uint32_t length, uint8_t **ret_body) {
+        size_t need = (size_t) length + FRAME_HEADER_SIZE;
+        uint32_t wire = htobe32(length);
+
+        if (writer->size - writer->end < need) {
+                size_t pending = writer->end - writer->start, wanted = MAX(pending + need, (size_t) BUFFER_SIZE);
+                int r;
+
+                if (wanted > writer->size)
+                        wanted = MAX(wanted, writer->size * 2);
+                r = make_room(&writer->buffer, &writer->size, &writer->start, &writer->end, wanted);
+                if (r < 0)
+                        return r;
+        }
+        memcpy(writer->buffer + writer->end, &wire, sizeof(wire));
+        *ret_body = writer->buffer + writer->end + FRAME_HEADER_SIZE;
+        writer->end += need;
+        return 0;
+}
+
+int frame_writer_flush(FrameWriter *writer, int fd) {
+        while (writer->start < writer->end) {
+                ssize_t n = cmsg_send(fd, writer->buffer + writer->start, writer->end - writer->start, NULL, 0);
+
+                if (n < 0)
+                        return (int) n;
+                writer->start += (size_t) n;
+        }
+        settle(&writer->buffer, &writer->size, &writer->start, &writer->end);
+        return 0;
+}

@@ -1,0 +1,76 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Frames over a non-blocking stream: u32 big-endian length, then as many bytes. A reader hands out frames in place; a
+ * writer collects frames and sends all of them with one system call. Both are bounded; the length is judged before
+ * anything is allocated for it.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define FRAME_HEADER_SIZE 4u
+
+/* Outcomes of the reader. */
+typedef enum FrameResult {
+        FRAME_AGAIN,     /* no whole frame; for frame_reader_fill(): nothing to read for now */
+        FRAME_READY,     /* a frame; for frame_reader_fill(): bytes arrived */
+        FRAME_TOO_LARGE, /* a length above the limit: the stream is lost */
+        FRAME_EOF,       /* the other side has closed */
+} FrameResult;
+
+typedef struct FrameReader {
+        uint8_t *buffer;
+        size_t size, start, end; /* bytes start..end are unread */
+        uint32_t limit;          /* of a frame's body */
+} FrameReader;
+
+/* frame_reader_init() - a reader that refuses bodies above @limit; holds no memory until the first byte. */
+void frame_reader_init(FrameReader *reader, uint32_t limit);
+void frame_reader_deinit(FrameReader *reader);
+
+/*
+ * frame_reader_fill() - one read of @fd, as much as there is room for. Call it when frame_reader_next() says
+ * FRAME_AGAIN. FRAME_READY, FRAME_AGAIN, FRAME_EOF, or a negative errno. Frames handed out before are no longer valid.
+ */
+int frame_reader_fill(FrameReader *reader, int fd);
+
+/*
+ * frame_reader_next() - the next whole frame: body and length, in the reader's memory until the next call of fill.
+ * FRAME_READY, FRAME_AGAIN, FRAME_TOO_LARGE (its length is then in @ret_length).
+ */
+int frame_reader_next(FrameReader *reader, const uint8_t **ret_body, uint32_t *ret_length);
+
+/* frame_reader_is_partial() - whether bytes of an unfinished frame are there: the other side owes us the rest. */
+static inline bool frame_reader_is_partial(const FrameReader *reader) {
+        return reader->end > reader->start;
+}
+
+typedef struct FrameWriter {
+        uint8_t *buffer;
+        size_t size, start, end; /* bytes start..end are unsent */
+} FrameWriter;
+
+void frame_writer_init(FrameWriter *writer);
+void frame_writer_deinit(FrameWriter *writer);
+
+/* frame_writer_pending() - bytes not yet taken by the kernel. */
+static inline size_t frame_writer_pending(const FrameWriter *writer) {
+        return writer->end - writer->start;
+}
+
+/*
+ * frame_writer_reserve() - room for a frame whose body has @length bytes, its header written already; the body is to be
+ * filled in at *@ret_body before anything else is done with the writer. 0 or -ENOMEM. The bound on what may be pending
+ * is the caller's: it knows what can wait and what must not.
+ */
+int frame_writer_reserve(FrameWriter *writer, uint32_t length, uint8_t **ret_body);
+
+/*
+ * frame_writer_flush() - one send of all that is pending, without waiting. 0: all sent; -EAGAIN: wait until @fd is
+ * writable; else the errno of a broken stream.
+ */
+int frame_writer_flush(FrameWriter *writer, int fd);
