@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Frames in. Everything here is a peer's and may be anything. What spoils one call ends that call; what leaves the two
+ * sides disagreeing about the stream, the ids or the credit ends the peer; what merely came too late is dropped and
+ * counted. Nothing ends the process.
+ *
+ * Who discards a frame closes its descriptors and returns its credit: descriptors are claimed before anything else is
+ * judged, and every path below owns them in `Frame` until somebody takes them.
+ */
+
+#include "proto/peer-internal.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+#include "common/clock.h"
+
+#define READS_PER_TURN 4 /* a peer's share of a loop turn; what is left comes back with the next */
+
+typedef struct Frame {
+        unsigned channel;
+        Baton__Envelope *envelope;
+        const uint8_t *payload;
+        size_t size;
+        int *fds;
+        size_t n_fds;
+        bool absent, lost; /* a listed descriptor is not there; one was lost to our own limit */
+} Frame;
+
+static void frame_discard(Frame *frame) {
+        if (frame->fds)
+                fd_close_all(frame->fds, frame->n_fds);
+        free(TAKE_PTR(frame->fds));
+        frame->n_fds = 0;
+}
+
+/* frame_claim() - takes the listed descriptors off the lane and owes their credit. -ENOMEM: the peer has ended. */
+static int frame_claim(Peer *peer, Frame *frame) {
+        const Baton__Envelope *envelope = frame->envelope;
+
+        if (envelope->n_fds == 0)
+                return 0;
+        frame->fds = malloc(envelope->n_fds * sizeof(int));
+        if (!frame->fds) {
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "out of memory for %zu descriptors", envelope->n_fds);
+                return -ENOMEM;
+        }
+        if (!peer->renewing)
+                peer_drain_lane(peer);
+        if (peer->state == PEER_STATE_ENDED) {
+                frame_discard(frame);
+                return -ESHUTDOWN;
+        }
+        for (frame->n_fds = 0; frame->n_fds < envelope->n_fds; frame->n_fds++) {
+                int r, fd = -1;
+
+                r = lane_claim(&peer->lane, envelope->fds[frame->n_fds], &fd);
+                frame->fds[frame->n_fds] = fd;
+                frame->absent |= r == -ENOENT;
+                frame->lost |= r == -EMFILE;
+                peer->counters.lost_fds += r == -EMFILE;
+                peer->fd_owed += r != -ENOENT;
+        }
+        if (peer->fd_owed > 0)
+                peer_wake(peer);
+        return 0;
+}
+
+/* ---- kinds ---- */
+
+static void on_hello(Peer *peer, Frame *frame) {
+        if (!frame->envelope->hello)
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a HELLO frame without a Hello");
+        else if (peer->state != PEER_STATE_HELLO || frame->channel != CHANNEL_RPC)
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a second Hello");
+        else
+                peer_hello_received(peer, frame->envelope->hello);
+}
+
+static void on_call(Peer *peer, Frame *frame) {
+        Channel *channel = &peer->channels[frame->channel];
+        const Baton__Envelope *envelope = frame->envelope;
+        unsigned long long id = envelope->id;
+
+        if (id < 2 || (id & 1) == peer->side) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "CALL %llu has an id of the other side", id);
+                return;
+        }
+        if (id <= channel->last_in) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "CALL %llu after CALL %llu", id,
+                         (unsigned long long) channel->last_in);
+                return;
+        }
+        if (peer->open_in >= peer->limits.max_calls) {
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "CALL %llu is one more than the %u that may be open",
+                         id, peer->limits.max_calls);
+                return;
+        }
+        channel->last_in = id;
+        peer->counters.calls_in++;
+        if (frame->absent)
+                peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT,
+                                 "the call lists a descriptor that was not sent");
+        else if (frame->lost)
+                peer_refuse_call(
+                        peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
+                        "a descriptor of the call was lost to the receiver's descriptor limit; try again later");
+        else if (peer->held_fds + frame->n_fds > peer->limits.max_held_fds)
+                peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
+                                 "open calls hold %zu descriptors already, at most %u may", peer->held_fds,
+                                 peer->limits.max_held_fds);
+        else if (!*envelope->method || strlen(envelope->method) > METHOD_MAX)
+                peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT,
+                                 "a method's name has 1 to %u bytes", METHOD_MAX);
+        else
+                peer_accept_call(peer, frame->channel, envelope, frame->payload, frame->size, TAKE_PTR(frame->fds),
+                                 frame->n_fds);
+}
+
+static bool is_ours(const Peer *peer, uint64_t id) {
+        return (id & 1) == peer->side;
+}
+
+/* missed() - a frame for a call that is not there: late if it was once, else ignored. */
+static void missed(Peer *peer, const Frame *frame) {
+        const Channel *channel = &peer->channels[frame->channel];
+        uint64_t id = frame->envelope->id;
+
+        if (id >= 2 && (is_ours(peer, id) ? id < channel->next_out : id <= channel->last_in))
+                peer->counters.late++;
+        else
+                peer->counters.ignored++;
+}
+
+static void on_answer(Peer *peer, Frame *frame) {
+        const Baton__Envelope *envelope = frame->envelope;
+        Call *call = is_ours(peer, envelope->id) ? call_find(peer, frame->channel, envelope->id) : NULL;
+        Answer answer = {
+                .status = status_from_wire(envelope->status),
+                .message = envelope->message,
+                .envelope = envelope,
+                .payload = frame->payload,
+                .size = frame->size,
+                .fds = frame->fds,
+                .n_fds = frame->n_fds,
+        };
+
+        if (!call) {
+                missed(peer, frame);
+                return;
+        }
+        if (frame->absent || frame->lost) {
+                answer.status = frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED;
+                answer.message = frame->absent ? "the answer lists a descriptor that was not sent"
+                                               : "a descriptor of the answer was lost to our own descriptor limit";
+                answer.local = true;
+        }
+        call_answered(call, &answer);
+}
+
+/* on_item() - no method has streams yet: the side that opened the call, or answers it, ends it. */
+static void on_item(Peer *peer, Frame *frame) {
+        uint64_t id = frame->envelope->id;
+        Call *call = call_find(peer, frame->channel, id);
+
+        if (!call) {
+                missed(peer, frame);
+        } else if (call->outgoing) {
+                call_fail_local(call, STATUS_UNIMPLEMENTED, "the answer is a stream, which this side does not take");
+                missed(peer, frame);
+        } else {
+                /* Every CALL so far says `end`, or means to be a stream that nobody here reads. */
+                call_close(call);
+                peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT, "the call takes no stream");
+                call_over(call);
+        }
+}
+
+static void on_cancel(Peer *peer, Frame *frame) {
+        uint64_t id = frame->envelope->id;
+        Call *call = is_ours(peer, id) ? NULL : call_find(peer, frame->channel, id);
+
+        if (!call) {
+                missed(peer, frame);
+                return;
+        }
+        call_close(call);
+        peer_refuse_call(peer, frame->channel, id, STATUS_CANCELLED, "cancelled by the caller");
+        call_over(call);
+}
+
+static void on_credit(Peer *peer, Frame *frame) {
+        if (frame->envelope->id != 0)
+                missed(peer, frame); /* stream credit: no stream is open */
+}
+
+static void on_close(Peer *peer, Frame *frame) {
+        const Baton__Envelope *envelope = frame->envelope;
+
+        if (envelope->id != 0 || frame->channel != CHANNEL_RPC)
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a CLOSE that belongs to a call or another channel");
+        else
+                peer_end(peer, status_from_wire(envelope->status), false, "%s",
+                         *envelope->message ? envelope->message : "closed by the peer");
+}
+
+static const struct {
+        const char *name;
+        void (*handle)(Peer *peer, Frame *frame);
+} kinds[] = {
+        [BATON__KIND__HELLO] = { "HELLO", on_hello },    [BATON__KIND__CALL] = { "CALL", on_call },
+        [BATON__KIND__ITEM] = { "ITEM", on_item },       [BATON__KIND__ANSWER] = { "ANSWER", on_answer },
+        [BATON__KIND__CANCEL] = { "CANCEL", on_cancel }, [BATON__KIND__CREDIT] = { "CREDIT", on_credit },
+        [BATON__KIND__CLOSE] = { "CLOSE", on_close },
+};
+
+/* ---- frames ---- */
+
+/* frame_parse() - the parts of a body. False: the peer has ended. */
+static bool frame_parse(Peer *peer, Frame *frame, const uint8_t *body, uint32_t length) {
+        uint32_t envelope_size;
+
+        if (length < ENVELOPE_SIZE_FIELD) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a frame of %u bytes, too short for an Envelope",
+                         length);
+                return false;
+        }
+        memcpy(&envelope_size, body, sizeof(envelope_size));
+        envelope_size = be32toh(envelope_size);
+        body += ENVELOPE_SIZE_FIELD;
+        length -= ENVELOPE_SIZE_FIELD;
+        if (envelope_size > length) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "an Envelope of %u bytes in a frame with room for %u",
+                         envelope_size, length);
+                return false;
+        }
+        message_scratch_reset(&peer->scratch);
+        frame->envelope = (Baton__Envelope *) message_unpack_scratch(&peer->scratch, &baton__envelope__descriptor,
+                                                                     body, envelope_size);
+        if (!frame->envelope) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "an Envelope that cannot be parsed");
+                return false;
+        }
+        frame->payload = body + envelope_size;
+        frame->size = length - envelope_size;
+        return true;
+}
+
+static void add_credit(Peer *peer, uint64_t credit) {
+        if (credit == 0)
+                return;
+        peer->fd_credit = MIN(peer->fd_credit + credit, (uint64_t) peer->remote.fd_credit);
+        peer_wake(peer);
+}
+
+/* is_wanted() - of an epoch that is over: whole ANSWERs to our own calls are delivered, all else is dropped. */
+static bool is_wanted(const Peer *peer, const Frame *frame) {
+        return !peer->renewing || frame->envelope->kind == BATON__KIND__ANSWER ||
+               frame->envelope->kind == BATON__KIND__ITEM;
+}
+
+static void handle_frame(Peer *peer, unsigned n, const uint8_t *body, uint32_t length) {
+        Frame frame = { .channel = n };
+        unsigned kind;
+
+        if (!frame_parse(peer, &frame, body, length))
+                return;
+        kind = (unsigned) frame.envelope->kind;
+        if (kind >= ARRAY_SIZE(kinds) || !kinds[kind].handle) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a frame of kind %u", kind);
+                return;
+        }
+        if (peer->state == PEER_STATE_HELLO && kind != BATON__KIND__HELLO && kind != BATON__KIND__CLOSE) {
+                peer_end(peer, STATUS_FAILED_PRECONDITION, true, "%s before Hello", kinds[kind].name);
+                return;
+        }
+        if (frame_claim(peer, &frame) < 0)
+                return;
+        add_credit(peer, frame.envelope->fd_credit);
+        if (is_wanted(peer, &frame))
+                kinds[kind].handle(peer, &frame);
+        frame_discard(&frame);
+}
+
+/* note_progress() - keeps since when the peer owes the rest of a frame. */
+static void note_progress(Channel *channel, bool any) {
+        if (!frame_reader_is_partial(&channel->reader))
+                channel->partial_since = 0;
+        else if (any || channel->partial_since == 0)
+                channel->partial_since = clock_now();
+}
+
+/* handle_buffered() - the whole frames that have been read. False: stop reading. */
+static bool handle_buffered(Peer *peer, unsigned n, bool to_end, bool *any) {
+        Channel *channel = &peer->channels[n];
+        int fd = channel->fd;
+
+        for (;;) {
+                const uint8_t *body;
+                uint32_t length;
+                int r;
+
+                if (!to_end && peer_has_backlog(peer, channel)) {
+                        channel->paused = true;
+                        return false;
+                }
+                r = frame_reader_next(&channel->reader, &body, &length);
+                if (r == FRAME_AGAIN)
+                        return true;
+                if (r == FRAME_TOO_LARGE) {
+                        peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "a frame of %u bytes, accepted are %u", length,
+                                 channel->reader.limit);
+                        return false;
+                }
+                *any = true;
+                handle_frame(peer, n, body, length);
+                if (peer->state == PEER_STATE_ENDED || channel->fd != fd)
+                        return false;
+        }
+}
+
+int peer_read_channel(Peer *peer, unsigned n, bool to_end) {
+        Channel *channel = &peer->channels[n];
+        bool any = false, more = true;
+        int r = FRAME_AGAIN;
+
+        for (unsigned i = 0; handle_buffered(peer, n, to_end, &any); i++) {
+                if (!to_end && (i >= READS_PER_TURN || !more))
+                        break;
+                r = frame_reader_fill(&channel->reader, channel->fd);
+                if (r != FRAME_READY)
+                        break;
+                more = channel->reader.end ==
+                       channel->reader.size; /* less: it is read empty, save the call that says so */
+        }
+        if (peer->state == PEER_STATE_ENDED || channel->fd < 0)
+                return FRAME_AGAIN;
+        note_progress(channel, any);
+        return r;
+}

@@ -1,0 +1,53 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Messages from a peer: checked, then unpacked by protobuf-c into bounded memory. The check is what protobuf-c leaves
+ * out: strings must be UTF-8 without NUL (a NUL would silently cut the C string).
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "common/macro.h"
+
+/*
+ * A bump allocator for one message at a time: reset instead of freed. Blocks beyond the first are given back by the
+ * reset; together they are bounded.
+ */
+typedef struct MessageScratch {
+        ProtobufCAllocator allocator; /* for protobuf-c */
+        struct MessageBlock *overflow;
+        size_t used, total;
+        size_t limit;
+        _Alignas(16) uint8_t first[2048];
+} MessageScratch;
+
+/* message_scratch_init() - a message may take @limit bytes in all. The structure must not move afterwards. */
+void message_scratch_init(MessageScratch *scratch, size_t limit);
+void message_scratch_reset(MessageScratch *scratch);
+
+/* message_check() - whether @data is well-formed for @type as far as protobuf-c itself does not look. */
+bool message_check(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t size);
+
+/* message_unpack_scratch() - checks and unpacks; valid until the scratch is reset. NULL: malformed or over the limit. */
+ProtobufCMessage *message_unpack_scratch(MessageScratch *scratch, const ProtobufCMessageDescriptor *type,
+                                         const uint8_t *data, size_t size);
+
+/*
+ * message_unpack() - checks and unpacks into one allocation of its own, bounded by the size of @data; free it with
+ * message_free(). NULL: malformed, or out of memory.
+ */
+void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size);
+
+/* message_free() - accepts NULL, returns NULL. */
+void *message_free(void *message);
+
+static inline void message_freep(void *p) {
+        *(void **) p = message_free(*(void **) p);
+}
+
+#define _cleanup_message_ _cleanup_(message_freep)

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Frames out. A frame that nothing holds back is packed straight into the channel's writer. Any other becomes a parcel:
+ * its Envelope is packed without what is known only later (id, lane ids, time left, credit); those are packed when it is
+ * written and follow the first part, which protobuf reads as one message.
+ *
+ * What may hold a frame back: the peer's Hello has not come, max_calls are open, the channel has a backlog, credit for
+ * its descriptors is lacking, or the lane is full. Descriptors go first: a frame is written only after the kernel took
+ * all of its lane messages, and then it must be written, whatever became of its call. A frame takes its credit whole or
+ * not at all, and waits for it in turn; frames without descriptors pass by.
+ *
+ * Answers wait at the head of the queue, calls at its tail: when max_calls stops the first call, it stops all behind it.
+ */
+
+#include "proto/peer-internal.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+#include "common/clock.h"
+
+#define LANE_RETRY_US (10 * USEC_PER_MSEC)  /* "too many descriptors in flight" has no event that ends it */
+#define WAITING_BYTES (64u * 1024u * 1024u) /* of parcels; beyond it calls fail at once */
+
+uint64_t peer_max_frame(const Peer *peer) {
+        return peer->remote.protocol ? peer->remote.max_frame : FRAME_LIMIT_BEFORE_HELLO;
+}
+
+bool peer_has_backlog(const Peer *peer, const Channel *channel) {
+        return frame_writer_pending(&channel->writer) > peer->limits.max_unsent;
+}
+
+/* write_frame() - @head, if any, is the first part of the Envelope, packed before. */
+static int write_frame(Peer *peer, Channel *channel, const void *head, size_t head_size, Baton__Envelope *envelope,
+                       const void *payload, size_t size) {
+        size_t envelope_size;
+        uint64_t total;
+        uint32_t wire;
+        uint8_t *body;
+        int r;
+
+        if (channel->fd < 0 || channel->broken)
+                return 0; /* nobody reads it: its end will be read */
+        envelope->fd_credit = (uint32_t) MIN(peer->fd_owed, (uint64_t) UINT32_MAX);
+        envelope_size = head_size + baton__envelope__get_packed_size(envelope);
+        total = (uint64_t) ENVELOPE_SIZE_FIELD + envelope_size + size;
+        if (total > peer_max_frame(peer))
+                return -EMSGSIZE;
+        r = frame_writer_reserve(&channel->writer, (uint32_t) total, &body);
+        if (r < 0)
+                return r;
+        peer->fd_owed -= envelope->fd_credit;
+        wire = htobe32((uint32_t) envelope_size);
+        memcpy(body, &wire, sizeof(wire));
+        body += sizeof(wire);
+        if (head_size > 0)
+                memcpy(body, head, head_size);
+        baton__envelope__pack(envelope, body + head_size);
+        if (size > 0)
+                memcpy(body + envelope_size, payload, size);
+        peer_wake(peer);
+        return 0;
+}
+
+int peer_write(Peer *peer, unsigned n, Baton__Envelope *envelope, const void *payload, size_t size) {
+        return write_frame(peer, &peer->channels[n], NULL, 0, envelope, payload, size);
+}
+
+/* ---- parcels ---- */
+
+static Parcel *parcel_new(unsigned channel, const Baton__Envelope *envelope, const void *payload, size_t size,
+                          size_t n_fds) {
+        size_t envelope_size = baton__envelope__get_packed_size(envelope);
+        Parcel *parcel = malloc(sizeof(*parcel) + envelope_size + size);
+
+        if (!parcel)
+                return NULL;
+        *parcel = (Parcel){ .channel = (uint8_t) channel, .envelope_size = envelope_size, .payload_size = size };
+        if (n_fds > 0) {
+                parcel->fds = calloc(n_fds, sizeof(*parcel->fds));
+                parcel->ids = calloc(n_fds, sizeof(*parcel->ids));
+                if (!parcel->fds || !parcel->ids) {
+                        free(parcel->fds);
+                        free(parcel->ids);
+                        free(parcel);
+                        return NULL;
+                }
+        }
+        baton__envelope__pack(envelope, parcel->bytes);
+        if (size > 0)
+                memcpy(parcel->bytes + envelope_size, payload, size);
+        return parcel;
+}
+
+static void parcel_queue(Peer *peer, Parcel *parcel, const int *fds_consume, size_t n_fds) {
+        for (size_t i = 0; i < n_fds; i++)
+                parcel->fds[i] = fds_consume[i];
+        parcel->n_fds = n_fds;
+        peer->n_parcels++;
+        peer->parcel_bytes += parcel->envelope_size + parcel->payload_size;
+        if (parcel->is_call)
+                TAILQ_INSERT_TAIL(&peer->parcels, parcel, link);
+        else
+                TAILQ_INSERT_HEAD(&peer->parcels, parcel, link);
+        peer_wake(peer);
+}
+
+void peer_drop_parcel(Peer *peer, Parcel *parcel) {
+        TAILQ_REMOVE(&peer->parcels, parcel, link);
+        peer->n_parcels--;
+        peer->parcel_bytes -= parcel->envelope_size + parcel->payload_size;
+        if (parcel->call)
+                parcel->call->parcel = NULL;
+        if (!parcel->is_call)
+                peer->open_in--;
+        fd_close_all(parcel->fds, parcel->n_fds);
+        free(parcel->fds);
+        free(parcel->ids);
+        free(parcel);
+}
+
+/* parcel_check() - what no waiting will mend; told to the caller, or instead of the answer. */
+static bool parcel_check(Peer *peer, Parcel *parcel) {
+        uint64_t total = ENVELOPE_SIZE_FIELD + parcel->envelope_size + parcel->payload_size;
+
+        if (total <= peer->remote.max_frame && parcel->n_fds <= peer->remote.fd_credit)
+                return true;
+        if (!parcel->is_call) {
+                peer_refuse_call(peer, parcel->channel, parcel->id, STATUS_RESOURCE_EXHAUSTED,
+                                 "the answer is too large: %llu bytes and %zu descriptors, accepted are %llu and %u",
+                                 (unsigned long long) total, parcel->n_fds,
+                                 (unsigned long long) peer->remote.max_frame, peer->remote.fd_credit);
+                peer_drop_parcel(peer, parcel);
+                return false;
+        }
+        if (total > peer->remote.max_frame)
+                call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED,
+                                "the call has %llu bytes, the peer accepts %llu", (unsigned long long) total,
+                                (unsigned long long) peer->remote.max_frame);
+        else
+                call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED,
+                                "the call has %zu descriptors, the peer accepts %u at once", parcel->n_fds,
+                                peer->remote.fd_credit);
+        return false;
+}
+
+static void flush_lane(Peer *peer) {
+        int r = lane_flush(&peer->lane);
+
+        peer->lane_stalled = r == -EAGAIN;
+        peer->lane_retry = r == -ETOOMANYREFS ? clock_after(clock_now(), LANE_RETRY_US) : USEC_INFINITY;
+        peer_update_watch(peer, PEER_LANE);
+}
+
+/* parcel_to_lane() - gives the descriptors to the lane, all or none. */
+static int parcel_to_lane(Peer *peer, Parcel *parcel) {
+        int r = 0;
+
+        for (size_t i = 0; i < parcel->n_fds && r == 0; i++)
+                r = lane_allocate(&peer->lane, &parcel->ids[i]);
+        if (r < 0) {
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "all descriptor ids of this epoch are used up");
+                return r;
+        }
+        peer->fd_credit -= parcel->n_fds;
+        parcel->on_lane = true;
+        for (size_t i = 0; i < parcel->n_fds && r == 0; i++)
+                r = lane_queue(&peer->lane, parcel->ids[i], fd_take(&parcel->fds[i]));
+        parcel->mark = lane_mark(&peer->lane);
+        if (r < 0)
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "out of memory while sending descriptors");
+        return r;
+}
+
+/* parcel_write() - the frame, now that its descriptors are on their way. The parcel is gone. */
+static void parcel_write(Peer *peer, Parcel *parcel) {
+        Baton__Envelope rest = BATON__ENVELOPE__INIT;
+        Channel *channel = &peer->channels[parcel->channel];
+        Call *call = parcel->call;
+        int r = 0;
+
+        rest.id = parcel->id;
+        rest.fds = parcel->ids;
+        rest.n_fds = parcel->n_fds;
+        if (call) {
+                uint64_t now = call->deadline == USEC_INFINITY ? 0 : clock_now();
+
+                rest.id = channel->next_out;
+                if (call->deadline != USEC_INFINITY)
+                        rest.timeout_us = call->deadline > now ? call->deadline - now : 1;
+                r = call_open(peer, call, rest.id);
+        }
+        if (r == 0)
+                r = write_frame(peer, channel, parcel->bytes, parcel->envelope_size, &rest,
+                                parcel->bytes + parcel->envelope_size, parcel->payload_size);
+        if (r == 0 && call)
+                channel->next_out += 2;
+        peer_drop_parcel(peer, parcel);
+        if (r < 0 && call && call->open)
+                call_close(call);
+        if (r < 0 && !call)
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "out of memory for an answer");
+        else if (r < 0)
+                call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "the call could not be written: %s", strerror(-r));
+        else if (call && (call->failed || !call->done))
+                peer_send_cancel(peer, call);
+}
+
+/* parcel_may_go() - whether nothing but the lane holds it back. @stop: nothing behind it may go either. */
+static bool parcel_may_go(Peer *peer, const Parcel *parcel, bool *credit_short, bool *stop) {
+        const Channel *channel = &peer->channels[parcel->channel];
+
+        if (parcel->on_lane)
+                return lane_sent(&peer->lane, parcel->mark);
+        if (parcel->is_call && peer->open_out >= peer->remote.max_calls) {
+                *stop = true;
+                return false;
+        }
+        if (channel->use != CHANNEL_FRAMED || peer_has_backlog(peer, channel))
+                return false;
+        if (parcel->n_fds == 0)
+                return true;
+        *credit_short |= parcel->n_fds > peer->fd_credit;
+        return !*credit_short && peer->lane.fd >= 0;
+}
+
+/* parcel_advance() - one step for one parcel; it may be gone afterwards. */
+static void parcel_advance(Peer *peer, Parcel *parcel) {
+        if (!parcel->on_lane && parcel->n_fds > 0) {
+                if (parcel_to_lane(peer, parcel) < 0)
+                        return;
+                flush_lane(peer);
+                if (!lane_sent(&peer->lane, parcel->mark))
+                        return;
+        }
+        parcel_write(peer, parcel);
+}
+
+void peer_pump(Peer *peer) {
+        bool credit_short = false, stop = false;
+        Parcel *parcel, *next;
+
+        if (peer->lane.fd >= 0 && !STAILQ_EMPTY(&peer->lane.outgoing) && !peer->lane_stalled &&
+            (peer->lane_retry == USEC_INFINITY || clock_now() >= peer->lane_retry))
+                flush_lane(peer);
+        if (peer->state != PEER_STATE_READY)
+                return;
+        for (parcel = TAILQ_FIRST(&peer->parcels); parcel && !stop && peer->state == PEER_STATE_READY; parcel = next) {
+                next = TAILQ_NEXT(parcel, link);
+                if (!parcel->on_lane && !parcel_check(peer, parcel))
+                        continue;
+                if (parcel_may_go(peer, parcel, &credit_short, &stop))
+                        parcel_advance(peer, parcel);
+        }
+}
+
+/* ---- what is sent ---- */
+
+void peer_send_hello(Peer *peer) {
+        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+        Baton__Hello hello = BATON__HELLO__INIT;
+
+        hello.protocol_min = PROTOCOL_MIN;
+        hello.protocol_max = PROTOCOL_MAX;
+        hello.max_frame = peer->limits.max_frame;
+        hello.max_calls = peer->limits.max_calls;
+        hello.fd_credit = peer->limits.fd_credit;
+        hello.stream_window = peer->limits.stream_window;
+        hello.features = (char **) peer->features;
+        while (hello.features && hello.features[hello.n_features])
+                hello.n_features++;
+        hello.software = peer->software;
+        hello.instance = peer->instance;
+        hello.service_state = peer->service_state;
+        hello.last_event = peer->last_event;
+        envelope.kind = BATON__KIND__HELLO;
+        envelope.hello = &hello;
+        (void) peer_write(peer, CHANNEL_RPC, &envelope, NULL, 0); /* without it the peer's time-out ends this */
+}
+
+static bool may_write_now(const Peer *peer, const Channel *channel) {
+        return peer->state == PEER_STATE_READY && channel->use == CHANNEL_FRAMED &&
+               peer->open_out < peer->remote.max_calls && !peer_has_backlog(peer, channel);
+}
+
+static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, const CallParameters *parameters) {
+        Channel *channel = &peer->channels[call->channel];
+        int r;
+
+        envelope->id = channel->next_out;
+        envelope->timeout_us = parameters->timeout_us;
+        r = call_open(peer, call, envelope->id);
+        if (r < 0)
+                return r;
+        r = write_frame(peer, channel, NULL, 0, envelope, parameters->payload, parameters->size);
+        if (r == 0) {
+                channel->next_out += 2;
+                return 0;
+        }
+        call_close(call);
+        if (r != -EMSGSIZE)
+                return r;
+        call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "the call has %zu bytes, the peer accepts frames of %llu",
+                        parameters->size, (unsigned long long) peer_max_frame(peer));
+        return 0;
+}
+
+int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
+        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+        Parcel *parcel;
+
+        envelope.kind = BATON__KIND__CALL;
+        envelope.method = (char *) parameters->method;
+        envelope.type = (char *) (parameters->type ? parameters->type : "");
+        envelope.metadata = (Baton__Pair **) parameters->metadata;
+        envelope.n_metadata = parameters->n_metadata;
+        envelope.end = true;
+        if (parameters->n_fds == 0 && may_write_now(peer, &peer->channels[call->channel]))
+                return write_call(peer, call, &envelope, parameters);
+
+        if (peer->n_parcels >= peer->limits.max_waiting || peer->parcel_bytes + parameters->size > WAITING_BYTES) {
+                for (size_t i = 0; i < parameters->n_fds; i++)
+                        fd_close(parameters->fds_consume[i]);
+                call_fail_local(call, STATUS_RESOURCE_EXHAUSTED,
+                                "%zu calls wait for the peer already, at most %zu may", peer->n_parcels,
+                                peer->limits.max_waiting);
+                return 0;
+        }
+        parcel = parcel_new(call->channel, &envelope, parameters->payload, parameters->size, parameters->n_fds);
+        if (!parcel)
+                return -ENOMEM;
+        parcel->is_call = true;
+        parcel->call = call;
+        call->parcel = parcel;
+        parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
+        return 0;
+}
+
+int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, const AnswerParameters *parameters,
+                     bool *ret_deferred) {
+        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+        Parcel *parcel;
+        int r;
+
+        envelope.kind = BATON__KIND__ANSWER;
+        envelope.status = parameters->status;
+        envelope.message = (char *) (parameters->message ? parameters->message : "");
+        envelope.type = (char *) (parameters->type ? parameters->type : "");
+        envelope.details = (Baton__Detail **) parameters->details;
+        envelope.n_details = parameters->n_details;
+        envelope.metadata = (Baton__Pair **) parameters->metadata;
+        envelope.n_metadata = parameters->n_metadata;
+        if (parameters->n_fds == 0) {
+                envelope.id = id;
+                r = peer_write(peer, channel, &envelope, parameters->payload, parameters->size);
+                if (r == 0)
+                        *ret_deferred = false;
+                return r;
+        }
+        if (parameters->n_fds > peer->remote.fd_credit)
+                return -EMSGSIZE;
+        parcel = parcel_new(channel, &envelope, parameters->payload, parameters->size, parameters->n_fds);
+        if (!parcel)
+                return -ENOMEM;
+        parcel->id = id;
+        parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
+        *ret_deferred = true;
+        return 0;
+}
+
+void peer_send_cancel(Peer *peer, Call *call) {
+        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+
+        if (call->cancel_sent || !call->open || peer->state != PEER_STATE_READY)
+                return;
+        call->cancel_sent = true;
+        envelope.kind = BATON__KIND__CANCEL;
+        envelope.id = call->key >> 2;
+        (void) peer_write(peer, call->channel, &envelope, NULL, 0); /* lost: the answer comes and is late */
+}

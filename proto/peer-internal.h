@@ -1,0 +1,226 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * What the files of the RPC engine share, and nobody else includes:
+ * peer.c (life, channels, Hello, renewal, time), input.c (frames in), output.c (frames out), call.c (calls).
+ */
+
+#include <sys/queue.h>
+
+#define HASH_NONFATAL_OOM 1
+/* Call ids count up: they spread over the buckets by themselves. */
+#define HASH_FUNCTION(_key, _length, _hash) ((_hash) = (unsigned) (*(const uint64_t *) (_key) >> 3))
+#include <uthash.h>
+
+#include "common/frame.h"
+#include "common/lane.h"
+#include "proto/message.h"
+#include "proto/peer.h"
+
+#define FRAME_LIMIT_BEFORE_HELLO (64u * 1024u)
+#define ENVELOPE_SIZE_FIELD      4u /* u32 big-endian before the Envelope */
+#define METHOD_MAX               255u
+
+typedef struct Parcel Parcel;
+
+typedef enum PeerState {
+        PEER_STATE_HELLO, /* channel 0 is there or to come, Hellos are not exchanged */
+        PEER_STATE_READY,
+        PEER_STATE_WAITING, /* channel 0 is lost, the other side may renew */
+        PEER_STATE_ENDED,
+} PeerState;
+
+/* Who has a channel. */
+typedef enum ChannelUse {
+        CHANNEL_ABSENT,
+        CHANNEL_WAITING, /* arrived; nobody took it */
+        CHANNEL_FRAMED,
+        CHANNEL_RAW, /* taken by the application */
+} ChannelUse;
+
+typedef struct Channel {
+        int fd;
+        ChannelUse use;
+        bool want_framed; /* frame it whenever it arrives */
+        bool stalled;     /* the kernel took not all: wait for PEER_OUT */
+        bool paused;      /* too much unsent: not read */
+        bool broken;      /* cannot be written any more; EOF is still to be read */
+        unsigned watched; /* events told to the host */
+        FrameReader reader;
+        FrameWriter writer;
+        uint64_t partial_since; /* a frame has begun and not ended; 0: none */
+        uint64_t next_out;      /* id of our next call */
+        uint64_t last_in;       /* highest id the peer has called with */
+} Channel;
+
+struct Call {
+        UT_hash_handle hh;
+        uint64_t key;          /* id << 2 | channel; only while it is in the table */
+        LIST_ENTRY(Call) link; /* peer->outgoing or peer->incoming */
+        TAILQ_ENTRY(Call) deadline_link;
+        Peer *peer;        /* NULL: gone */
+        uint64_t deadline; /* USEC_INFINITY: none */
+        bool in_deadlines;
+        bool outgoing;
+        bool open;    /* has an id that is in use on the wire, in peer->calls */
+        bool counted; /* incoming: in peer->open_in */
+        uint8_t channel;
+
+        /* ours */
+        CallDone done; /* NULL: told, or cancelled */
+        void *userdata;
+        Parcel *parcel; /* not written yet */
+        bool cancel_sent;
+        bool telling; /* its function runs */
+        TAILQ_ENTRY(Call) failed_link;
+        bool failed; /* in peer->failed, with: */
+        Status status;
+        char *message;
+
+        /* the peer's */
+        bool over;                       /* nobody waits for the answer */
+        bool *gone;                      /* while the handler runs: set when it has ended the call */
+        const Baton__Envelope *envelope; /* while the handler runs */
+        const uint8_t *payload;
+        size_t size;
+        int *fds;
+        size_t n_fds;
+        void (*on_cancel)(Call *call, void *userdata);
+        void *on_cancel_userdata;
+};
+
+/* A frame that cannot be written yet: a call that waits for Hello or room, or descriptors that wait for the lane. */
+struct Parcel {
+        TAILQ_ENTRY(Parcel) link;
+        Call *call; /* CALL only; NULL: cancelled, yet to be written since its descriptors are on their way */
+        uint8_t channel;
+        bool is_call;
+        bool on_lane;  /* descriptors are with the lane: it must be written */
+        uint64_t id;   /* ANSWER */
+        uint64_t mark; /* of the lane */
+        int *fds;
+        uint64_t *ids;
+        size_t n_fds;
+        size_t envelope_size, payload_size;
+        uint8_t bytes[]; /* Envelope without id, fds, timeout and credit; payload */
+};
+
+TAILQ_HEAD(ParcelQueue, Parcel);
+TAILQ_HEAD(CallQueue, Call);
+LIST_HEAD(CallList, Call);
+
+struct Peer {
+        PeerHost host_functions;
+        void *host;
+        PeerHandler handler;
+        void *userdata;
+
+        PeerState state;
+        unsigned depth; /* of callbacks in progress */
+        bool freed;     /* by one of them */
+        bool awake;     /* host->wake() was called */
+        bool renewing;  /* the old channels are being read to their end */
+        int renewal_fd; /* channel 0 of a higher epoch: the lane is not read on before the old one is over; -1: none */
+        uint32_t renewal_epoch;
+
+        unsigned side, n_channels;
+        LaneRenewal renewal;
+        PeerLimits limits;
+        char *software;
+        const char *const *features;
+        uint64_t instance, last_event;
+        uint32_t service_state;
+        PeerRemote remote;
+        PeerCounters counters;
+
+        Lane lane;
+        unsigned lane_watched;
+        bool lane_stalled;
+        bool lane_eof;
+        uint64_t lane_retry; /* too many descriptors in flight: try again then */
+        Channel channels[LANE_CHANNELS];
+        uint8_t *kept
+                [LANE_CHANNELS]; /* read buffers of closed channels: a callback in progress may still look at them */
+
+        uint64_t fd_credit; /* descriptors we may send */
+        uint64_t fd_owed;   /* to be returned */
+
+        struct Call *calls; /* uthash by key: open on the wire */
+        struct CallList outgoing, incoming;
+        struct CallQueue deadlines; /* sorted */
+        struct CallQueue failed;
+        struct ParcelQueue parcels;
+        size_t n_parcels, parcel_bytes;
+        uint32_t open_out, open_in;
+        size_t held_fds;
+
+        uint64_t hello_deadline, renewal_deadline;
+        MessageScratch scratch;
+};
+
+/* ---- peer.c ---- */
+/* peer_enter(), peer_leave() - around anything that calls back; leave() frees a peer that was freed meanwhile. */
+static inline void peer_enter(Peer *peer) {
+        peer->depth++;
+}
+void peer_leave(Peer *peer);
+void peer_wake(Peer *peer);
+void peer_update_watch(Peer *peer, unsigned slot);
+/* peer_end() - the end, told to the peer by CLOSE where @tell; @reason is for people. */
+void peer_end(Peer *peer, Status status, bool tell, const char *format, ...) _printf_(4, 5);
+/* peer_drain_lane() - reads the lane once, without waiting. */
+void peer_drain_lane(Peer *peer);
+/* peer_hello_received() - checks and takes the peer's Hello. */
+void peer_hello_received(Peer *peer, const Baton__Hello *hello);
+/* peer_channel_lost() - EOF or an error on channel @n. */
+void peer_channel_lost(Peer *peer, unsigned n, int error);
+
+/* ---- input.c ---- */
+/*
+ * peer_read_channel() - reads and handles frames: a bounded share, or, with @to_end, all there is. FRAME_EOF, a negative
+ * errno (the channel is lost), or anything else: go on.
+ */
+int peer_read_channel(Peer *peer, unsigned n, bool to_end);
+
+/* ---- output.c ---- */
+/* peer_write() - one frame into the channel's writer; credit owed goes along. 0, -ENOMEM, -EMSGSIZE. */
+int peer_write(Peer *peer, unsigned n, Baton__Envelope *envelope, const void *payload, size_t size);
+int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters);
+int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, const AnswerParameters *parameters,
+                     bool *ret_deferred);
+void peer_send_hello(Peer *peer);
+void peer_send_cancel(Peer *peer, Call *call);
+/* peer_pump() - writes what has waited, as far as credit, room and lane allow. */
+void peer_pump(Peer *peer);
+/* peer_drop_parcel() - with its descriptors. */
+void peer_drop_parcel(Peer *peer, Parcel *parcel);
+/* peer_max_frame() - what the peer accepts. */
+uint64_t peer_max_frame(const Peer *peer);
+bool peer_has_backlog(const Peer *peer, const Channel *channel);
+
+/* ---- call.c ---- */
+Call *call_find(Peer *peer, unsigned channel, uint64_t id);
+int call_open(Peer *peer, Call *call, uint64_t id);
+void call_close(Call *call);
+/* call_fail_local() - ends a call of ours without an answer; its function is called by peer_deliver_failed(). */
+void call_fail_local(Call *call, Status status, const char *format, ...) _printf_(3, 4);
+void peer_deliver_failed(Peer *peer);
+/* call_answered() - the peer's answer: tells, and frees. */
+void call_answered(Call *call, const Answer *answer);
+/* call_over() - a call of the peer's that nobody waits for any more: tells the handler. */
+void call_over(Call *call);
+/* peer_accept_call() - a CALL that passed the checks of its id: to the handler, or refused. @fds is taken. */
+void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envelope, const uint8_t *payload,
+                      size_t size, int *fds_consume, size_t n_fds);
+/* peer_refuse_call() - answers a CALL at once. */
+void peer_refuse_call(Peer *peer, unsigned channel, uint64_t id, Status status, const char *format, ...)
+        _printf_(5, 6);
+/*
+ * peer_end_calls() - all calls of @channel, or with -1 all: ours end with @status, the peer's are cancelled. With
+ * @keep_unsent those of ours that were not begun to be sent go on waiting.
+ */
+void peer_end_calls(Peer *peer, int channel, bool keep_unsent, Status status, const char *reason);
+/* peer_forget_calls() - without a word to anybody; the peer's calls stay valid for their handlers. */
+void peer_forget_calls(Peer *peer);
+void peer_expire_calls(Peer *peer, uint64_t now);

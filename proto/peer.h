@@ -1,0 +1,253 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * RPC with one peer: a lane and up to three channels, calls in both directions. Protocol 1 to the byte, and no event
+ * loop: the host tells when descriptors are ready and time has come, and is told what to watch. The two hosts are
+ * proto/endpoint.c (an epoll set; libbaton) and supervisor/peer-loop.c (libev).
+ *
+ * How a host drives a peer:
+ * - watch() says for each slot which descriptor to watch for what; when it is ready, call peer_dispatch().
+ * - wake() asks for one peer_flush() before the host next waits: everything queued in a turn leaves in one write.
+ * - after either, read peer_deadline() and call peer_expire() when that moment has come.
+ *
+ * Callbacks may call every function of this header, for any peer, peer_free() of the very peer included. Nothing calls
+ * back from inside call_start(), call_answer() or call_cancel(): what fails locally is told in the next peer_flush().
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/lane.h"
+#include "proto/baton.pb-c.h"
+#include "proto/status.h"
+
+typedef struct Peer Peer;
+typedef struct Call Call;
+
+#define PROTOCOL_MIN 1u
+#define PROTOCOL_MAX 1u
+
+enum {
+        CHANNEL_RPC,
+        CHANNEL_FILESYSTEM,
+        CHANNEL_DATA,
+        PEER_LANE,
+        _PEER_SLOT_N,
+};
+
+/* Events of a slot; the same bits as LOOP_IN and LOOP_OUT. */
+enum {
+        PEER_IN = 1 << 0,
+        PEER_OUT = 1 << 1,
+};
+
+/* What we accept from the peer, and how long we wait for it. 0 means the default given here. */
+typedef struct PeerLimits {
+        uint64_t max_frame;     /* bytes of a frame's body; 8 MiB */
+        uint32_t max_calls;     /* of the peer's, open at once; 1,024 */
+        uint32_t fd_credit;     /* descriptors sent and not yet listed; 64 */
+        uint64_t stream_window; /* bytes; 256 KiB */
+        uint32_t max_held_fds;  /* descriptors held by its open calls together; 1,024; beyond it a call is refused */
+        size_t max_unsent;      /* bytes waiting on a channel; above it the channel is not read; 1 MiB */
+        size_t max_waiting;     /* calls of ours that wait for Hello, room or credit; 4,096; beyond it they fail */
+        uint64_t hello_timeout_us;   /* Hello, from the channel's opening; 10 s */
+        uint64_t frame_timeout_us;   /* the rest of a frame begun; 30 s */
+        uint64_t renewal_timeout_us; /* a renewal, from the channel's loss; 60 s */
+} PeerLimits;
+
+typedef struct PeerConfig {
+        unsigned side;       /* of the lane */
+        unsigned n_channels; /* 3 between supervisor and runner, 1 elsewhere */
+        LaneRenewal renewal; /* who may renew */
+        uint32_t epoch;      /* to begin in: 0, but for a supervisor that adopts a runner's lane: its generation */
+        const PeerLimits *limits;    /* NULL: all defaults; copied */
+        const char *software;        /* copied */
+        const char *const *features; /* NULL-terminated or NULL; the strings must outlive the peer */
+        uint64_t instance;           /* what our Hello states; a runner: 0 */
+        uint32_t service_state;      /* of a runner; see peer_set_service() */
+} PeerConfig;
+
+/* The event loop's side. @host is what peer_new() was given. */
+typedef struct PeerHost {
+        void (*watch)(void *host, unsigned slot, int fd,
+                      unsigned events); /* events 0: stop, @fd is about to be closed */
+        void (*wake)(void *host);       /* call peer_flush() before waiting */
+        void (*release)(void *host);    /* last call: the peer is gone; NULL: none needed */
+} PeerHost;
+
+/* The application's side; each may be NULL. */
+typedef struct PeerHandler {
+        /* Hello was exchanged; again after each renewal, then with @renewed. */
+        void (*ready)(Peer *peer, bool renewed);
+        /* Channel FILESYSTEM or DATA has arrived and waits for peer_take_channel() or peer_frame_channel(). */
+        void (*channel)(Peer *peer, unsigned channel);
+        /* A call of the peer's, to be ended exactly once with call_answer() or call_fail(), now or later. */
+        void (*call)(Peer *peer, Call *call);
+        /* The last word: open calls of ours have been told before, the peer's are cancelled. OK: an orderly end. */
+        void (*ended)(Peer *peer, Status status, const char *reason);
+} PeerHandler;
+
+/* What the peer's Hello said, defaults filled in. */
+typedef struct PeerRemote {
+        uint32_t protocol; /* agreed version; 0: no Hello yet */
+        uint64_t max_frame;
+        uint32_t max_calls, fd_credit;
+        uint64_t stream_window;
+        uint64_t instance;
+        uint32_t service_state;
+        uint64_t last_event;
+        char *software;
+        uint64_t features; /* bit n: our features[n] is active */
+} PeerRemote;
+
+/* What happened that nobody else is told. */
+typedef struct PeerCounters {
+        uint64_t calls_out, calls_in;
+        uint64_t late;         /* frames for calls that were over: dropped */
+        uint64_t ignored;      /* frames that mean nothing in their direction */
+        uint64_t refused;      /* calls of the peer's refused by a limit of ours */
+        uint64_t lost_fds;     /* descriptors lost to our own limit */
+        uint64_t unlisted_fds; /* descriptors closed because nobody listed or took them */
+} PeerCounters;
+
+/* ---- the peer ---- */
+
+/*
+ * peer_new() - side 0 makes the channels at once and queues the other ends. @lane_fd_consume may be -1: then what is
+ * sent is queued until peer_connect(). 0, or a negative errno (-EMFILE, -ENOMEM): the lane is closed, @host not released.
+ */
+int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, const PeerHost *host_functions,
+             void *host, const PeerHandler *handler, void *userdata);
+
+/* peer_connect() - gives a peer that was made without one its lane. */
+void peer_connect(Peer *peer, int lane_fd_consume);
+
+/*
+ * peer_free() - ends everything without a CLOSE frame and without callbacks; calls of the peer's that are still to be
+ * answered stay valid until their owners end them. Accepts NULL, returns NULL.
+ */
+Peer *peer_free(Peer *peer);
+DEFINE_CLEANUP(Peer *, peer_free);
+
+void *peer_userdata(const Peer *peer);
+const PeerRemote *peer_remote(const Peer *peer);
+const PeerCounters *peer_counters(const Peer *peer);
+bool peer_is_ready(const Peer *peer);
+/* peer_is_flushed() - whether every frame begun and every answer given is with the kernel, or can be sent no more. */
+bool peer_is_flushed(const Peer *peer);
+/* peer_open_calls() - calls of ours and of the peer's that are open or waiting. */
+size_t peer_open_calls(const Peer *peer, size_t *ret_incoming);
+
+/* peer_set_service() - what a runner's next Hello says of its service. */
+void peer_set_service(Peer *peer, uint32_t service_state, uint64_t last_event);
+
+/* peer_set_instance() - what our next Hello states. */
+void peer_set_instance(Peer *peer, uint64_t instance);
+
+void peer_dispatch(Peer *peer, unsigned slot, unsigned events);
+void peer_flush(Peer *peer);
+/* peer_deadline() - in clock_now() microseconds; USEC_INFINITY: none. */
+uint64_t peer_deadline(const Peer *peer);
+void peer_expire(Peer *peer);
+
+/*
+ * peer_close() - tells the peer (CLOSE, best effort), closes lane and channels and reports ended(). A second call, or
+ * one after the end, does nothing.
+ */
+void peer_close(Peer *peer, Status status, const char *format, ...) _printf_(3, 4);
+
+/* peer_take_channel() - as baton_runner_take_channel(): 0, -EAGAIN, -EEXIST, -EINVAL. */
+int peer_take_channel(Peer *peer, unsigned channel, int *ret_fd);
+/* peer_frame_channel() - as baton_runner_frame_channel(): 0, -EEXIST, -EINVAL. */
+int peer_frame_channel(Peer *peer, unsigned channel);
+
+/*
+ * peer_renew() - the side that may: fresh channels in @epoch (higher than before), Hello again; calls of ours that were
+ * open end UNAVAILABLE, the peer's are cancelled. 0, -EMFILE, -ENOMEM, -EPERM (LANE_RENEWAL_SELF only), -ESTALE.
+ */
+int peer_renew(Peer *peer, uint32_t epoch);
+
+/* ---- calls of ours ---- */
+
+typedef struct CallParameters {
+        unsigned channel;
+        const char *method;
+        const char *type; /* NULL: raw bytes */
+        const void *payload;
+        size_t size;
+        uint64_t timeout_us;    /* 0: no deadline */
+        const int *fds_consume; /* taken on every path */
+        size_t n_fds;
+        Baton__Pair *const *metadata;
+        size_t n_metadata;
+} CallParameters;
+
+/*
+ * The end of a call of ours: what the peer answered, or what became of the call instead. The envelope gives type,
+ * details and metadata; all of it is valid while the callback runs. Descriptors not set to -1 are closed afterwards.
+ */
+typedef struct Answer {
+        Status status;
+        const char *message; /* "" where there is none */
+        const Baton__Envelope *envelope;
+        const uint8_t *payload;
+        size_t size;
+        int *fds;
+        size_t n_fds;
+        bool local; /* not the peer's words: deadline, end of the peer, a limit */
+} Answer;
+
+typedef void (*CallDone)(Call *call, const Answer *answer, void *userdata);
+
+/*
+ * call_start() - everything is copied. @done is called exactly once, later, unless the call is cancelled before; it may
+ * be NULL. 0; -EINVAL (no method, one over 255 bytes, not UTF-8, or not such a channel), -ENOMEM, -ESHUTDOWN (the peer
+ * has ended). What the peer's limits forbid is told by @done.
+ */
+int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void *userdata, Call **ret_call);
+
+/* call_cancel() - a call of ours: @done will not be called; the peer is told. The pointer is gone. */
+void call_cancel(Call *call);
+
+/* ---- calls of the peer's ---- */
+
+/* call_envelope(), call_payload() - of the request; valid until the handler returns. */
+const Baton__Envelope *call_envelope(const Call *call);
+const uint8_t *call_payload(const Call *call, size_t *ret_size);
+/* call_fds() - the descriptors listed, in order; the caller may take one by leaving -1. Valid until the call is ended. */
+int *call_fds(Call *call, size_t *ret_n);
+Peer *call_peer(const Call *call); /* NULL once the peer is gone */
+unsigned call_channel(const Call *call);
+/* call_time_left() - until the deadline; USEC_INFINITY without one. */
+uint64_t call_time_left(const Call *call);
+bool call_is_cancelled(const Call *call);
+/* call_on_cancel() - @function is called once when nobody waits any more; the call must still be ended. */
+void call_on_cancel(Call *call, void (*function)(Call *call, void *userdata), void *userdata);
+
+typedef struct AnswerParameters {
+        Status status;
+        const char *message;
+        const char *type;
+        const void *payload;
+        size_t size;
+        const int *fds_consume; /* taken on every path */
+        size_t n_fds;
+        Baton__Detail *const *details;
+        size_t n_details;
+        Baton__Pair *const *metadata;
+        size_t n_metadata;
+} AnswerParameters;
+
+/*
+ * call_answer() - ends a call of the peer's and takes @call, on every path. 0; -ECANCELED: nobody waits any more;
+ * -EMSGSIZE: larger than the peer accepts, it got RESOURCE_EXHAUSTED; -ENOMEM likewise.
+ */
+int call_answer(Call *call, const AnswerParameters *parameters);
+
+/* call_answer_message() - call_answer() with OK and @message packed; its type is the message's full name. */
+int call_answer_message(Call *call, const ProtobufCMessage *message);
+
+/* call_fail() - call_answer() with @status and one line for people. */
+int call_fail(Call *call, Status status, const char *format, ...) _printf_(3, 4);
