@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Bootstrap: one connection, made before anything else works, so its failures go to standard error: the one place that
+ * somebody who started a runner by hand looks at.
+ *
+ * The variable is removed once it was used. The socket is gone as soon as we are in; a child of ours that finds the
+ * variable would try a dead path, or be refused, instead of saying that baton did not start it.
+ */
+
+#include "runner/bootstrap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+
+/* make_address() - of @path, by way of its directory where it is too long; @ret_dir must stay open until connected. */
+static int make_address(const char *path, struct sockaddr_un *address, int *ret_dir) {
+        _cleanup_free_ char *dir_path = NULL;
+        const char *slash = strrchr(path, '/');
+        int n;
+
+        address->sun_family = AF_UNIX;
+        if (strlen(path) < sizeof(address->sun_path)) {
+                (void) strcpy(address->sun_path, path);
+                return 0;
+        }
+        if (!slash)
+                return -ENAMETOOLONG;
+        dir_path = strndup(path, (size_t) (slash - path) + 1);
+        if (!dir_path)
+                return -ENOMEM;
+        *ret_dir = open(dir_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (*ret_dir < 0)
+                return -errno;
+        n = snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%s", *ret_dir, slash + 1);
+        return n < (int) sizeof(address->sun_path) ? 0 : -ENAMETOOLONG;
+}
+
+static int connect_path(const char *path, int *ret_fd) {
+        struct sockaddr_un address = { 0 };
+        _cleanup_fd_ int dir = -1, fd = -1;
+        int r;
+
+        r = make_address(path, &address, &dir);
+        if (r < 0)
+                return r;
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        do
+                r = connect(fd, (struct sockaddr *) &address, sizeof(address));
+        while (r < 0 && errno == EINTR);
+        if (r < 0)
+                return -errno;
+        *ret_fd = fd_take(&fd);
+        return 0;
+}
+
+int bootstrap_connect(const char *path, int *ret_fd) {
+        const char *variable = path ? NULL : getenv(BOOTSTRAP_VARIABLE);
+        int r;
+
+        if (!path && (!variable || !*variable)) {
+                (void) dprintf(STDERR_FILENO,
+                               "%s: not started by baton: " BOOTSTRAP_VARIABLE
+                               " is not set; start it with: baton call --exec %s -- METHOD\n",
+                               program_invocation_short_name, program_invocation_name);
+                return -ENOKEY;
+        }
+        r = connect_path(path ? path : variable, ret_fd);
+        if (r < 0) {
+                (void) dprintf(STDERR_FILENO, "%s: cannot connect to the supervisor at %s: %s\n",
+                               program_invocation_short_name, path ? path : variable, strerror(-r));
+                return r;
+        }
+        if (variable)
+                (void) unsetenv(BOOTSTRAP_VARIABLE);
+        return 0;
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Log queue: an entry is here from log_queue_add() until the supervisor has answered the call that carried it, whatever
+ * the answer: it has seen it. A call that ended without the supervisor's own words (it died, it renewed the channels)
+ * acknowledges nothing; its entries are sent again with the numbers they had, so that the other side can tell which of
+ * them it has.
+ *
+ * Records of one turn leave in one call: adding only queues, the pump runs before the endpoint waits. At most
+ * LOG_QUEUE_CALLS calls are open; while they are, records gather for the next one.
+ *
+ * Logging must never stop a runner: nothing waits, memory is bounded by count and bytes, and what does not fit is counted
+ * and reported by a record of its own as soon as there is room.
+ */
+
+#include "runner/log-queue.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "runner/text.h"
+
+#define METHOD        "baton.Log/Write"
+#define BATCH_RECORDS 64u
+#define BATCH_BYTES   (32u * 1024u) /* half of the smallest frame that every peer accepts */
+#define TARGET_MAX    256u
+#define FILE_MAX      1024u
+#define OWN_TARGET    "baton"
+#define LEVEL_WARNING 4u
+#define LEVEL_LOWEST  7u
+
+struct LogEntry {
+        TAILQ_ENTRY(LogEntry) link;
+        uint64_t seq, time_us;
+        unsigned level, line;
+        bool sent; /* in a call that is open */
+        size_t size;
+        const char *target, *file; /* behind the text */
+        char text[];
+};
+
+static void add_entry(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
+                      const char *text);
+
+static void remove_entry(LogQueue *queue, LogEntry *entry) {
+        TAILQ_REMOVE(&queue->entries, entry, link);
+        queue->n--;
+        queue->bytes -= entry->size;
+        free(entry);
+}
+
+/* ---- sending ---- */
+
+/* report_drops() - how many are missing, as soon as that and @more records fit. */
+static void report_drops(LogQueue *queue, size_t more) {
+        uint64_t dropped = queue->dropped;
+        char text[64];
+
+        if (!dropped || queue->n + more >= queue->max || queue->bytes + LOG_QUEUE_TEXT > LOG_QUEUE_BYTES)
+                return;
+        queue->dropped = 0;
+        (void) snprintf(text, sizeof(text), "%llu log record%s dropped", (unsigned long long) dropped,
+                        dropped == 1 ? "" : "s");
+        add_entry(queue, LEVEL_WARNING, OWN_TARGET, "", 0, text);
+        if (queue->dropped) /* no memory for it */
+                queue->dropped = dropped;
+}
+
+static void batch_done(Call *call, const Answer *answer, void *userdata) {
+        LogBatch *batch = userdata;
+        LogQueue *queue = batch->queue;
+        LogEntry *entry = batch->first, *next;
+
+        (void) call;
+        batch->call = NULL;
+        for (size_t i = 0; i < batch->n; i++, entry = next) {
+                next = TAILQ_NEXT(entry, link);
+                if (answer->local)
+                        entry->sent = false;
+                else
+                        remove_entry(queue, entry);
+        }
+        if (!answer->local)
+                report_drops(queue, 0);
+        /* What failed by a limit of ours goes with the next record or answer: at once it could be tried for ever. */
+        if (!answer->local || answer->status == STATUS_UNAVAILABLE)
+                endpoint_defer(queue->endpoint, &queue->pump);
+}
+
+/* fill_batch() - the entries from @first on that one call can carry. */
+static size_t fill_batch(LogEntry *first, Baton__LogRecord *records, Baton__LogRecord **pointers) {
+        size_t n = 0, bytes = 0;
+
+        for (LogEntry *entry = first; entry && !entry->sent && n < BATCH_RECORDS; entry = TAILQ_NEXT(entry, link)) {
+                bytes += entry->size;
+                if (n > 0 && (bytes > BATCH_BYTES || entry->seq != first->seq + n))
+                        break;
+                baton__log_record__init(&records[n]);
+                records[n].time_us = entry->time_us;
+                records[n].level = entry->level;
+                records[n].line = entry->line;
+                records[n].text = entry->text;
+                records[n].target = (char *) entry->target;
+                records[n].file = (char *) entry->file;
+                pointers[n] = &records[n];
+                n++;
+        }
+        return n;
+}
+
+/* send_batch() - one call with as much as it can carry. 0 or a negative errno. */
+static int send_batch(LogQueue *queue, LogBatch *batch, LogEntry *first) {
+        Baton__LogRecord records[BATCH_RECORDS], *pointers[BATCH_RECORDS];
+        Baton__LogWrite write = BATON__LOG_WRITE__INIT;
+        CallParameters parameters = { .method = METHOD, .type = "baton.LogWrite" };
+        _cleanup_free_ uint8_t *packed = NULL;
+        LogEntry *entry = first;
+        int r;
+
+        write.first_seq = first->seq;
+        write.records = pointers;
+        write.n_records = fill_batch(first, records, pointers);
+        parameters.size = baton__log_write__get_packed_size(&write);
+        packed = malloc(parameters.size);
+        if (!packed)
+                return -ENOMEM;
+        (void) baton__log_write__pack(&write, packed);
+        parameters.payload = packed;
+        r = call_start(queue->peer, &parameters, batch_done, batch, &batch->call);
+        if (r < 0) {
+                batch->call = NULL;
+                return r;
+        }
+        batch->first = first;
+        batch->n = write.n_records;
+        for (size_t i = 0; i < batch->n; i++, entry = TAILQ_NEXT(entry, link))
+                entry->sent = true;
+        return 0;
+}
+
+static void pump(EndpointTask *task) {
+        LogQueue *queue = CONTAINER_OF(task, LogQueue, pump);
+        LogEntry *entry = TAILQ_FIRST(&queue->entries);
+
+        if (!peer_is_ready(queue->peer))
+                return;
+        for (unsigned i = 0; i < LOG_QUEUE_CALLS; i++) {
+                if (queue->batches[i].call)
+                        continue;
+                while (entry && entry->sent)
+                        entry = TAILQ_NEXT(entry, link);
+                if (!entry || send_batch(queue, &queue->batches[i], entry) < 0)
+                        return;
+        }
+}
+
+/* ---- adding ---- */
+
+/* copy_string() - at most @max bytes of @from to @to, mended; returns where the next one goes. */
+static char *copy_string(char *to, const char *from, size_t max) {
+        size_t length = strnlen(from, max + 1);
+
+        memcpy(to, from, length);
+        to[length] = '\0';
+        text_cut(to, max);
+        return to + text_mend(to) + 1;
+}
+
+static void add_entry(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
+                      const char *text) {
+        size_t size = sizeof(LogEntry) + strnlen(text, LOG_QUEUE_TEXT + 1) + strnlen(target, TARGET_MAX + 1) +
+                      strnlen(file, FILE_MAX + 1) + 3;
+        LogEntry *entry = NULL;
+        char *end;
+
+        if (queue->n < queue->max && queue->bytes + size <= LOG_QUEUE_BYTES)
+                entry = malloc(size);
+        if (!entry) {
+                queue->dropped++;
+                return;
+        }
+        *entry = (LogEntry){ .seq = queue->next_seq++, .time_us = clock_wall(), .level = level, .line = line };
+        end = copy_string(entry->text, text, LOG_QUEUE_TEXT);
+        entry->target = end;
+        end = copy_string(end, target, TARGET_MAX);
+        entry->file = end;
+        (void) copy_string(end, file, FILE_MAX);
+        entry->size = size;
+        TAILQ_INSERT_TAIL(&queue->entries, entry, link);
+        queue->n++;
+        queue->bytes += size;
+        endpoint_defer(queue->endpoint, &queue->pump);
+}
+
+void log_queue_add(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
+                   const char *format, va_list arguments) {
+        char text[LOG_QUEUE_TEXT + 2];
+
+        text[0] = '\0';
+        (void) vsnprintf(text, sizeof(text), format, arguments);
+        report_drops(queue, 1);
+        add_entry(queue, MIN(level, LEVEL_LOWEST), target ? target : "", file ? file : "", line, text);
+}
+
+/* ---- life ---- */
+
+void log_queue_init(LogQueue *queue, Endpoint *endpoint, Peer *peer, size_t max) {
+        *queue = (LogQueue){
+                .endpoint = endpoint,
+                .peer = peer,
+                .pump = ENDPOINT_TASK_NULL(pump),
+                .max = max ? max : LOG_QUEUE_RECORDS,
+                .next_seq = 1,
+        };
+        TAILQ_INIT(&queue->entries);
+        for (unsigned i = 0; i < LOG_QUEUE_CALLS; i++)
+                queue->batches[i].queue = queue;
+}
+
+void log_queue_deinit(LogQueue *queue) {
+        LogEntry *entry;
+
+        if (!queue->endpoint)
+                return;
+        endpoint_cancel(queue->endpoint, &queue->pump);
+        while ((entry = TAILQ_FIRST(&queue->entries)))
+                remove_entry(queue, entry);
+}
+
+void log_queue_ready(LogQueue *queue) {
+        if (!log_queue_is_empty(queue))
+                endpoint_defer(queue->endpoint, &queue->pump);
+}

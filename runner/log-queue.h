@@ -1,0 +1,55 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Log records on their way to the supervisor: numbered, bounded, kept until acknowledged, sent again after a renewal. */
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "proto/endpoint.h"
+
+#define LOG_QUEUE_CALLS   4u              /* open at once */
+#define LOG_QUEUE_RECORDS 1024u           /* kept, unless the runner's options say otherwise */
+#define LOG_QUEUE_BYTES   (1024u * 1024u) /* kept */
+#define LOG_QUEUE_TEXT    (8u * 1024u)    /* longest text */
+
+typedef struct LogQueue LogQueue;
+typedef struct LogEntry LogEntry;
+
+/* Records that are under way in one call. */
+typedef struct LogBatch {
+        LogQueue *queue;
+        Call *call; /* NULL: free */
+        LogEntry *first;
+        size_t n;
+} LogBatch;
+
+struct LogQueue {
+        Endpoint *endpoint;
+        Peer *peer;
+        EndpointTask pump;
+        TAILQ_HEAD(, LogEntry) entries; /* by sequence number */
+        size_t n, bytes, max;
+        uint64_t next_seq;
+        uint64_t dropped; /* and not reported yet */
+        LogBatch batches[LOG_QUEUE_CALLS];
+};
+
+/* log_queue_init() - for records over @peer, at most @max of them (0: LOG_QUEUE_RECORDS). Must not move afterwards. */
+void log_queue_init(LogQueue *queue, Endpoint *endpoint, Peer *peer, size_t max);
+
+/* log_queue_deinit() - forgets everything; the peer is gone already. Good for a zeroed structure. */
+void log_queue_deinit(LogQueue *queue);
+
+/* log_queue_add() - one record; never fails: what does not fit is dropped and counted. */
+void log_queue_add(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
+                   const char *format, va_list arguments) _printf_(6, 0);
+
+/* log_queue_ready() - the peer has said Hello (again): what is unacknowledged is to be sent. */
+void log_queue_ready(LogQueue *queue);
+
+/* log_queue_is_empty() - whether every record was acknowledged. */
+static inline bool log_queue_is_empty(const LogQueue *queue) {
+        return queue->n == 0;
+}

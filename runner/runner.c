@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The runner object: one peer, the supervisor, on an endpoint of its own. Incoming calls go by name, to the library's
+ * methods ("baton.…") or the application's.
+ *
+ * How it ends. The supervisor says so (the service is STOPPED, or CLOSE), or is gone for good (the lane's end), or the
+ * application quits. In the first and last case what was answered is still written and the log acknowledged before the
+ * connection is closed. Once ended, the object stays until it is freed: nothing is called back any more, new calls of
+ * ours are refused, and dispatch repeats its result.
+ */
+
+#include "runner/runner.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/parse.h"
+#include "common/version.h"
+#include "runner/bootstrap.h"
+
+#define RESERVED_PREFIX "baton."
+#define NAME_MAX_BYTES  255u
+#define FRAME_MIN       (64u * 1024u)
+#define RESULT_ENDED    1 /* of dispatch: in order */
+
+/* ---- the peer's side ---- */
+
+static const struct {
+        Status status;
+        int result;
+} results[] = {
+        { STATUS_OK, RESULT_ENDED },
+        { STATUS_UNAVAILABLE, RESULT_ENDED }, /* the lane's end */
+        { STATUS_DEADLINE_EXCEEDED, -ETIMEDOUT },
+        { STATUS_RESOURCE_EXHAUSTED, -ENOBUFS },
+        { STATUS_FAILED_PRECONDITION, -EPROTONOSUPPORT },
+};
+
+static void on_ended(Peer *peer, Status status, const char *reason) {
+        Runner *runner = peer_userdata(peer);
+
+        runner->ended = true;
+        runner->result = -EPROTO;
+        for (size_t i = 0; i < ARRAY_SIZE(results); i++)
+                if (results[i].status == status)
+                        runner->result = results[i].result;
+        (void) snprintf(runner->reason, sizeof(runner->reason), "%s", reason);
+}
+
+static void on_ready(Peer *peer, bool renewed) {
+        Runner *runner = peer_userdata(peer);
+
+        peer_set_instance(peer, peer_remote(peer)->instance);
+        log_queue_ready(&runner->log);
+        if (renewed && runner->on_renewal)
+                runner->on_renewal(runner, runner->on_renewal_userdata);
+}
+
+static void on_channel(Peer *peer, unsigned channel) {
+        Runner *runner = peer_userdata(peer);
+
+        if (runner->on_channel)
+                runner->on_channel(runner, (enum baton_channel) channel, runner->on_channel_userdata);
+}
+
+static void on_call(Peer *peer, Call *call) {
+        Runner *runner = peer_userdata(peer);
+        const char *name = call_envelope(call)->method;
+        Method *method;
+
+        if (strncmp(name, RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0) {
+                lifecycle_call(runner, call);
+                return;
+        }
+        if (!lifecycle_is_serving(runner)) {
+                (void) call_fail(call, STATUS_UNAVAILABLE, "the runner is stopping and takes no new calls");
+                return;
+        }
+        HASH_FIND_STR(runner->methods, name, method);
+        if (method)
+                runner_call(runner, call, method->function, method->userdata);
+        else if (runner->fallback)
+                runner_call(runner, call, runner->fallback, runner->fallback_userdata);
+        else
+                (void) call_fail(call, STATUS_UNIMPLEMENTED, "no such method: %s", name);
+}
+
+static const PeerHandler handler = {
+        .ready = on_ready,
+        .channel = on_channel,
+        .call = on_call,
+        .ended = on_ended,
+};
+
+/* ---- life ---- */
+
+static bool copy_options(const struct baton_runner_options *given, struct baton_runner_options *ret) {
+        *ret = (struct baton_runner_options){ 0 };
+        if (!given)
+                return true;
+        memcpy(ret, given, MIN(given->size, sizeof(*ret)));
+        return given->size >= sizeof(given->size) &&
+               (ret->max_frame == 0 || (ret->max_frame >= FRAME_MIN && ret->max_frame <= UINT32_MAX));
+}
+
+static int add_peer(Runner *runner, const struct baton_runner_options *options, int lane_fd_consume) {
+        PeerLimits limits = {
+                .max_frame = options->max_frame,
+                .max_calls = options->max_calls,
+                .fd_credit = options->fd_credit,
+        };
+        PeerConfig config = {
+                .side = 1,
+                .n_channels = LANE_CHANNELS,
+                .renewal = LANE_RENEWAL_PEER,
+                .limits = &limits,
+                .software = options->software ? options->software : program_invocation_short_name,
+                .service_state = runner->life.state,
+        };
+
+        return endpoint_add_peer(runner->endpoint, &config, lane_fd_consume, &handler, runner, &runner->peer);
+}
+
+static inline void runner_freep(Runner **runner) {
+        baton_runner_free(*runner);
+}
+
+int baton_runner_new(struct baton_runner **ret_runner, const struct baton_runner_options *options) {
+        _cleanup_(runner_freep) Runner *runner = NULL;
+        struct baton_runner_options given;
+        _cleanup_fd_ int lane_fd = -1;
+        int r;
+
+        *ret_runner = NULL;
+        if (!copy_options(options, &given) ||
+            (given.software && !utf8_is_valid(given.software, strlen(given.software))))
+                return -EINVAL;
+        r = bootstrap_connect(given.bootstrap, &lane_fd);
+        if (r < 0)
+                return r;
+        runner = calloc(1, sizeof(*runner));
+        if (!runner)
+                return -ENOMEM;
+        runner->life.state = SERVICE_STATE_RUNNING;
+        r = endpoint_new(&runner->endpoint);
+        if (r < 0)
+                return r;
+        r = add_peer(runner, &given, fd_take(&lane_fd));
+        if (r < 0)
+                return r;
+        log_queue_init(&runner->log, runner->endpoint, runner->peer, given.max_log_records);
+        *ret_runner = TAKE_PTR(runner);
+        return 0;
+}
+
+void baton_runner_free(struct baton_runner *runner) {
+        Method *method, *next;
+
+        if (!runner)
+                return;
+        runner->peer = peer_free(runner->peer);
+        runner_free_calls(runner);
+        lifecycle_free(runner);
+        log_queue_deinit(&runner->log);
+        HASH_ITER (hh, runner->methods, method, next) {
+                HASH_DEL(runner->methods, method);
+                free(method);
+        }
+        endpoint_free(runner->endpoint);
+        free(runner);
+}
+
+/* may_leave() - whether all that was answered and logged has arrived, or never will. */
+static bool may_leave(Runner *runner) {
+        if (!runner->leaving && !atomic_load_explicit(&runner->quit, memory_order_relaxed))
+                return false;
+        return peer_is_flushed(runner->peer) && (log_queue_is_empty(&runner->log) || !peer_is_ready(runner->peer));
+}
+
+int baton_runner_dispatch(struct baton_runner *runner, int timeout_ms) {
+        int r;
+
+        if (runner->ended)
+                return runner->result;
+        r = endpoint_dispatch(runner->endpoint, timeout_ms);
+        if (r == -EBUSY)
+                return r;
+        if (runner->ended)
+                return runner->result;
+        if (r < 0) {
+                peer_close(runner->peer, STATUS_INTERNAL, "cannot wait for events: %s", strerror(-r));
+                runner->ended = true;
+                runner->result = r;
+        } else if (may_leave(runner)) {
+                peer_close(runner->peer, STATUS_OK, "%s", runner->leaving ? "stopped" : "the runner has quit");
+                runner->ended = true;
+                runner->result = RESULT_ENDED;
+        }
+        return runner->ended ? runner->result : 0;
+}
+
+int baton_runner_run(struct baton_runner *runner) {
+        int r;
+
+        do
+                r = baton_runner_dispatch(runner, -1);
+        while (r == 0);
+        return MIN(r, 0);
+}
+
+int baton_runner_fd(struct baton_runner *runner) {
+        return endpoint_fd(runner->endpoint);
+}
+
+void baton_runner_quit(struct baton_runner *runner) {
+        atomic_store(&runner->quit, true);
+        endpoint_wake(runner->endpoint);
+}
+
+const char *baton_runner_reason(struct baton_runner *runner) {
+        return runner->reason;
+}
+
+uint64_t baton_runner_instance(struct baton_runner *runner) {
+        return peer_remote(runner->peer)->instance;
+}
+
+/* ---- methods ---- */
+
+/* method_new() - the table takes it; NULL: out of memory, also when the table had to grow. */
+static Method *method_new(Runner *runner, const char *name) {
+        size_t length = strlen(name);
+        Method *method = calloc(1, sizeof(*method) + length + 1);
+
+        if (!method)
+                return NULL;
+        memcpy(method->name, name, length + 1);
+        HASH_ADD_STR(runner->methods, name, method);
+        if (!method->hh.tbl) {
+                free(method);
+                return NULL;
+        }
+        return method;
+}
+
+int baton_runner_add_method(struct baton_runner *runner, const char *name, baton_method_fn function, void *userdata) {
+        size_t length = name ? strnlen(name, NAME_MAX_BYTES + 1) : 0;
+        Method *method;
+
+        if (length == 0 || length > NAME_MAX_BYTES || !utf8_is_valid(name, length) || !function)
+                return -EINVAL;
+        if (strncmp(name, RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0)
+                return -EPERM;
+        HASH_FIND_STR(runner->methods, name, method);
+        if (method)
+                return -EEXIST;
+        method = method_new(runner, name);
+        if (!method)
+                return -ENOMEM;
+        method->function = function;
+        method->userdata = userdata;
+        return 0;
+}
+
+void baton_runner_set_default(struct baton_runner *runner, baton_method_fn function, void *userdata) {
+        runner->fallback = function;
+        runner->fallback_userdata = userdata;
+}
+
+/* ---- channels ---- */
+
+int baton_runner_take_channel(struct baton_runner *runner, enum baton_channel channel, int *ret_fd) {
+        return peer_take_channel(runner->peer, channel, ret_fd);
+}
+
+int baton_runner_frame_channel(struct baton_runner *runner, enum baton_channel channel) {
+        int r = peer_frame_channel(runner->peer, channel);
+
+        if (r == 0)
+                runner->framed |= 1u << channel;
+        return r;
+}
+
+void baton_runner_on_channel(struct baton_runner *runner,
+                             void (*function)(struct baton_runner *, enum baton_channel, void *), void *userdata) {
+        runner->on_channel = function;
+        runner->on_channel_userdata = userdata;
+}
+
+void baton_runner_on_renewal(struct baton_runner *runner, void (*function)(struct baton_runner *, void *),
+                             void *userdata) {
+        runner->on_renewal = function;
+        runner->on_renewal_userdata = userdata;
+}
+
+/* ---- log and version ---- */
+
+void baton_log(struct baton_runner *runner, enum baton_level level, const char *target, const char *file,
+               unsigned line, const char *format, ...) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        log_queue_add(&runner->log, (unsigned) level, target, file, line, format, arguments);
+        va_end(arguments);
+}
+
+const char *baton_version(void) {
+        return version_release();
+}

@@ -1,0 +1,12 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Text from an application, made fit for the wire: UTF-8, since a peer that is sent anything else ends the connection. */
+
+#include <stddef.h>
+
+/* text_mend() - replaces each byte of the string @text that belongs to no UTF-8 character by '?'. Returns its length. */
+size_t text_mend(char *text);
+
+/* text_cut() - ends the string @text after at most @max bytes, between two characters. */
+void text_cut(char *text, size_t max);
