@@ -26,6 +26,8 @@ static void test_close_keeps_errno(void **state) {
         errno = ENOTTY;
         assert_int_equal(fd_close(-1), -1);
         assert_int_equal(errno, ENOTTY);
+        assert_int_equal(fd_close(fd), -1); /* closed already: EBADF is not told */
+        assert_int_equal(errno, ENOTTY);
 }
 
 static void test_take_leaves_nothing(void **state) {

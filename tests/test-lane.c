@@ -422,6 +422,7 @@ static void test_channel_lost(void **state) {
                 put_channel(&bench, ID(epoch, 0));
                 limit = test_limit_fds(0);
                 expect(&bench, LANE_BROKEN, 0, "a lost channel");
+                assert_non_null(strstr(lane_reason(&bench.lane), "descriptor limit"));
                 test_restore_fds(limit);
                 bench_close(&bench);
         }

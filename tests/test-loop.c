@@ -217,6 +217,23 @@ static void test_timers(void **state) {
         loop_free(loop);
 }
 
+/* The distance is counted from now, not from when the loop last looked at its clock. */
+static void test_timer_with_stale_clock(void **state) {
+        Loop *loop = open_loop();
+        Timer a = TIMER('a');
+        uint64_t start = clock_now();
+
+        (void) state;
+        while (clock_now() < start + 30 * USEC_PER_MSEC)
+                ; /* the loop's own time is that of its making */
+        a.deadline = clock_now() + 10 * USEC_PER_MSEC;
+        loop_timer_set(loop, &a.timer, a.deadline);
+        loop_run(loop);
+        assert_string_equal(told, "a");
+        assert_true(a.called + USEC_PER_MSEC >= a.deadline);
+        loop_free(loop);
+}
+
 static void on_again(LoopTimer *timer) {
         tell('t');
         if (strlen(told) < 3)
@@ -339,10 +356,19 @@ static void test_environment_is_ignored(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_new),    TEST(test_new_fails),         TEST(test_empty_run_ends),
-        TEST(test_io),     TEST(test_io_both_and_none),  TEST(test_io_stopped_by_another),
-        TEST(test_timers), TEST(test_timer_sets_itself), TEST(test_signals),
-        TEST(test_tasks),  TEST(test_task_after_event),  TEST(test_environment_is_ignored),
+        TEST(test_new),
+        TEST(test_new_fails),
+        TEST(test_empty_run_ends),
+        TEST(test_io),
+        TEST(test_io_both_and_none),
+        TEST(test_io_stopped_by_another),
+        TEST(test_timers),
+        TEST(test_timer_with_stale_clock),
+        TEST(test_timer_sets_itself),
+        TEST(test_signals),
+        TEST(test_tasks),
+        TEST(test_task_after_event),
+        TEST(test_environment_is_ignored),
 };
 
 int main(void) {
