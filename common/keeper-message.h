@@ -33,7 +33,7 @@ typedef enum KeeperType {
         KEEPER_PUT,  /* instance, fd_kind, fd_tag and a descriptor, stored until DROP or the slot's end; wants DONE */
         KEEPER_DROP, /* instance, fd_kind, fd_tag: closed; wants DONE */
         KEEPER_STARTED,  /* instance: the clone succeeded */
-        KEEPER_CANCEL,   /* instance: no child came to be; the slot and its descriptors go, and a child killed, if one did */
+        KEEPER_CANCEL,   /* instance: no child is known; the slot, its descriptors and what was born all the same go */
         KEEPER_SIGNAL,   /* instance, result = signal number: to the leader's whole group; wants DONE */
         KEEPER_RECORD,   /* instance, record */
         KEEPER_ACTIVE,   /* instance, name: this one of the name's two is the active one */

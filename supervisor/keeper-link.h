@@ -1,0 +1,92 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The supervisor's side of the keeper's socket: requests go out in order, as fast as the keeper answers them, and never
+ * block; answers, exits and the end come back as callbacks from the loop.
+ *
+ * How a runner is started: keeper_link_reserve(), keeper_link_put() for each descriptor, wait for keeper_link_idle() (all
+ * of it is in the kernel, in front of the child's BORN), spawn(), keeper_link_spawned(). Answers are not awaited: where
+ * the reservation turns out to be refused, the keeper kills the child, and no EXIT comes for it.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/keeper-message.h"
+#include "common/loop.h"
+#include "common/macro.h"
+#include "supervisor/spawn.h"
+
+typedef struct KeeperLink KeeperLink;
+typedef struct KeeperExit KeeperExit;
+typedef struct KeeperLinkHandlers KeeperLinkHandlers;
+
+enum { KEEPER_LINK_REQUESTS_MAX = 4096 }; /* that can be queued besides those unanswered */
+
+struct KeeperExit {
+        uint64_t instance;
+        pid_t pid;
+        int code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED */
+        int status; /* exit status or signal */
+};
+
+/*
+ * Called from the loop, never from within a keeper_link_*() call. Each may use the link; none may free it.
+ * @exited: an instance's process is gone, its status reaped; may come twice for one instance until keeper_link_ack().
+ * @idle: keeper_link_idle() has become true again; may be NULL.
+ * @closed: the keeper is gone, or does not keep the protocol; nothing is sent or called any more.
+ */
+struct KeeperLinkHandlers {
+        void (*exited)(KeeperLink *link, const KeeperExit *exit, void *userdata);
+        void (*idle)(KeeperLink *link, void *userdata);
+        void (*closed)(KeeperLink *link, void *userdata);
+};
+
+/* The answer to a request: 0 or a negative errno. */
+typedef void (*KeeperLinkDone)(KeeperLink *link, int result, void *userdata);
+
+/* keeper_link_new() - on the socket @fd_consume (also on failure). @handlers must stay. 0 or -ENOMEM. */
+int keeper_link_new(KeeperLink **ret_link, Loop *loop, int fd_consume, const KeeperLinkHandlers *handlers,
+                    void *userdata);
+
+/* keeper_link_free() - closes the socket and what was queued; no callback comes any more. Returns NULL; accepts it. */
+KeeperLink *keeper_link_free(KeeperLink *link);
+
+/*
+ * Requests. Each is answered by @done (NULL: nobody asks) unless the link is closed or freed first. They return 0; -EPIPE:
+ * the link is closed; -ENOBUFS: too many are queued; -ENOMEM; -EMFILE. Answers besides 0:
+ * reserve - -EEXIST: the instance is known; -EBUSY: its name is used twice; -ENOSPC: table full; -EINVAL: bad name.
+ *           @flags are KEEPER_FLAG_*; a name that does not fit is refused here, -EINVAL.
+ * put     - stores a duplicate of @fd, which stays the caller's. -ENOENT, -EEXIST, -EINVAL, -ENOSPC or -EMFILE: full.
+ * drop    - closes it there. -ENOENT.
+ * signal  - to the whole group. -ESRCH: its process is gone; -ENOENT: no such instance; -EINVAL: no such signal.
+ */
+int keeper_link_reserve(KeeperLink *link, uint64_t instance, const char *name, uint32_t flags, KeeperLinkDone done,
+                        void *userdata);
+int keeper_link_put(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd, KeeperLinkDone done,
+                    void *userdata);
+int keeper_link_drop(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, KeeperLinkDone done,
+                     void *userdata);
+int keeper_link_signal(KeeperLink *link, uint64_t instance, int signal, KeeperLinkDone done, void *userdata);
+
+/* keeper_link_forget() - answers to requests with this @userdata are no longer called back: before its owner is freed. */
+void keeper_link_forget(KeeperLink *link, const void *userdata);
+
+/*
+ * Statements: not answered, and never refused for lack of room but for -ENOMEM and -EPIPE.
+ * spawned  - after spawn(): STARTED if the child said BORN, else CANCEL.
+ * started, cancel - these two by themselves; cancel also takes back a reservation for which spawn() was never called.
+ * ack      - the exit took effect: slot and stored descriptors go.
+ * shutdown - the keeper kills what is left, us too, and exits with @status.
+ */
+int keeper_link_spawned(KeeperLink *link, uint64_t instance, const SpawnResult *result);
+int keeper_link_started(KeeperLink *link, uint64_t instance);
+int keeper_link_cancel(KeeperLink *link, uint64_t instance);
+int keeper_link_ack(KeeperLink *link, uint64_t instance);
+int keeper_link_shutdown(KeeperLink *link, int status);
+
+/* keeper_link_idle() - whether everything is in the kernel, so that a clone may follow. */
+bool keeper_link_idle(const KeeperLink *link);
+
+DEFINE_CLEANUP(KeeperLink *, keeper_link_free);

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Launch: vfork and execveat. The keeper is small and does this rarely, so there is nothing to gain from more; what
+ * vfork gives is that the child can say in shared memory at which step it failed. The child touches nothing but that,
+ * its own stack frame and system calls.
+ *
+ * The program is opened by path first and executed by descriptor, so that what was checked is what runs, and a later
+ * generation can be started from the same file although the path has another by then. PDEATHSIG is set by the child, and
+ * the keeper may have died before it was: the keeper's pidfd is asked afterwards (getppid() is 0 in a pid namespace).
+ */
+
+#include "supervisor/keeper/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "common/keeper-message.h"
+
+enum { ARGUMENT_SIZE = 64 };
+
+/* Shared with the child, which runs in our memory until it execs. */
+typedef struct LaunchChild {
+        const Launch *launch;
+        char *argv[6];
+        const char *volatile step;
+        volatile int error;
+} LaunchChild;
+
+int launch_open_program(char *path, size_t size) {
+        const char *directory = secure_getenv("BATON_LIBEXEC");
+        int n, fd;
+
+        n = snprintf(path, size, "%s/baton-supervisor", directory ? directory : BATON_LIBEXECDIR);
+        if (n < 0 || (size_t) n >= size)
+                return -ENAMETOOLONG;
+        fd = open(path, O_PATH | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+}
+
+/* place() - copies go above the reserved numbers first: a source may lie on another's target. */
+static int place(int fds[4]) {
+        static const int targets[] = { KEEPER_SOCKET_FD, KEEPER_PIDFD_FD, KEEPER_PRIVATE_FD };
+
+        for (size_t i = 0; i < 4; i++) {
+                if (fds[i] < 0)
+                        continue;
+                fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, KEEPER_RESERVED_FDS);
+                if (fds[i] < 0)
+                        return -1;
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(targets); i++)
+                if (fds[i] >= 0 && dup2(fds[i], targets[i]) < 0)
+                        return -1;
+        return 0;
+}
+
+/* keeper_lives() - 1 or 0; -1 with errno when it cannot be known. */
+static int keeper_lives(void) {
+        struct pollfd keeper = { .fd = KEEPER_PIDFD_FD, .events = POLLIN };
+        int r = poll(&keeper, 1, 0);
+
+        return r < 0 ? -1 : r == 0;
+}
+
+static void reset_signals(void) {
+        sigset_t none;
+
+        (void) signal(SIGPIPE, SIG_DFL);
+        (void) sigemptyset(&none);
+        (void) sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static _no_sanitize_ void __attribute__((__noreturn__)) run_child(LaunchChild *child) {
+        const Launch *launch = child->launch;
+        int fds[4] = { launch->socket, launch->keeper, launch->private_fd, launch->program };
+
+        child->step = "descriptors";
+        if (place(fds) < 0)
+                goto fail;
+        child->step = "prctl(PR_SET_PDEATHSIG)";
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+                goto fail;
+        child->step = "check for the keeper";
+        if (keeper_lives() != 1)
+                goto fail;
+        reset_signals();
+        child->step = "exec";
+        (void) execveat(fds[3], "", child->argv, environ, AT_EMPTY_PATH);
+fail:
+        child->error = errno ? errno : ESRCH;
+        _exit(127);
+}
+
+int launch_supervisor(const Launch *launch, pid_t *ret_pid, const char **ret_step) {
+        char generation[ARGUMENT_SIZE], nofile[ARGUMENT_SIZE], stop_timeout[ARGUMENT_SIZE];
+        static char name[] = "baton-supervisor", private[] = "--private";
+        LaunchChild child = {
+                .launch = launch,
+                .argv = { name, generation, nofile, stop_timeout, launch->private_fd >= 0 ? private : NULL, NULL },
+        };
+        pid_t pid;
+
+        (void) snprintf(generation, sizeof(generation), "--generation=%" PRIu32, launch->generation);
+        (void) snprintf(nofile, sizeof(nofile), "--nofile=%" PRIu64, launch->nofile);
+        (void) snprintf(stop_timeout, sizeof(stop_timeout), "--stop-timeout=%" PRIu64 "us", launch->stop_timeout_us);
+
+        errno = 0;
+        pid = vfork();
+        if (pid == 0)
+                run_child(&child);
+        if (pid < 0) {
+                *ret_step = "vfork";
+                return -errno;
+        }
+        if (child.error) {
+                (void) waitpid(pid, NULL, 0);
+                *ret_step = child.step;
+                return -child.error;
+        }
+        *ret_pid = pid;
+        return 0;
+}

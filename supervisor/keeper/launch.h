@@ -1,0 +1,30 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Starting a supervisor: the one program that the keeper executes. */
+
+#include <stdint.h>
+#include <sys/types.h>
+
+typedef struct Launch {
+        int program;    /* the supervisor's program; executed by descriptor */
+        int socket;     /* its end of the pair: KEEPER_SOCKET_FD there */
+        int private_fd; /* KEEPER_PRIVATE_FD there, or -1 */
+        int keeper;     /* pidfd of the keeper: KEEPER_PIDFD_FD there */
+        uint32_t generation;
+        uint64_t nofile; /* the soft limit that runners get back */
+        uint64_t stop_timeout_us;
+} Launch;
+
+/*
+ * launch_open_program() - baton-supervisor in $BATON_LIBEXEC, else in the configured directory. Returns a descriptor or
+ * a negative errno; the path that was tried in @path.
+ */
+int launch_open_program(char *path, size_t size);
+
+/*
+ * launch_supervisor() - a child with the descriptors above, nothing else but 0-2, the arguments --generation=N
+ * --nofile=N --stop-timeout=Nus and --private if there is a lane, default signals, and SIGKILL at the keeper's death.
+ * Returns 0 once it was executed, or a negative errno with the name of the failing step in @ret_step.
+ */
+int launch_supervisor(const Launch *launch, pid_t *ret_pid, const char **ret_step);

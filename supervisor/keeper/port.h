@@ -1,0 +1,55 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The keeper's end of the socket to one supervisor: messages in, answers and exit reports out. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/cmsg.h"
+#include "common/keeper-message.h"
+#include "supervisor/keeper/table.h"
+
+typedef struct Port Port;
+typedef struct PortMessage PortMessage;
+
+struct Port {
+        int fd;
+        size_t n_answers, first_answer;
+        struct {
+                uint32_t serial;
+                int32_t result;
+        } answers[KEEPER_WINDOW]; /* DONEs for which the socket had no room */
+};
+#define PORT_NULL ((Port){ .fd = -1 })
+
+/* One message as it came. Its descriptor belongs to whoever holds the structure. */
+struct PortMessage {
+        KeeperMessage m;
+        int fd;     /* or -1 */
+        int error;  /* 0; -EINVAL: malformed; -EMFILE: its descriptor was lost to our own limit */
+        pid_t pid;  /* of the sender, by the kernel; 0: not told */
+        bool whole; /* m has its full size, so that at least its serial can be believed */
+};
+
+/* What port_receive() can say besides 0 and errors. */
+enum {
+        PORT_EMPTY = 1, /* nothing more for now */
+        PORT_CLOSED,    /* the end: nobody holds the other side */
+};
+
+/* port_open() - a new pair; the other end, for the supervisor, in @ret_peer. Returns 0 or a negative errno. */
+int port_open(Port *port, int *ret_peer);
+
+/* port_close() - also forgets unsent answers. Accepts one that is closed. */
+void port_close(Port *port);
+
+/* port_receive() - one message, malformed ones included (see error). 0, PORT_EMPTY, or PORT_CLOSED. */
+int port_receive(Port *port, PortMessage *ret_message);
+
+/* port_answer() - sends DONE, or keeps it until there is room. -ENOBUFS: more than KEEPER_WINDOW are waiting. */
+int port_answer(Port *port, uint32_t serial, int result);
+
+/* port_flush() - sends what waits: answers, then the exits in @table that were not reported. True: something is left. */
+bool port_flush(Port *port, Table *table);

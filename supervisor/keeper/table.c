@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Table: what must outlive a supervisor. A slot goes FREE, RESERVED, BORN, EXITED, FREE; it leaves EXITED only when the
+ * supervisor says that the exit took effect, so that an exit is delivered at least once. A stored descriptor belongs to
+ * the table from table_put() until it is dropped or its slot is freed. Names of descriptors (kind, tag) are unique in a
+ * slot: a second put is refused rather than replacing, since the loser could be a listener in use.
+ *
+ * All storage is one mapping made at the start; pages that were never used cost nothing, which is why the free lists
+ * begin empty and grow from slots that were used, fresh ones being taken in order (*_fresh). Full is an answer to the
+ * supervisor, never a failure here. Slots are found by instance, pid and name through three small hash tables.
+ *
+ * The table does not watch its descriptors and makes no decision: no signals, no messages, no waiting.
+ */
+
+#include "supervisor/keeper/table.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/fd.h"
+
+enum {
+        BUCKETS = 4096,
+        SLOTS_MIN = 64,
+        SLOTS_MAX = 65536,
+        FDS_MAX = 262144,
+};
+
+struct Table {
+        size_t size;  /* of the mapping */
+        int fd_limit; /* stored descriptors are below it */
+        TableCount count;
+        size_t slots_fresh, fds_fresh;
+        TableSlot *slots;
+        TableFd *fds;
+        struct TableSlotList free_slots, used_slots;
+        struct TableFdList free_fds;
+        struct TableSlotQueue unreported;
+        struct TableSlotList by_instance[BUCKETS], by_pid[BUCKETS], by_name[BUCKETS];
+};
+
+/* Instances and pids are handed out in order: their low bits are as good as any hash, and lie together in memory. */
+static struct TableSlotList *instance_bucket(Table *table, uint64_t instance) {
+        return &table->by_instance[instance % BUCKETS];
+}
+
+static struct TableSlotList *pid_bucket(Table *table, pid_t pid) {
+        return &table->by_pid[(uint32_t) pid % BUCKETS];
+}
+
+static struct TableSlotList *name_bucket(Table *table, const char *name) {
+        uint32_t hash = 2166136261u;
+
+        for (; *name; name++)
+                hash = (hash ^ (uint8_t) *name) * 16777619u;
+        return &table->by_name[hash % BUCKETS];
+}
+
+int table_new(Table **ret_table, uint64_t max_fds) {
+        size_t n_fds = MIN(max_fds, (uint64_t) FDS_MAX);
+        size_t n_slots = MAX(MIN(n_fds, (size_t) SLOTS_MAX), (size_t) SLOTS_MIN);
+        size_t header = (sizeof(Table) + 63) / 64 * 64;
+        size_t size = header + n_slots * sizeof(TableSlot) + n_fds * sizeof(TableFd);
+        Table *table;
+
+        table = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (table == MAP_FAILED)
+                return -ENOMEM;
+        (void) madvise(table, size, MADV_NOHUGEPAGE); /* a few small pages in use, not 2 MiB each */
+
+        table->size = size;
+        table->fd_limit = (int) MIN(max_fds, (uint64_t) INT32_MAX) - TABLE_FD_HEADROOM;
+        table->count = (TableCount){ .slots_max = n_slots, .fds_max = n_fds };
+        table->slots = (void *) ((char *) table + header);
+        table->fds = (void *) (table->slots + n_slots);
+        TAILQ_INIT(&table->unreported); /* the other heads are empty when zero */
+        *ret_table = table;
+        return 0;
+}
+
+Table *table_free(Table *table) {
+        if (!table)
+                return NULL;
+        while (table_first(table))
+                table_free_slot(table, table_first(table));
+        (void) munmap(table, table->size);
+        return NULL;
+}
+
+TableSlot *table_first(Table *table) {
+        return LIST_FIRST(&table->used_slots);
+}
+
+TableCount table_count(const Table *table) {
+        return table->count;
+}
+
+TableSlot *table_find(Table *table, uint64_t instance) {
+        TableSlot *slot;
+
+        LIST_FOREACH (slot, instance_bucket(table, instance), by_instance)
+                if (slot->instance == instance)
+                        return slot;
+        return NULL;
+}
+
+TableSlot *table_find_pid(Table *table, pid_t pid) {
+        TableSlot *slot;
+
+        LIST_FOREACH (slot, pid_bucket(table, pid), by_pid)
+                if (slot->pid == pid)
+                        return slot;
+        return NULL;
+}
+
+static size_t count_name(Table *table, const char *name) {
+        TableSlot *slot;
+        size_t n = 0;
+
+        LIST_FOREACH (slot, name_bucket(table, name), by_name)
+                n += strcmp(slot->name, name) == 0;
+        return n;
+}
+
+static TableSlot *take_slot(Table *table) {
+        TableSlot *slot = LIST_FIRST(&table->free_slots);
+
+        if (slot)
+                LIST_REMOVE(slot, link);
+        else if (table->slots_fresh < table->count.slots_max)
+                slot = &table->slots[table->slots_fresh++];
+        return slot;
+}
+
+int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags) {
+        TableSlot *slot;
+
+        if (instance == 0 || name[0] == '\0' || !memchr(name, '\0', KEEPER_NAME_SIZE))
+                return -EINVAL;
+        if (table_find(table, instance))
+                return -EEXIST;
+        if (count_name(table, name) >= TABLE_PER_NAME)
+                return -EBUSY;
+        slot = take_slot(table);
+        if (!slot)
+                return -ENOSPC;
+
+        *slot = (TableSlot){ .instance = instance, .state = TABLE_RESERVED, .flags = flags };
+        strcpy(slot->name, name);
+        LIST_INSERT_HEAD(&table->used_slots, slot, link);
+        LIST_INSERT_HEAD(instance_bucket(table, instance), slot, by_instance);
+        LIST_INSERT_HEAD(name_bucket(table, name), slot, by_name);
+        table->count.slots++;
+        return 0;
+}
+
+int table_born(Table *table, uint64_t instance, pid_t pid) {
+        TableSlot *slot = table_find(table, instance);
+
+        if (!slot)
+                return -ENOENT;
+        if (slot->state != TABLE_RESERVED)
+                return -EALREADY;
+        slot->state = TABLE_BORN;
+        slot->pid = pid;
+        LIST_INSERT_HEAD(pid_bucket(table, pid), slot, by_pid);
+        return 0;
+}
+
+void table_exited(Table *table, TableSlot *slot, int wait_code, int wait_status) {
+        assert(slot->state == TABLE_BORN);
+        slot->state = TABLE_EXITED;
+        slot->wait_code = wait_code;
+        slot->wait_status = wait_status;
+        slot->reported = false;
+        LIST_REMOVE(slot, by_pid); /* the number may be somebody else's from now on */
+        TAILQ_INSERT_TAIL(&table->unreported, slot, unreported);
+}
+
+static void release_fd(Table *table, TableSlot *slot, TableFd *entry) {
+        SLIST_REMOVE(&slot->fds, entry, TableFd, link);
+        entry->fd = fd_close(entry->fd);
+        SLIST_INSERT_HEAD(&table->free_fds, entry, link);
+        table->count.fds--;
+}
+
+void table_free_slot(Table *table, TableSlot *slot) {
+        while (SLIST_FIRST(&slot->fds))
+                release_fd(table, slot, SLIST_FIRST(&slot->fds));
+        if (slot->state == TABLE_BORN)
+                LIST_REMOVE(slot, by_pid);
+        if (slot->state == TABLE_EXITED && !slot->reported)
+                TAILQ_REMOVE(&table->unreported, slot, unreported);
+        LIST_REMOVE(slot, by_instance);
+        LIST_REMOVE(slot, by_name);
+        LIST_REMOVE(slot, link);
+        slot->state = TABLE_FREE;
+        LIST_INSERT_HEAD(&table->free_slots, slot, link);
+        table->count.slots--;
+}
+
+TableSlot *table_next_exit(Table *table) {
+        return TAILQ_FIRST(&table->unreported);
+}
+
+void table_reported(Table *table, TableSlot *slot) {
+        assert(slot->state == TABLE_EXITED && !slot->reported);
+        slot->reported = true;
+        TAILQ_REMOVE(&table->unreported, slot, unreported);
+}
+
+static TableFd *find_fd(TableSlot *slot, uint32_t kind, uint64_t tag) {
+        TableFd *entry;
+
+        SLIST_FOREACH(entry, &slot->fds, link)
+        if (entry->kind == kind && entry->tag == tag)
+                return entry;
+        return NULL;
+}
+
+static TableFd *take_fd(Table *table) {
+        TableFd *entry = SLIST_FIRST(&table->free_fds);
+
+        if (entry)
+                SLIST_REMOVE_HEAD(&table->free_fds, link);
+        else if (table->fds_fresh < table->count.fds_max)
+                entry = &table->fds[table->fds_fresh++];
+        return entry;
+}
+
+int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, int fd_consume) {
+        _cleanup_fd_ int fd = fd_consume;
+        TableSlot *slot = table_find(table, instance);
+        TableFd *entry;
+
+        if (!slot)
+                return -ENOENT;
+        if (kind == KEEPER_FD_NONE || kind >= _KEEPER_FD_KIND_N)
+                return -EINVAL;
+        if (find_fd(slot, kind, tag))
+                return -EEXIST;
+        if (fd >= table->fd_limit) /* the kernel gives the lowest free number: nearly all are taken */
+                return -EMFILE;
+        entry = take_fd(table);
+        if (!entry)
+                return -ENOSPC;
+
+        *entry = (TableFd){ .kind = kind, .tag = tag, .fd = fd_take(&fd) };
+        SLIST_INSERT_HEAD(&slot->fds, entry, link);
+        table->count.fds++;
+        return 0;
+}
+
+int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag) {
+        TableSlot *slot = table_find(table, instance);
+        TableFd *entry = slot ? find_fd(slot, kind, tag) : NULL;
+
+        if (!entry)
+                return -ENOENT;
+        release_fd(table, slot, entry);
+        return 0;
+}

@@ -1,0 +1,111 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The keeper's table: one slot per instance, and the descriptors stored for it. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "common/keeper-message.h"
+
+typedef struct Table Table;
+typedef struct TableFd TableFd;
+typedef struct TableSlot TableSlot;
+
+typedef enum TableState {
+        TABLE_FREE,
+        TABLE_RESERVED, /* no process yet */
+        TABLE_BORN,     /* a process that is not reaped */
+        TABLE_EXITED,   /* reaped; its status waits for ACK */
+} TableState;
+
+enum {
+        TABLE_PER_NAME = 2,     /* the active one, and one that is to replace it */
+        TABLE_FD_HEADROOM = 32, /* descriptors below the limit that are never used for storing */
+};
+
+struct TableFd {
+        SLIST_ENTRY(TableFd) link; /* the slot's, or the free list */
+        uint64_t tag;
+        uint32_t kind;
+        int fd;
+};
+SLIST_HEAD(TableFdList, TableFd);
+
+struct TableSlot {
+        LIST_ENTRY(TableSlot) by_instance, by_pid, by_name;
+        TAILQ_ENTRY(TableSlot) unreported; /* valid while EXITED and not reported */
+        LIST_ENTRY(TableSlot) link;        /* all used slots, or the free list */
+        struct TableFdList fds;
+        uint64_t instance;
+        TableState state;
+        uint32_t flags; /* KEEPER_FLAG_* */
+        pid_t pid;      /* from BORN on; names the process only while BORN */
+        int wait_code, wait_status;
+        bool started;   /* the supervisor said so */
+        bool cancelled; /* the supervisor knows of no child: the slot goes with it, unreported */
+        bool reported;  /* EXIT was sent to the present supervisor */
+        char name[KEEPER_NAME_SIZE];
+};
+LIST_HEAD(TableSlotList, TableSlot);
+TAILQ_HEAD(TableSlotQueue, TableSlot);
+
+/*
+ * table_new() - an empty table sized for a process that may have @max_fds descriptors open; nothing is allocated later.
+ * Returns 0 or -ENOMEM.
+ */
+int table_new(Table **ret_table, uint64_t max_fds);
+
+/* table_free() - closes every stored descriptor; returns NULL. Accepts NULL. */
+Table *table_free(Table *table);
+
+/*
+ * table_reserve() - a RESERVED slot for @instance. -EINVAL: instance 0, or a name that is empty or lacks its NUL;
+ * -EEXIST: the instance has a slot; -EBUSY: the name has two; -ENOSPC: the table is full.
+ */
+int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags);
+
+/* table_find() - the slot of @instance, or NULL. */
+TableSlot *table_find(Table *table, uint64_t instance);
+
+/* table_find_pid() - the BORN slot whose unreaped process is @pid, or NULL. */
+TableSlot *table_find_pid(Table *table, pid_t pid);
+
+/* table_born() - RESERVED to BORN. -ENOENT: no such slot; -EALREADY: it is not RESERVED. */
+int table_born(Table *table, uint64_t instance, pid_t pid);
+
+/* table_exited() - BORN to EXITED, not yet reported. */
+void table_exited(Table *table, TableSlot *slot, int wait_code, int wait_status);
+
+/* table_free_slot() - the slot is free and its descriptors are closed. */
+void table_free_slot(Table *table, TableSlot *slot);
+
+/* table_next_exit() - the EXITED slot that has waited longest to be reported, or NULL. */
+TableSlot *table_next_exit(Table *table);
+void table_reported(Table *table, TableSlot *slot);
+
+/*
+ * table_put() - stores @fd_consume (taken on every path) for @instance. -ENOENT: no such slot; -EINVAL: no such kind;
+ * -EEXIST: kind and tag are in use (the old one stays); -ENOSPC: the table is full; -EMFILE: too near the limit.
+ */
+int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, int fd_consume);
+
+/* table_drop() - closes one stored descriptor. -ENOENT: no such slot or descriptor. */
+int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag);
+
+/* table_first() - all used slots: `for (s = table_first(t); s; s = table_next(s))`. */
+TableSlot *table_first(Table *table);
+static inline TableSlot *table_next(TableSlot *slot) {
+        return LIST_NEXT(slot, link);
+}
+
+/* What is in use, and how much there is room for. */
+typedef struct TableCount {
+        size_t slots, slots_max;
+        size_t fds, fds_max;
+} TableCount;
+
+TableCount table_count(const Table *table);

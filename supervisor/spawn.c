@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Spawn: clone() with shared memory and shared descriptors, so that its cost does not grow with either. The child runs on
+ * a stack of its own in our memory while we wait (CLONE_VFORK), is the keeper's child from birth (CLONE_PARENT), and
+ * writes where it failed into a structure that both see.
+ *
+ * With CLONE_FILES the two share one descriptor table until the child says close_range(UNSHARE): the kernel then copies
+ * only what is below KEEPER_RESERVED_FDS. What the child needs is therefore put there first, by us, and /dev/null is put
+ * back afterwards; a child that cannot unshare must not touch a single descriptor and exits. Where CLONE_FILES or
+ * CLONE_PIDFD is refused (feature "clone-files") the table is copied as a whole, and the pidfd is opened afterwards: then
+ * a child that the keeper has already reaped has none, and its number could in theory be another's by then.
+ *
+ * BORN comes before every step that can fail or take time, so that none runs that the keeper does not know. The order of
+ * the rest: what needs privilege before the user changes; PDEATHSIG after that, since it is cleared by it; then the
+ * question whether the keeper lives, since it may have died before. Signals stay blocked to the end: a handler of ours
+ * would run in the child, in our memory.
+ *
+ * The child does not return, allocate or use stdio, shares errno with us, and uses system calls directly where the C
+ * library would keep state (setxid). It is not instrumented: sanitizers know one stack per thread.
+ */
+
+#include "supervisor/spawn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "common/feature.h"
+#include "common/keeper-message.h"
+
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE (1U << 1)
+#endif
+
+/* What the reserved numbers above the fixed ones are for. */
+enum {
+        STAGE_STDIO = 6, /* 6-8 */
+        STAGE_PROGRAM = 9,
+        STAGE_FDS = 10,     /* 10-14 */
+        STAGE_DEVNULL = 15, /* never anything else */
+
+        STACK_SIZE = 128 * 1024,
+};
+
+_Static_assert((int) KEEPER_PIDFD_FD < (int) STAGE_STDIO && STAGE_FDS + SPAWN_FDS_MAX == STAGE_DEVNULL &&
+                       STAGE_DEVNULL == (int) KEEPER_RESERVED_FDS - 1,
+               "the numbers do not overlap");
+_Static_assert(3 + SPAWN_FDS_MAX <= (int) STAGE_PROGRAM, "what moves down does not overwrite the program");
+
+/* Shared between us and the child. */
+typedef struct SpawnChild {
+        const SpawnParameters *parameters;
+        KeeperMessage born;
+        bool shared_files;
+        volatile SpawnStep step; /* the one being tried */
+        volatile int error;
+        volatile bool told; /* BORN went out */
+} SpawnChild;
+
+static const char *const step_names[] = {
+        [SPAWN_NONE] = "nothing",
+        [SPAWN_DESCRIPTORS] = "descriptors",
+        [SPAWN_STACK] = "mmap",
+        [SPAWN_CLONE] = "clone",
+        [SPAWN_UNSHARE] = "close_range",
+        [SPAWN_BORN] = "born",
+        [SPAWN_SESSION] = "setsid",
+        [SPAWN_LIMITS] = "setrlimit",
+        [SPAWN_GROUPS] = "setgroups",
+        [SPAWN_USER] = "setuid",
+        [SPAWN_CWD] = "chdir",
+        [SPAWN_PDEATHSIG] = "prctl(PR_SET_PDEATHSIG)",
+        [SPAWN_KEEPER] = "check for the keeper",
+        [SPAWN_STDIO] = "dup2",
+        [SPAWN_EXEC] = "exec",
+};
+
+_Static_assert(ARRAY_SIZE(step_names) == _SPAWN_STEP_N, "one name per step");
+
+const char *spawn_step_name(SpawnStep step) {
+        return step_names[step];
+}
+
+const char *spawn_describe(const SpawnParameters *parameters, const SpawnResult *result, char *text, size_t size) {
+        const char *name = step_names[result->step], *error = strerror(result->error);
+
+        if (result->step == SPAWN_EXEC)
+                (void) snprintf(text, size, "%s(%s): %s", name, parameters->path, error);
+        else if (result->step == SPAWN_CWD)
+                (void) snprintf(text, size, "%s(%s): %s", name, parameters->cwd, error);
+        else
+                (void) snprintf(text, size, "%s: %s", name, error);
+        return text;
+}
+
+/* reserve_one() - of the fixed ones the keeper put there what it has; the rest must be nobody's. */
+static int reserve_one(int fd, int devnull) {
+        if (fcntl(fd, F_GETFD) < 0)
+                return dup3(devnull, fd, O_CLOEXEC) < 0 ? -errno : 0;
+        if (fd >= STAGE_STDIO)
+                return -EBUSY;
+        return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
+}
+
+int spawn_reserve(void) {
+        _cleanup_fd_ int devnull = -1;
+        int low = open("/dev/null", O_RDWR | O_CLOEXEC), r = 0;
+
+        if (low < 0)
+                return -errno;
+        devnull = fcntl(low, F_DUPFD_CLOEXEC, KEEPER_RESERVED_FDS);
+        r = devnull < 0 ? -errno : 0;
+        fd_close(low);
+        for (int fd = 3; r == 0 && fd < KEEPER_RESERVED_FDS; fd++)
+                r = reserve_one(fd, devnull);
+        return r;
+}
+
+/* ---------------------------------------------------------------------------------------------------- in the child */
+
+static _no_sanitize_ int child_unshare(const SpawnChild *child) {
+        return close_range(KEEPER_RESERVED_FDS, ~0u, child->shared_files ? CLOSE_RANGE_UNSHARE : 0);
+}
+
+static _no_sanitize_ int child_born(const SpawnChild *child) {
+        struct pollfd keeper = { .fd = KEEPER_SOCKET_FD, .events = POLLOUT };
+        ssize_t n;
+
+        while ((n = send(KEEPER_SOCKET_FD, &child->born, sizeof(child->born), MSG_DONTWAIT | MSG_NOSIGNAL)) < 0) {
+                if (errno == EAGAIN)
+                        (void) poll(&keeper, 1, -1);
+                else if (errno != EINTR)
+                        return -1;
+        }
+        return 0;
+}
+
+static _no_sanitize_ int child_session(const SpawnChild *child) {
+        return child->parameters->new_session ? setsid() : 0;
+}
+
+static _no_sanitize_ int child_limits(const SpawnChild *child) {
+        const struct rlimit *nofile = child->parameters->nofile;
+
+        return nofile ? setrlimit(RLIMIT_NOFILE, nofile) : 0;
+}
+
+static _no_sanitize_ int child_groups(const SpawnChild *child) {
+        const SpawnUser *user = child->parameters->user;
+
+        return user ? (int) syscall(SYS_setgroups, user->n_groups, user->groups) : 0;
+}
+
+static _no_sanitize_ int child_user(const SpawnChild *child) {
+        const SpawnUser *user = child->parameters->user;
+
+        if (!user)
+                return 0;
+        if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0)
+                return -1;
+        return (int) syscall(SYS_setresuid, user->uid, user->uid, user->uid);
+}
+
+static _no_sanitize_ int child_cwd(const SpawnChild *child) {
+        const SpawnParameters *parameters = child->parameters;
+
+        if (parameters->umask != SPAWN_UMASK_KEEP) /* no step of its own: it cannot fail */
+                (void) umask((mode_t) parameters->umask);
+        return parameters->cwd ? chdir(parameters->cwd) : 0;
+}
+
+static _no_sanitize_ int child_pdeathsig(const SpawnChild *child) {
+        (void) child;
+        return prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+static _no_sanitize_ int child_keeper(const SpawnChild *child) {
+        struct pollfd keeper = { .fd = KEEPER_PIDFD_FD, .events = POLLIN };
+        int r = poll(&keeper, 1, 0);
+
+        (void) child;
+        if (r > 0)
+                errno = ESRCH;
+        return r == 0 ? 0 : -1;
+}
+
+/* All below KEEPER_RESERVED_FDS is CLOEXEC, what dup2() makes is not: exactly what was asked for remains. */
+static _no_sanitize_ int child_stdio(const SpawnChild *child) {
+        for (int fd = 0; fd < 3; fd++)
+                if (dup2(STAGE_STDIO + fd, fd) < 0)
+                        return -1;
+        for (int i = 0; i < (int) child->parameters->n_fds; i++)
+                if (dup2(STAGE_FDS + i, 3 + i) < 0)
+                        return -1;
+        return 0;
+}
+
+/*
+ * Ignored signals survive exec; handlers would not, but must not run between here and there. By the system call: the C
+ * library refuses 32 and 33, which it keeps for itself, and a `make' among our ancestors may have left them ignored.
+ */
+static _no_sanitize_ void reset_signals(void) {
+        static const uint64_t defaults[32]; /* the kernel's struct sigaction, SIG_DFL, on whatever architecture */
+        sigset_t none;
+
+        for (int n = 1; n < _NSIG; n++)
+                (void) syscall(SYS_rt_sigaction, n, defaults, NULL, (size_t) (_NSIG - 1) / 8);
+        (void) sigemptyset(&none);
+        (void) sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static _no_sanitize_ int child_exec(const SpawnChild *child) {
+        const SpawnParameters *parameters = child->parameters;
+
+        reset_signals();
+        if (parameters->program_fd >= 0)
+                return execveat(STAGE_PROGRAM, "", parameters->argv, parameters->envp, AT_EMPTY_PATH);
+        return execve(parameters->path, parameters->argv, parameters->envp);
+}
+
+/* In the order of SpawnStep, which is the order in which they are done. */
+static int (*const child_steps[_SPAWN_STEP_N])(const SpawnChild *) = {
+        [SPAWN_UNSHARE] = child_unshare, [SPAWN_BORN] = child_born,           [SPAWN_SESSION] = child_session,
+        [SPAWN_LIMITS] = child_limits,   [SPAWN_GROUPS] = child_groups,       [SPAWN_USER] = child_user,
+        [SPAWN_CWD] = child_cwd,         [SPAWN_PDEATHSIG] = child_pdeathsig, [SPAWN_KEEPER] = child_keeper,
+        [SPAWN_STDIO] = child_stdio,     [SPAWN_EXEC] = child_exec,
+};
+
+static _no_sanitize_ int child_main(void *argument) {
+        SpawnChild *child = argument;
+
+        for (SpawnStep step = SPAWN_UNSHARE; step < _SPAWN_STEP_N; step++) {
+                child->step = step;
+                if (child_steps[step](child) < 0) {
+                        child->error = errno;
+                        break;
+                }
+                if (step == SPAWN_BORN) {
+                        child->told = true;
+                        fd_close(KEEPER_SOCKET_FD); /* else its end would not be seen while this one tries to start */
+                }
+        }
+        _exit(127);
+}
+
+/* --------------------------------------------------------------------------------------------------- in the parent */
+
+static int stage_one(int fd, int target) {
+        return fd >= 0 && dup3(fd, target, O_CLOEXEC) < 0 ? -errno : 0;
+}
+
+/* stage() - what the child needs goes below KEEPER_RESERVED_FDS. */
+static int stage(const SpawnParameters *parameters) {
+        int r = stage_one(parameters->program_fd, STAGE_PROGRAM);
+
+        for (int i = 0; r == 0 && i < 3; i++)
+                r = stage_one(parameters->stdio[i], STAGE_STDIO + i);
+        for (int i = 0; r == 0 && i < (int) parameters->n_fds; i++)
+                r = stage_one(parameters->fds[i], STAGE_FDS + i);
+        return r;
+}
+
+/* unstage() - a copy kept here would hide the end of a pipe or socket. Replacing an open descriptor cannot run out. */
+static void unstage(const SpawnParameters *parameters) {
+        for (int i = 0; i < 3; i++)
+                if (parameters->stdio[i] >= 0)
+                        (void) dup3(STAGE_DEVNULL, STAGE_STDIO + i, O_CLOEXEC);
+        if (parameters->program_fd >= 0)
+                (void) dup3(STAGE_DEVNULL, STAGE_PROGRAM, O_CLOEXEC);
+        for (int i = 0; i < (int) parameters->n_fds; i++)
+                (void) dup3(STAGE_DEVNULL, STAGE_FDS + i, O_CLOEXEC);
+}
+
+static bool is_refusal(int error) {
+        return error == EINVAL || error == ENOSYS || error == EPERM;
+}
+
+/* clone_child() - returns the pid once it has executed or exited, or a negative errno. */
+static pid_t clone_child(SpawnChild *child, char *stack_end, int *ret_pidfd) {
+        const int flags = CLONE_VM | CLONE_VFORK | CLONE_PARENT;
+        int pidfd = -1;
+        pid_t pid;
+
+        if (feature_enabled(FEATURE_CLONE_FILES)) {
+                child->shared_files = true;
+                pid = clone(child_main, stack_end, flags | CLONE_FILES | CLONE_PIDFD, child, &pidfd, NULL, NULL);
+                if (pid > 0)
+                        *ret_pidfd = pidfd;
+                if (pid > 0 || !is_refusal(errno))
+                        return pid > 0 ? pid : -errno;
+        }
+        child->shared_files = false;
+        pid = clone(child_main, stack_end, flags, child, NULL, NULL, NULL);
+        if (pid < 0)
+                return -errno;
+        *ret_pidfd = pidfd_open(pid, 0);
+        return pid;
+}
+
+/* clone_blocked() - with all signals blocked: until exec a handler would run in the child, in our memory. */
+static pid_t clone_blocked(SpawnChild *child, char *stack_end, int *ret_pidfd) {
+        sigset_t all, before;
+        pid_t pid;
+
+        (void) sigfillset(&all);
+        (void) sigprocmask(SIG_SETMASK, &all, &before);
+        pid = clone_child(child, stack_end, ret_pidfd);
+        (void) sigprocmask(SIG_SETMASK, &before, NULL);
+        return pid;
+}
+
+/* stack_new() - its lowest page is a guard. Returns its start, or NULL with errno. */
+static char *stack_new(void) {
+        char *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+
+        if (stack == MAP_FAILED)
+                return NULL;
+        if (mprotect(stack, (size_t) sysconf(_SC_PAGESIZE), PROT_NONE) < 0) {
+                (void) munmap(stack, STACK_SIZE);
+                return NULL;
+        }
+        return stack;
+}
+
+static void judge(const SpawnChild *child, SpawnResult *result) {
+        result->born = child->told;
+        if (child->error) {
+                result->step = child->step;
+                result->error = child->error;
+        } else if (!child->told) { /* killed by somebody before it could say a word */
+                result->step = SPAWN_BORN;
+                result->error = ECANCELED;
+        }
+}
+
+static void start(const SpawnParameters *parameters, SpawnResult *result) {
+        SpawnChild child = {
+                .parameters = parameters,
+                .born = { .version = KEEPER_VERSION, .type = KEEPER_BORN, .instance = parameters->instance },
+        };
+        char *stack = stack_new();
+        pid_t pid;
+
+        if (!stack) {
+                result->step = SPAWN_STACK;
+                result->error = errno;
+                return;
+        }
+        pid = clone_blocked(&child, stack + STACK_SIZE, &result->pidfd);
+        (void) munmap(stack, STACK_SIZE);
+        if (pid < 0) {
+                result->step = SPAWN_CLONE;
+                result->error = -pid;
+                return;
+        }
+        result->pid = pid;
+        judge(&child, result);
+}
+
+int spawn(const SpawnParameters *parameters, SpawnResult *ret_result) {
+        SpawnResult result = { .pidfd = -1 };
+        int r;
+
+        assert(parameters->n_fds <= SPAWN_FDS_MAX && parameters->argv && parameters->argv[0]);
+        r = stage(parameters);
+        if (r < 0) {
+                result.step = SPAWN_DESCRIPTORS;
+                result.error = -r;
+        } else {
+                start(parameters, &result);
+        }
+        unstage(parameters);
+        if (result.error)
+                result.pidfd = fd_close(result.pidfd);
+        *ret_result = result;
+        return -result.error;
+}
