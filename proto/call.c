@@ -24,17 +24,49 @@
 #include "common/clock.h"
 #include "common/parse.h"
 
-static uint64_t call_key(unsigned channel, uint64_t id) {
-        return id << 2 | channel;
+/* ---- objects ---- */
+
+static Call *call_new(Peer *peer) {
+        Call *call = LIST_FIRST(&peer->spare);
+
+        if (!call)
+                return calloc(1, sizeof(*call));
+        LIST_REMOVE(call, link);
+        peer->n_spare--;
+        *call = (Call){ 0 };
+        return call;
+}
+
+static void call_recycle(Peer *peer, Call *call) {
+        if (!peer || peer->n_spare >= CALL_SPARE) {
+                free(call);
+                return;
+        }
+        LIST_INSERT_HEAD(&peer->spare, call, link);
+        peer->n_spare++;
+}
+
+void peer_free_spare(Peer *peer) {
+        Call *call;
+
+        while ((call = LIST_FIRST(&peer->spare))) {
+                LIST_REMOVE(call, link);
+                free(call);
+        }
 }
 
 /* ---- table and deadlines ---- */
 
+static struct CallList *call_bucket(Peer *peer, uint64_t id) {
+        return &peer->buckets[(id >> 1) % CALL_BUCKETS];
+}
+
 Call *call_find(Peer *peer, unsigned channel, uint64_t id) {
-        uint64_t key = call_key(channel, id);
         Call *call;
 
-        HASH_FIND(hh, peer->calls, &key, sizeof(key), call);
+        LIST_FOREACH (call, call_bucket(peer, id), bucket_link)
+                if (call->id == id && call->channel == channel)
+                        break;
         return call;
 }
 
@@ -61,17 +93,14 @@ static void unwatch_deadline(Call *call) {
         call->in_deadlines = false;
 }
 
-int call_open(Peer *peer, Call *call, uint64_t id) {
-        call->key = call_key(call->channel, id);
-        HASH_ADD(hh, peer->calls, key, sizeof(call->key), call);
-        if (!call->hh.tbl)
-                return -ENOMEM;
+void call_open(Peer *peer, Call *call, uint64_t id) {
+        call->id = id;
         call->open = true;
+        LIST_INSERT_HEAD(call_bucket(peer, id), call, bucket_link);
         if (call->outgoing)
                 peer->open_out++;
         else
                 peer->open_in++;
-        return 0;
 }
 
 void call_close(Call *call) {
@@ -79,7 +108,7 @@ void call_close(Call *call) {
 
         if (!call->open)
                 return;
-        HASH_DELETE(hh, peer->calls, call);
+        LIST_REMOVE(call, bucket_link);
         call->open = false;
         if (call->outgoing) {
                 peer->open_out--;
@@ -107,7 +136,7 @@ static void call_free(Call *call) {
                 fd_close_all(call->fds, call->n_fds);
         free(call->fds);
         free(call->message);
-        free(call);
+        call_recycle(call->peer, call);
 }
 
 /* ---- text ---- */
@@ -167,7 +196,7 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
                 close_consumed(parameters->fds_consume, parameters->n_fds);
                 return peer->state == PEER_STATE_ENDED ? -ESHUTDOWN : -EINVAL;
         }
-        call = calloc(1, sizeof(*call));
+        call = call_new(peer);
         if (!call) {
                 close_consumed(parameters->fds_consume, parameters->n_fds);
                 return -ENOMEM;
@@ -300,14 +329,15 @@ void peer_refuse_call(Peer *peer, unsigned channel, uint64_t id, Status status, 
 
 void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envelope, const uint8_t *payload,
                       size_t size, int *fds_consume, size_t n_fds) {
-        Call *call = calloc(1, sizeof(*call));
+        Call *call = call_new(peer);
         bool gone = false;
 
         if (!call || !peer->handler.call) {
                 if (fds_consume)
                         fd_close_all(fds_consume, n_fds);
                 free(fds_consume);
-                free(call);
+                if (call)
+                        call_recycle(peer, call);
                 peer_refuse_call(peer, channel, envelope->id, call ? STATUS_UNIMPLEMENTED : STATUS_RESOURCE_EXHAUSTED,
                                  call ? "no methods here" : "out of memory");
                 return;
@@ -322,11 +352,7 @@ void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envel
         call->n_fds = n_fds;
         peer->held_fds += n_fds;
         LIST_INSERT_HEAD(&peer->incoming, call, link);
-        if (call_open(peer, call, envelope->id) < 0) {
-                peer_refuse_call(peer, channel, envelope->id, STATUS_RESOURCE_EXHAUSTED, "out of memory");
-                call_free(call);
-                return;
-        }
+        call_open(peer, call, envelope->id);
         watch_deadline(call);
         if (call->deadline != USEC_INFINITY)
                 peer_wake(peer);
@@ -397,7 +423,7 @@ void call_on_cancel(Call *call, void (*function)(Call *call, void *userdata), vo
 /* send_answer() - @call's answer, or instead of one that cannot be sent, why. */
 static int send_answer(Call *call, const AnswerParameters *parameters) {
         Peer *peer = call->peer;
-        uint64_t id = call->key >> 2;
+        uint64_t id = call->id;
         bool deferred = false;
         int r;
 
@@ -533,7 +559,7 @@ void peer_expire_calls(Peer *peer, uint64_t now) {
                         continue;
                 }
                 call_close(call);
-                peer_refuse_call(peer, call->channel, call->key >> 2, STATUS_DEADLINE_EXCEEDED,
+                peer_refuse_call(peer, call->channel, call->id, STATUS_DEADLINE_EXCEEDED,
                                  "not finished before the deadline");
                 call_over(call);
         }

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "proto/envelope.h"
 
 #define READS_PER_TURN 4 /* a peer's share of a loop turn; what is left comes back with the next */
 
@@ -237,8 +238,7 @@ static bool frame_parse(Peer *peer, Frame *frame, const uint8_t *body, uint32_t 
                 return false;
         }
         message_scratch_reset(&peer->scratch);
-        frame->envelope = (Baton__Envelope *) message_unpack_scratch(&peer->scratch, &baton__envelope__descriptor,
-                                                                     body, envelope_size);
+        frame->envelope = envelope_unpack(&peer->scratch, body, envelope_size);
         if (!frame->envelope) {
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "an Envelope that cannot be parsed");
                 return false;

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "proto/envelope.h"
 
 #define LANE_RETRY_US (10 * USEC_PER_MSEC)  /* "too many descriptors in flight" has no event that ends it */
 #define WAITING_BYTES (64u * 1024u * 1024u) /* of parcels; beyond it calls fail at once */
@@ -36,7 +37,8 @@ bool peer_has_backlog(const Peer *peer, const Channel *channel) {
 /* write_frame() - @head, if any, is the first part of the Envelope, packed before. */
 static int write_frame(Peer *peer, Channel *channel, const void *head, size_t head_size, Baton__Envelope *envelope,
                        const void *payload, size_t size) {
-        size_t envelope_size;
+        uint8_t packed[ENVELOPE_SHORT];
+        size_t envelope_size, short_size;
         uint64_t total;
         uint32_t wire;
         uint8_t *body;
@@ -45,7 +47,8 @@ static int write_frame(Peer *peer, Channel *channel, const void *head, size_t he
         if (channel->fd < 0 || channel->broken)
                 return 0; /* nobody reads it: its end will be read */
         envelope->fd_credit = (uint32_t) MIN(peer->fd_owed, (uint64_t) UINT32_MAX);
-        envelope_size = head_size + baton__envelope__get_packed_size(envelope);
+        short_size = envelope_pack_short(envelope, packed);
+        envelope_size = head_size + (short_size ? short_size : baton__envelope__get_packed_size(envelope));
         total = (uint64_t) ENVELOPE_SIZE_FIELD + envelope_size + size;
         if (total > peer_max_frame(peer))
                 return -EMSGSIZE;
@@ -58,7 +61,10 @@ static int write_frame(Peer *peer, Channel *channel, const void *head, size_t he
         body += sizeof(wire);
         if (head_size > 0)
                 memcpy(body, head, head_size);
-        baton__envelope__pack(envelope, body + head_size);
+        if (short_size > 0)
+                memcpy(body + head_size, packed, short_size);
+        else
+                baton__envelope__pack(envelope, body + head_size);
         if (size > 0)
                 memcpy(body + envelope_size, payload, size);
         peer_wake(peer);
@@ -180,7 +186,7 @@ static void parcel_write(Peer *peer, Parcel *parcel) {
         Baton__Envelope rest = BATON__ENVELOPE__INIT;
         Channel *channel = &peer->channels[parcel->channel];
         Call *call = parcel->call;
-        int r = 0;
+        int r;
 
         rest.id = parcel->id;
         rest.fds = parcel->ids;
@@ -191,11 +197,10 @@ static void parcel_write(Peer *peer, Parcel *parcel) {
                 rest.id = channel->next_out;
                 if (call->deadline != USEC_INFINITY)
                         rest.timeout_us = call->deadline > now ? call->deadline - now : 1;
-                r = call_open(peer, call, rest.id);
+                call_open(peer, call, rest.id);
         }
-        if (r == 0)
-                r = write_frame(peer, channel, parcel->bytes, parcel->envelope_size, &rest,
-                                parcel->bytes + parcel->envelope_size, parcel->payload_size);
+        r = write_frame(peer, channel, parcel->bytes, parcel->envelope_size, &rest,
+                        parcel->bytes + parcel->envelope_size, parcel->payload_size);
         if (r == 0 && call)
                 channel->next_out += 2;
         peer_drop_parcel(peer, parcel);
@@ -292,9 +297,7 @@ static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, const C
 
         envelope->id = channel->next_out;
         envelope->timeout_us = parameters->timeout_us;
-        r = call_open(peer, call, envelope->id);
-        if (r < 0)
-                return r;
+        call_open(peer, call, envelope->id);
         r = write_frame(peer, channel, NULL, 0, envelope, parameters->payload, parameters->size);
         if (r == 0) {
                 channel->next_out += 2;
@@ -378,6 +381,6 @@ void peer_send_cancel(Peer *peer, Call *call) {
                 return;
         call->cancel_sent = true;
         envelope.kind = BATON__KIND__CANCEL;
-        envelope.id = call->key >> 2;
+        envelope.id = call->id;
         (void) peer_write(peer, call->channel, &envelope, NULL, 0); /* lost: the answer comes and is late */
 }

@@ -8,11 +8,6 @@
 
 #include <sys/queue.h>
 
-#define HASH_NONFATAL_OOM 1
-/* Call ids count up: they spread over the buckets by themselves. */
-#define HASH_FUNCTION(_key, _length, _hash) ((_hash) = (unsigned) (*(const uint64_t *) (_key) >> 3))
-#include <uthash.h>
-
 #include "common/frame.h"
 #include "common/lane.h"
 #include "proto/message.h"
@@ -21,6 +16,10 @@
 #define FRAME_LIMIT_BEFORE_HELLO (64u * 1024u)
 #define ENVELOPE_SIZE_FIELD      4u /* u32 big-endian before the Envelope */
 #define METHOD_MAX               255u
+#define CALL_BUCKETS             256u /* ids count up: they spread by themselves */
+#define CALL_SPARE               256u
+#define CALL_BUCKETS             256u /* ids count up: they spread by themselves */
+#define CALL_SPARE               256u
 
 typedef struct Parcel Parcel;
 
@@ -55,16 +54,15 @@ typedef struct Channel {
 } Channel;
 
 struct Call {
-        UT_hash_handle hh;
-        uint64_t key;          /* id << 2 | channel; only while it is in the table */
-        LIST_ENTRY(Call) link; /* peer->outgoing or peer->incoming */
+        LIST_ENTRY(Call) bucket_link; /* peer->buckets; only while it is open */
+        LIST_ENTRY(Call) link;        /* peer->outgoing, peer->incoming or peer->spare */
+        uint64_t id;
         TAILQ_ENTRY(Call) deadline_link;
         Peer *peer;        /* NULL: gone */
         uint64_t deadline; /* USEC_INFINITY: none */
         bool in_deadlines;
         bool outgoing;
-        bool open;    /* has an id that is in use on the wire, in peer->calls */
-        bool counted; /* incoming: in peer->open_in */
+        bool open; /* has an id that is in use on the wire, in peer->buckets */
         uint8_t channel;
 
         /* ours */
@@ -146,8 +144,10 @@ struct Peer {
         uint64_t fd_credit; /* descriptors we may send */
         uint64_t fd_owed;   /* to be returned */
 
-        struct Call *calls; /* uthash by key: open on the wire */
+        struct CallList buckets[CALL_BUCKETS]; /* open on the wire, by id */
         struct CallList outgoing, incoming;
+        struct CallList spare; /* for the next calls: a peer at work allocates none */
+        unsigned n_spare;
         struct CallQueue deadlines; /* sorted */
         struct CallQueue failed;
         struct ParcelQueue parcels;
@@ -201,7 +201,7 @@ bool peer_has_backlog(const Peer *peer, const Channel *channel);
 
 /* ---- call.c ---- */
 Call *call_find(Peer *peer, unsigned channel, uint64_t id);
-int call_open(Peer *peer, Call *call, uint64_t id);
+void call_open(Peer *peer, Call *call, uint64_t id);
 void call_close(Call *call);
 /* call_fail_local() - ends a call of ours without an answer; its function is called by peer_deliver_failed(). */
 void call_fail_local(Call *call, Status status, const char *format, ...) _printf_(3, 4);
@@ -223,4 +223,5 @@ void peer_refuse_call(Peer *peer, unsigned channel, uint64_t id, Status status, 
 void peer_end_calls(Peer *peer, int channel, bool keep_unsent, Status status, const char *reason);
 /* peer_forget_calls() - without a word to anybody; the peer's calls stay valid for their handlers. */
 void peer_forget_calls(Peer *peer);
+void peer_free_spare(Peer *peer);
 void peer_expire_calls(Peer *peer, uint64_t now);
