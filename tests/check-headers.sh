@@ -12,7 +12,7 @@ fi
 
 warnings='-Wall -Wextra -Wpedantic -Wundef -Wshadow -Werror'
 echo "1..$(($(wc -w <<<"$headers") * 3))"
-n=0
+n=0 status=0
 for header in $headers; do
         for language in c99 c11 c++11; do
                 n=$((n + 1))
@@ -29,8 +29,10 @@ for header in $headers; do
                         $compiler -x $kind -std=$language $warnings -Iinclude -fsyntax-only - 2>&1); then
                         echo "ok $n - $header as $language"
                 else
+                        status=1
                         echo "not ok $n - $header as $language"
                         printf '%s\n' "$errors" | sed 's/^/#   /'
                 fi
         done
 done
+exit $status

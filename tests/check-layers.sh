@@ -14,13 +14,14 @@ code() {
         perl -0777 -pe 's{/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"}{ my $t = $&; $t =~ s/[^\n]//g; $t }gse' "$1"
 }
 
-n=0
+n=0 status=0
 # report NAME FAULTS
 report() {
         n=$((n + 1))
         if [ -z "$2" ]; then
                 echo "ok $n - $1"
         else
+                status=1
                 echo "not ok $n - $1"
                 printf '%s\n' "$2" | sed 's/^/#   /'
         fi
@@ -63,3 +64,4 @@ only 'sendmsg() and recvmsg()' '(^|[^[:alnum:]_>.])(sendmsg|recvmsg|sendmmsg|rec
 only 'close()' '(^|[^[:alnum:]_>.])close[[:space:]]*[(]' common/fd.c
 report 'an include of our own is quoted, from the root' "$(sources common proto supervisor runner client |
         xargs -r grep -HnE '^[[:space:]]*#[[:space:]]*include[[:space:]]*(<(common|proto|supervisor|runner|client)/|"[^/"]*")')"
+exit $status
