@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Control: the methods of baton.Control as a table, and the private client's connection. A method checks what it was
+ * given, finds the runner, and either answers or leaves the call with whoever will: a start with the runner, a stop with
+ * its watcher, a call with the relay, lines with the log's reader. Nothing here waits.
+ *
+ * The connection is a lane like any other: side 0, one channel, never renewed. Its end is the end of everything that was
+ * started for this client, and of this process.
+ */
+
+#include "supervisor/control.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/version.h"
+#include "proto/control.pb-c.h"
+#include "proto/message.h"
+#include "supervisor/logs.h"
+#include "supervisor/peer-loop.h"
+#include "supervisor/relay.h"
+#include "supervisor/report.h"
+#include "supervisor/supervisor.h"
+
+#define SERVICE "baton.Control/"
+
+/* Give up on more than this: an answer in our lifetime is meant. */
+#define TIMEOUT_MAX_US (24 * 3600 * USEC_PER_SEC)
+
+struct Control {
+        Supervisor *supervisor;
+        Peer *peer;
+        int lane; /* our duplicate, the one watched: the keeper has one too */
+};
+
+static uint64_t timeout_or(uint64_t timeout_us, uint64_t otherwise_us) {
+        return timeout_us ? MIN(timeout_us, TIMEOUT_MAX_US) : otherwise_us;
+}
+
+/* find() - or @call is ended, NOT_FOUND. */
+static Runner *find(Supervisor *supervisor, Call *call, const char *name) {
+        Runner *runner = supervisor_find(supervisor, name);
+
+        if (!runner)
+                (void) call_fail(call, STATUS_NOT_FOUND, "runner %.64s: there is none of that name", name);
+        return runner;
+}
+
+/* --------------------------------------------------------------------------------------------------------------- Start */
+
+/* copy_strings() - @first (if not NULL) and @n more, ended by NULL. NULL: no memory. */
+static char **copy_strings(const char *first, char *const *strings, size_t n) {
+        char **copy = calloc(n + 2, sizeof(*copy));
+        size_t m = 0;
+
+        if (!copy)
+                return NULL;
+        if (first)
+                copy[m++] = strdup(first);
+        for (size_t i = 0; i < n && (m == 0 || copy[m - 1]); i++)
+                copy[m++] = strdup(strings[i]);
+        if (m == 0 || copy[m - 1])
+                return copy;
+        while (m-- > 0)
+                free(copy[m]);
+        free(copy);
+        return NULL;
+}
+
+/* why_not() - what is wrong with a request, or NULL. */
+static const char *why_not(const Baton__Control__StartRequest *request) {
+        if (!*request->program)
+                return "a program is needed";
+        if (*request->name && !supervisor_name_is_valid(request->name))
+                return "a name has 1 to 63 letters, digits and . _ - @";
+        if (request->kind != BATON__CONTROL__START_REQUEST__KIND__NATIVE &&
+            request->kind != BATON__CONTROL__START_REQUEST__KIND__PLAIN)
+                return "there is no such kind of runner";
+        for (size_t i = 0; i < request->n_environment; i++)
+                if (strchr(request->environment[i], '=') == NULL)
+                        return "an entry of the environment is NAME=value";
+        return NULL;
+}
+
+static int make_spec(const Baton__Control__StartRequest *request, RunnerSpec *ret_spec) {
+        RunnerSpec spec = {
+                .native = request->kind == BATON__CONTROL__START_REQUEST__KIND__NATIVE,
+                .program = strdup(request->program),
+                .argv = copy_strings(request->program, request->arguments, request->n_arguments),
+                .environment = copy_strings(NULL, request->environment, request->n_environment),
+                .directory = *request->directory ? strdup(request->directory) : NULL,
+                .start_timeout_us = timeout_or(request->start_timeout_us, RUNNER_START_TIMEOUT_US),
+                .stop_timeout_us = RUNNER_STOP_TIMEOUT_US,
+        };
+
+        (void) snprintf(spec.name, sizeof(spec.name), "%s", request->name);
+        if (!spec.program || !spec.argv || !spec.environment || (*request->directory && !spec.directory)) {
+                runner_spec_deinit(&spec);
+                return -ENOMEM;
+        }
+        *ret_spec = spec;
+        return 0;
+}
+
+static void started(Runner *runner, RunnerFailure failure, void *userdata) {
+        Baton__Control__StartResponse response = BATON__CONTROL__START_RESPONSE__INIT;
+        Call *call = userdata;
+
+        call_on_cancel(call, NULL, NULL);
+        if (failure) {
+                report_start_failure(call, runner, failure);
+                return;
+        }
+        response.name = runner->spec.name;
+        response.instance = runner->instance;
+        response.pid = runner->pid;
+        if (runner->peer)
+                response.software = peer_remote(runner->peer)->software;
+        (void) call_answer_message(call, &response.base);
+}
+
+/* Nobody waits for the start any more: nothing of it shall stay behind. The call is ended when the runner is gone. */
+static void start_cancelled(Call *call, void *userdata) {
+        (void) call;
+        runner_stop(userdata, 0);
+}
+
+static void start(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__StartRequest *request = (const Baton__Control__StartRequest *) message;
+        const char *wrong = why_not(request);
+        Runner *runner;
+        RunnerSpec spec;
+        int r;
+
+        if (wrong) {
+                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s", wrong);
+                return;
+        }
+        r = make_spec(request, &spec);
+        if (r == 0)
+                r = supervisor_start(supervisor, &spec, started, call, &runner);
+        if (r == 0)
+                call_on_cancel(call, start_cancelled, runner);
+        else if (r == -EEXIST)
+                (void) call_fail(call, STATUS_ALREADY_EXISTS, "runner %s: there is one of that name", request->name);
+        else if (r == -ESHUTDOWN)
+                (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
+        else
+                (void) call_fail(call, status_from_errno(r), "cannot start %s: %s", request->program, strerror(-r));
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- Stop */
+
+typedef struct Stop {
+        RunnerWatcher gone;
+        Call *call;
+} Stop;
+
+static void answer_stop(Call *call, const Runner *runner) {
+        Baton__Control__StopResponse response = BATON__CONTROL__STOP_RESPONSE__INIT;
+        Baton__Control__Exit exit;
+
+        report_exit(runner->exit, &exit);
+        response.exit = &exit;
+        response.killed = runner->killed;
+        (void) call_answer_message(call, &response.base);
+}
+
+static void stopped(RunnerWatcher *watcher, Runner *runner) {
+        Stop *stop = CONTAINER_OF(watcher, Stop, gone);
+
+        answer_stop(stop->call, runner);
+        free(stop);
+}
+
+static void stop(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__StopRequest *request = (const Baton__Control__StopRequest *) message;
+        Runner *runner = find(supervisor, call, request->name);
+        Stop *waiting;
+
+        if (!runner)
+                return;
+        waiting = calloc(1, sizeof(*waiting));
+        if (!waiting) {
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory", runner->spec.name);
+                return;
+        }
+        *waiting = (Stop){ .gone = { .callback = stopped }, .call = call };
+        if (runner_watch_gone(runner, &waiting->gone)) {
+                runner_stop(runner, timeout_or(request->timeout_us, 0));
+                return;
+        }
+        free(waiting);
+        answer_stop(call, runner);
+}
+
+/* -------------------------------------------------------------------------------------------------- Signal, Call, Logs */
+
+/* What the keeper answers: the call outlives the runner, whose name is all that is needed. */
+typedef struct Signal {
+        Call *call;
+        int signal;
+        char name[RUNNER_NAME_SIZE];
+} Signal;
+
+static void signalled(KeeperLink *link, int result, void *userdata) {
+        Baton__Control__SignalResponse response = BATON__CONTROL__SIGNAL_RESPONSE__INIT;
+        _cleanup_free_ Signal *sent = userdata;
+
+        (void) link;
+        if (result == 0)
+                (void) call_answer_message(sent->call, &response.base);
+        else if (result == -ESRCH || result == -ENOENT)
+                (void) call_fail(sent->call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", sent->name);
+        else
+                (void) call_fail(sent->call, status_from_errno(result), "runner %s: cannot send signal %d: %s",
+                                 sent->name, sent->signal, strerror(-result));
+}
+
+static void send_signal(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__SignalRequest *request = (const Baton__Control__SignalRequest *) message;
+        Runner *runner = find(supervisor, call, request->name);
+        Signal *sent;
+        int r;
+
+        if (!runner)
+                return;
+        if (request->signal < 1 || request->signal >= _NSIG) {
+                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "there is no signal %d", request->signal);
+                return;
+        }
+        if (!runner->pid) {
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", runner->spec.name);
+                return;
+        }
+        sent = calloc(1, sizeof(*sent));
+        r = sent ? 0 : -ENOMEM;
+        if (r == 0) {
+                *sent = (Signal){ .call = call, .signal = request->signal };
+                (void) strcpy(sent->name, runner->spec.name);
+                r = keeper_link_signal(supervisor->link, runner->instance, request->signal, signalled, sent);
+        }
+        if (r < 0) {
+                free(sent);
+                (void) call_fail(call, status_from_errno(r), "runner %s: cannot ask the keeper to send a signal: %s",
+                                 runner->spec.name, strerror(-r));
+        }
+}
+
+static void call_runner(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__CallRequest *request = (const Baton__Control__CallRequest *) message;
+        Runner *runner = find(supervisor, call, request->name);
+
+        if (runner)
+                relay_call(call, request, runner);
+}
+
+static void logs(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__LogsRequest *request = (const Baton__Control__LogsRequest *) message;
+        Runner *runner = find(supervisor, call, request->name);
+
+        if (runner)
+                logs_call(call, request, runner);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- the table */
+
+static const struct {
+        const char *name;
+        const ProtobufCMessageDescriptor *request;
+        void (*function)(Supervisor *supervisor, Call *call, const ProtobufCMessage *message);
+} methods[] = {
+        { "Start", &baton__control__start_request__descriptor, start },
+        { "Stop", &baton__control__stop_request__descriptor, stop },
+        { "Signal", &baton__control__signal_request__descriptor, send_signal },
+        { "Call", &baton__control__call_request__descriptor, call_runner },
+        { "Logs", &baton__control__logs_request__descriptor, logs },
+};
+
+void control_called(Supervisor *supervisor, Call *call) {
+        const Baton__Envelope *envelope = call_envelope(call);
+        const char *name = envelope->method;
+        size_t size, n = ARRAY_SIZE(methods);
+        const uint8_t *payload = call_payload(call, &size);
+
+        if (strncmp(name, SERVICE, strlen(SERVICE)) == 0)
+                for (n = 0; n < ARRAY_SIZE(methods) && strcmp(methods[n].name, name + strlen(SERVICE)) != 0;)
+                        n++;
+        if (n == ARRAY_SIZE(methods)) {
+                (void) call_fail(call, STATUS_UNIMPLEMENTED, "the supervisor has no method %s", name);
+                return;
+        }
+        if (!*envelope->type || strcmp(envelope->type, methods[n].request->name) == 0) {
+                _cleanup_message_ ProtobufCMessage *message = message_unpack(methods[n].request, payload, size);
+
+                if (message) {
+                        methods[n].function(supervisor, call, message);
+                        return;
+                }
+        }
+        (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s wants a %s", name, methods[n].request->name);
+}
+
+/* -------------------------------------------------------------------------------------------------- the private client */
+
+static void client_called(Peer *peer, Call *call) {
+        Control *control = peer_userdata(peer);
+
+        control_called(control->supervisor, call);
+}
+
+static void client_ended(Peer *peer, Status status, const char *reason) {
+        Control *control = peer_userdata(peer);
+
+        (void) status;
+        control->peer = peer_free(peer);
+        supervisor_stop(control->supervisor, reason);
+}
+
+static const PeerHandler client_handler = {
+        .call = client_called,
+        .ended = client_ended,
+};
+
+static int make_peer(Control *control, int lane_fd_consume) {
+        char software[64];
+        const PeerConfig config = {
+                .side = 0,
+                .n_channels = 1,
+                .renewal = LANE_RENEWAL_NONE,
+                .software = software,
+        };
+        const PeerLoopParameters parameters = {
+                .loop = control->supervisor->loop,
+                .config = &config,
+                .handler = &client_handler,
+                .userdata = control,
+                .watched_lane = &control->lane,
+        };
+
+        (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
+        return peer_loop_new(&control->peer, &parameters, lane_fd_consume);
+}
+
+int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consume) {
+        _cleanup_fd_ int lane = lane_fd_consume;
+        Control *control = calloc(1, sizeof(*control));
+        int r;
+
+        if (!control)
+                return -ENOMEM;
+        control->supervisor = supervisor;
+        r = control->lane = fd_dup(lane);
+        if (r >= 0)
+                r = make_peer(control, fd_take(&lane));
+        if (r < 0) {
+                control_free(control);
+                return r;
+        }
+        *ret_control = control;
+        return 0;
+}
+
+Control *control_free(Control *control) {
+        if (!control)
+                return NULL;
+        control->peer = peer_free(control->peer);
+        fd_close(control->lane);
+        free(control);
+        return NULL;
+}

@@ -1,0 +1,23 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The supervisor's host of peers (proto/peer.h): each on the libev loop. */
+
+#include "common/loop.h"
+#include "proto/peer.h"
+
+typedef struct PeerLoopParameters {
+        Loop *loop;
+        const PeerConfig *config;
+        const PeerHandler *handler;
+        void *userdata;
+        /*
+         * Where a duplicate of the lane lives in the keeper: the descriptor to watch in place of the peer's own, or NULL.
+         * It is read when the peer first wants its lane watched; a duplicate of the lane must be there by then, belongs to
+         * whoever gave it and outlives the peer.
+         */
+        const int *watched_lane;
+} PeerLoopParameters;
+
+/* peer_loop_new() - peer_new() on the loop. @lane_fd_consume may be -1. The same errors; the lane is then closed. */
+int peer_loop_new(Peer **ret_peer, const PeerLoopParameters *parameters, int lane_fd_consume);

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Relay: two calls, the client's (outer) and ours to the runner (inner), tied together. Payload, type, metadata and the
+ * time left go in; status, message, details, metadata and payload come back; descriptors are moved both ways, in order,
+ * so that indexes in payloads that we do not know hold. The lane ids are renumbered by the engine, since each lane has
+ * its own.
+ *
+ * Whichever side ends first ends the other: a cancelled outer call cancels the inner one at once. When the inner call
+ * ends because the runner's connection did, the answer waits for the keeper's report of the exit, which says more than
+ * the end of a socket; but not long, since the process may live on. From then on nothing points into the runner but the
+ * watcher, so that a second cancellation or the end of the wait finds the relay alone.
+ */
+
+#include "supervisor/relay.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "supervisor/report.h"
+#include "supervisor/supervisor.h"
+
+#define EXIT_WAIT_US (1 * USEC_PER_SEC)
+
+typedef struct Relay {
+        Call *outer, *inner; /* inner NULL: over */
+        Runner *runner;
+        RunnerWatcher exit;
+        LoopTimer timer;
+        char *reason; /* why the inner call ended */
+} Relay;
+
+static void relay_free(Relay *relay) {
+        runner_unwatch(&relay->exit);
+        loop_timer_stop(&relay->timer);
+        free(relay->reason);
+        free(relay);
+}
+
+/* outer_cancelled() - by the client, its deadline, or its end. */
+static void outer_cancelled(Call *outer, void *userdata) {
+        Relay *relay = userdata;
+
+        if (relay->inner)
+                call_cancel(relay->inner);
+        relay_free(relay);
+        (void) call_fail(outer, STATUS_CANCELLED, "cancelled");
+}
+
+/* ------------------------------------------------------------------------------------------------------- the runner died */
+
+/* tell_ended() - ends relay and outer call. */
+static void tell_ended(Relay *relay, Runner *runner) {
+        Call *outer = relay->outer;
+
+        call_on_cancel(outer, NULL, NULL);
+        if (runner->started && runner->failure) /* it never was up */
+                (void) call_fail(outer, STATUS_UNAVAILABLE, "runner %s: start failed%s%s", runner->spec.name,
+                                 *runner->failure_text == ':' ? "" : " ", runner->failure_text);
+        else
+                report_ended(outer, runner, STATUS_UNAVAILABLE, runner->ended ? NULL : relay->reason);
+        relay_free(relay);
+}
+
+static void runner_exit_known(RunnerWatcher *watcher, Runner *runner) {
+        tell_ended(CONTAINER_OF(watcher, Relay, exit), runner);
+}
+
+static void wait_is_over(LoopTimer *timer) {
+        Relay *relay = CONTAINER_OF(timer, Relay, timer);
+
+        tell_ended(relay, relay->runner);
+}
+
+static void connection_ended(Relay *relay, const char *reason) {
+        Runner *runner = relay->runner;
+
+        relay->reason = strdup(reason);
+        if (!relay->reason || !runner_watch_exit(runner, &relay->exit)) {
+                tell_ended(relay, runner);
+                return;
+        }
+        loop_timer_set(runner->supervisor->loop, &relay->timer, clock_after(clock_now(), EXIT_WAIT_US));
+}
+
+/* ------------------------------------------------------------------------------------------------------------ the answer */
+
+/* move_fds() - a copy of the array, the descriptors now in it alone. NULL where there are none, or no memory. */
+static int *move_fds(int *fds, size_t n) {
+        int *moved = n > 0 ? malloc(n * sizeof(*moved)) : NULL;
+
+        for (size_t i = 0; moved && i < n; i++)
+                moved[i] = fd_take(&fds[i]);
+        return moved;
+}
+
+static void answer_outer(Call *outer, const Answer *answer) {
+        const Baton__Envelope *envelope = answer->envelope;
+        _cleanup_free_ int *fds = move_fds(answer->fds, answer->n_fds);
+        const AnswerParameters parameters = {
+                .status = answer->status,
+                .message = answer->message,
+                .type = envelope ? envelope->type : NULL,
+                .payload = answer->payload,
+                .size = answer->size,
+                .fds_consume = fds,
+                .n_fds = answer->n_fds,
+                .details = envelope ? envelope->details : NULL,
+                .n_details = envelope ? envelope->n_details : 0,
+                .metadata = envelope ? envelope->metadata : NULL,
+                .n_metadata = envelope ? envelope->n_metadata : 0,
+        };
+
+        if (answer->n_fds > 0 && !fds)
+                (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer's descriptors");
+        else
+                (void) call_answer(outer, &parameters);
+}
+
+static void inner_done(Call *inner, const Answer *answer, void *userdata) {
+        Relay *relay = userdata;
+        Call *outer = relay->outer;
+
+        (void) inner;
+        relay->inner = NULL;
+        if (answer->local && answer->status == STATUS_UNAVAILABLE) {
+                connection_ended(relay, answer->message);
+                return;
+        }
+        call_on_cancel(outer, NULL, NULL);
+        relay_free(relay);
+        answer_outer(outer, answer);
+}
+
+/* -------------------------------------------------------------------------------------------------------------- the call */
+
+static int start_inner(Relay *relay, const Baton__Control__CallRequest *request) {
+        const Baton__Envelope *envelope = call_envelope(relay->outer);
+        uint64_t left = call_time_left(relay->outer);
+        size_t n;
+        int *outer_fds = call_fds(relay->outer, &n);
+        _cleanup_free_ int *fds = move_fds(outer_fds, n);
+        const CallParameters parameters = {
+                .channel = CHANNEL_RPC,
+                .method = request->method,
+                .type = request->type,
+                .payload = request->payload.data,
+                .size = request->payload.len,
+                .timeout_us = left == USEC_INFINITY ? 0 : MAX(left, 1),
+                .fds_consume = fds,
+                .n_fds = n,
+                .metadata = envelope->metadata,
+                .n_metadata = envelope->n_metadata,
+        };
+
+        if (n > 0 && !fds)
+                return -ENOMEM;
+        return call_start(relay->runner->peer, &parameters, inner_done, relay, &relay->inner);
+}
+
+/* is_callable() - else @outer is ended, saying why. */
+static bool is_callable(Call *outer, Runner *runner) {
+        if (runner->ended)
+                report_ended(outer, runner, STATUS_FAILED_PRECONDITION, "is not running");
+        else if (!runner->spec.native)
+                (void) call_fail(outer, STATUS_FAILED_PRECONDITION,
+                                 "runner %s: is a plain program, which has no methods", runner->spec.name);
+        else if (runner->state == PROCESS_STOPPING)
+                (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: is stopping", runner->spec.name);
+        else if (!runner->peer)
+                (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: has no connection", runner->spec.name);
+        else
+                return true;
+        return false;
+}
+
+void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner *runner) {
+        Relay *relay;
+        int r;
+
+        if (!is_callable(outer, runner))
+                return;
+        relay = calloc(1, sizeof(*relay));
+        if (!relay) {
+                (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a call",
+                                 runner->spec.name);
+                return;
+        }
+        *relay = (Relay){
+                .outer = outer,
+                .runner = runner,
+                .exit = { .callback = runner_exit_known },
+                .timer = LOOP_TIMER_NULL(wait_is_over),
+        };
+        r = start_inner(relay, request);
+        if (r < 0) {
+                relay_free(relay);
+                (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s",
+                                 runner->spec.name, request->method, strerror(-r));
+                return;
+        }
+        call_on_cancel(outer, outer_cancelled, relay);
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Report: failures as answers. The message is one line that says which runner, at what, and why; the detail says the same
+ * for programs, and brings the last lines that the runner wrote, which mostly tell more than the rest. A detail that does
+ * not fit into memory is left out: the line goes out in any case.
+ */
+
+#include "supervisor/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/parse.h"
+
+_Static_assert(EXIT_DUMPED == (int) BATON__CONTROL__EXIT__HOW__DUMPED &&
+                       EXIT_LOST == (int) BATON__CONTROL__EXIT__HOW__UNKNOWN,
+               "the numbers are on the wire");
+_Static_assert(RUNNER_FAILURE_SYSTEM == (int) BATON__CONTROL__START_FAILURE__REASON__SYSTEM &&
+                       RUNNER_FAILURE_NOT_FOUND == (int) BATON__CONTROL__START_FAILURE__REASON__NOT_FOUND,
+               "the numbers are on the wire");
+
+void report_exit(ExitStatus exit, Baton__Control__Exit *ret_exit) {
+        baton__control__exit__init(ret_exit);
+        ret_exit->how = (Baton__Control__Exit__How) exit.how;
+        ret_exit->status = exit.status;
+}
+
+/* Paths need not be UTF-8, which messages must be. */
+static void make_text(char *text) {
+        for (char *p = text; !utf8_is_valid(text, strlen(text)) && *p; p++)
+                if (*p & 0x80)
+                        *p = '?';
+}
+
+/* fail_with() - @detail is packed into the answer. */
+static void fail_with(Call *call, Status status, char *message, const ProtobufCMessage *detail) {
+        _cleanup_free_ uint8_t *packed = malloc(protobuf_c_message_get_packed_size(detail));
+        Baton__Detail wrapped = BATON__DETAIL__INIT, *details[] = { &wrapped };
+        AnswerParameters answer = { .status = status, .message = message };
+
+        make_text(message);
+        if (packed) {
+                wrapped.type = (char *) detail->descriptor->name;
+                wrapped.value.data = packed;
+                wrapped.value.len = protobuf_c_message_pack(detail, packed);
+                answer.details = details;
+                answer.n_details = 1;
+        }
+        (void) call_answer(call, &answer);
+}
+
+static size_t last_output(const Runner *runner, char ***ret_lines) {
+        return history_tail(&runner->output.history, RUNNER_LAST_LINES, RUNNER_LAST_BYTES, ret_lines);
+}
+
+void report_start_failure(Call *call, Runner *runner, RunnerFailure failure) {
+        Baton__Control__StartFailure detail = BATON__CONTROL__START_FAILURE__INIT;
+        Baton__Control__Exit exit;
+        _cleanup_free_ char **lines = NULL;
+        char message[RUNNER_NAME_SIZE + RUNNER_FAILURE_SIZE + 32];
+        const char *text = runner->failure_text;
+
+        detail.reason = (Baton__Control__StartFailure__Reason) failure;
+        if (runner->exit.how != EXIT_LOST) {
+                report_exit(runner->exit, &exit);
+                detail.exit = &exit;
+        }
+        detail.n_last_output = last_output(runner, &lines);
+        detail.last_output = lines;
+        (void) snprintf(message, sizeof(message), "runner %s: start failed%s%s", runner->spec.name,
+                        *text == ':' ? "" : " ", text);
+        fail_with(call, STATUS_UNAVAILABLE, message, &detail.base);
+}
+
+void report_ended(Call *call, Runner *runner, Status status, const char *what) {
+        Baton__Control__RunnerEnded detail = BATON__CONTROL__RUNNER_ENDED__INIT;
+        Baton__Control__Exit exit;
+        _cleanup_free_ char **lines = NULL;
+        char text[EXIT_STATUS_TEXT_SIZE], message[RUNNER_NAME_SIZE + RUNNER_FAILURE_SIZE + EXIT_STATUS_TEXT_SIZE + 32];
+
+        detail.name = runner->spec.name;
+        detail.instance = runner->instance;
+        if (runner->ended) {
+                report_exit(runner->exit, &exit);
+                detail.exit = &exit;
+        }
+        detail.n_last_output = last_output(runner, &lines);
+        detail.last_output = lines;
+        exit_status_describe(runner->exit, text);
+        (void) snprintf(message, sizeof(message), "runner %s: %s%s%s", runner->spec.name, what ? what : "",
+                        what && runner->ended ? ": " : "", runner->ended ? text : "");
+        fail_with(call, status, message, &detail.base);
+}

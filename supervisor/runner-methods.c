@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Runner, what it may call: a table of methods on channel RPC. A record of the log is acknowledged by any answer, so that
+ * one that is refused is not sent again; what came before (a runner resends after a renewal) is acknowledged and dropped
+ * by its number. On the channels FILESYSTEM and DATA nothing is served yet: UNIMPLEMENTED, not silence.
+ */
+
+#include "supervisor/runner-internal.h"
+
+#include <string.h>
+
+#include "common/log.h"
+#include "proto/message.h"
+
+static void log_write(Runner *runner, Call *call, const ProtobufCMessage *message) {
+        const Baton__LogWrite *write = (const Baton__LogWrite *) message;
+        uint64_t next = runner->output.record_seq + 1;
+
+        if (write->first_seq == 0) {
+                call_fail(call, STATUS_INVALID_ARGUMENT, "log records are numbered from 1");
+                return;
+        }
+        if (write->first_seq > next)
+                runner->log_lost += write->first_seq - next;
+        for (size_t i = 0; i < write->n_records; i++) {
+                const Baton__LogRecord *record = write->records[i];
+                const HistoryInfo info = {
+                        .source = HISTORY_RECORD,
+                        .time_us = record->time_us,
+                        .level = record->level,
+                        .line = record->line,
+                        .target = record->target,
+                        .file = record->file,
+                };
+
+                (void) output_record(&runner->output, write->first_seq + i, &info, record->text);
+        }
+        call_answer(call, &(AnswerParameters){ .status = STATUS_OK });
+}
+
+static void ping(Runner *runner, Call *call, const ProtobufCMessage *message) {
+        (void) runner;
+        call_answer_message(call, message);
+}
+
+static const struct {
+        const char *name;
+        const ProtobufCMessageDescriptor *request;
+        void (*function)(Runner *runner, Call *call, const ProtobufCMessage *message);
+} methods[] = {
+        { "baton.Log/Write", &baton__log_write__descriptor, log_write },
+        { "baton.Runner/Ping", &baton__ping__descriptor, ping },
+};
+
+void runner_called(Peer *peer, Call *call) {
+        Runner *runner = peer_userdata(peer);
+        const char *name = call_envelope(call)->method;
+        size_t size;
+        const uint8_t *payload = call_payload(call, &size);
+
+        for (size_t i = 0; call_channel(call) == CHANNEL_RPC && i < ARRAY_SIZE(methods); i++) {
+                _cleanup_message_ ProtobufCMessage *message = NULL;
+
+                if (strcmp(methods[i].name, name) != 0)
+                        continue;
+                message = message_unpack(methods[i].request, payload, size);
+                if (message)
+                        methods[i].function(runner, call, message);
+                else
+                        call_fail(call, STATUS_INVALID_ARGUMENT, "%s wants a %s", name, methods[i].request->name);
+                return;
+        }
+        call_fail(call, STATUS_UNIMPLEMENTED, "the supervisor has no method %s on channel %u", name,
+                  call_channel(call));
+}
