@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The answer of a call: values are printed as values, anything else as the bytes it is, since only the one who called
+ * knows their type. JSON has the same fields whatever happened: status, code, time_us; then type with values or data
+ * (hexadecimal, JSON has no bytes), or message with what is known about the runner's end.
+ */
+
+#include "client/call-output.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/exit-code.h"
+#include "client/output.h"
+#include "proto/values-text.h"
+
+static json_t *frame(Status status, uint64_t time_us) {
+        return json_pack("{s:s, s:i, s:I}", "status", status_name(status), "code", (int) status, "time_us",
+                         (json_int_t) time_us);
+}
+
+static json_t *hexadecimal(const uint8_t *data, size_t size) {
+        static const char digits[] = "0123456789abcdef";
+        _cleanup_free_ char *text = malloc(2 * size + 1);
+
+        if (!text)
+                return NULL;
+        for (size_t i = 0; i < size; i++) {
+                text[2 * i] = digits[data[i] >> 4];
+                text[2 * i + 1] = digits[data[i] & 15];
+        }
+        return json_stringn(text, 2 * size);
+}
+
+static int print_values(const Baton__Values *values) {
+        _cleanup_free_ char *text = NULL;
+        int r = values_format(values, &text);
+
+        if (r < 0 || !*text)
+                return r;
+        errno = 0;
+        return fputs(text, stdout) < 0 ? (errno ? -errno : -EIO) : 0;
+}
+
+static int json_answer(const ControlCall *call, const Baton__Values *values, uint64_t time_us) {
+        json_auto_t *all = frame(STATUS_OK, time_us);
+        json_t *content = NULL;
+
+        if (!values)
+                content = hexadecimal(call->payload, call->size);
+        else if (values_to_json(values, &content) < 0)
+                content = NULL;
+        if (json_object_set_new(all, "type", json_string(call->type)) < 0 ||
+            json_object_set_new(all, values ? "values" : "data", content) < 0)
+                return -ENOMEM;
+        return output_json(stdout, all);
+}
+
+int call_output_answer(const CallOptions *options, const ControlCall *call, uint64_t time_us) {
+        _cleanup_(values_freep) Baton__Values *values = NULL;
+        char error[VALUES_ERROR_MAX];
+        int r;
+
+        if (!options->raw && strcmp(call->type, VALUES_TYPE) == 0) {
+                r = values_unpack(call->payload, call->size, &values, error);
+                if (r < 0) {
+                        output_error("call %s: the answer is malformed: %s", options->method, error);
+                        return -EBADMSG;
+                }
+        }
+        if (options->json)
+                r = json_answer(call, values, time_us);
+        else
+                r = values ? print_values(values) : output_bytes(stdout, call->payload, call->size);
+        return r < 0 ? r : output_flush(stdout);
+}
+
+/* ---- failures ---- */
+
+static int add_exit(json_t *all, const ControlExit *how) {
+        return how ? json_object_set_new(all, "exit",
+                                         json_pack("{s:s, s:i}", "how", exit_how_name((int) how->how), "status",
+                                                   (int) how->status))
+                   : 0;
+}
+
+static int add_lines(json_t *all, char *const *lines, size_t n) {
+        json_t *array = json_array();
+        int r = json_object_set_new(all, "last_output", array);
+
+        for (size_t i = 0; i < n && r == 0; i++)
+                r = json_array_append_new(array, json_string(lines[i]));
+        return r;
+}
+
+static int add_start(json_t *all, const ControlStartFailure *start) {
+        if (json_object_set_new(all, "reason", json_string(start_reason_name((int) start->reason))) < 0 ||
+            add_exit(all, start->exit) < 0)
+                return -1;
+        return add_lines(all, start->last_output, start->n_last_output);
+}
+
+static int add_ended(json_t *all, const ControlRunnerEnded *ended) {
+        if (json_object_set_new(all, "runner", json_string(ended->name)) < 0 || add_exit(all, ended->exit) < 0)
+                return -1;
+        return add_lines(all, ended->last_output, ended->n_last_output);
+}
+
+int call_output_failure(const ControlFailure *failure, uint64_t time_us) {
+        json_auto_t *all = frame(failure->status, time_us);
+        int r;
+
+        if (json_object_set_new(all, "message", json_string(failure->message ? failure->message : "")) < 0 ||
+            (failure->start && add_start(all, failure->start) < 0) ||
+            (failure->ended && add_ended(all, failure->ended) < 0))
+                return -ENOMEM;
+        r = output_json(stdout, all);
+        return r < 0 ? r : output_flush(stdout);
+}

@@ -1,0 +1,25 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The sub-commands of `baton'. */
+
+typedef struct Command {
+        const char *name;
+        const char *summary;               /* one line of the list */
+        const char *help;                  /* all of it, with examples */
+        int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit code */
+} Command;
+
+extern const Command command_call;
+extern const Command command_run;
+extern const Command command_supervise;
+extern const Command command_version;
+
+/* command_help() - writes the help to standard output; returns the exit code. */
+int command_help(const Command *command);
+
+/* command_output_end() - flushes standard output; returns the exit code, after one line if it was not written. */
+int command_output_end(const char *name);
+
+/* command_usage() - one line on standard error, with where to find help; returns EXIT_CODE_USAGE. */
+int command_usage(const Command *command, const char *error);

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Control client: packs requests of baton.Control, keeps what came back, and decodes the two details that say what
+ * became of a runner. A ControlCall belongs to its caller and is in one of three states: null, running (`call' is set),
+ * done. A failure at the start, a refusal by the supervisor and the end of the connection all end in `done' with a
+ * status, so that callers look in one place. The wait helpers run the endpoint, so other callbacks of it (signals, other
+ * calls) run meanwhile.
+ */
+
+#include "client/control.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/message.h"
+
+#define SERVICE               "baton.Control/"
+#define LOG_RECORDS           4096 /* in one answer: a runner that writes fast outruns small ones */
+#define METHOD_SIZE           64
+#define STOP_TIMEOUT_SLACK_US (5 * UINT64_C(1000000))
+
+void control_failure_deinit(ControlFailure *failure) {
+        free(failure->message);
+        (void) message_free(failure->start);
+        (void) message_free(failure->ended);
+        *failure = (ControlFailure){ 0 };
+}
+
+static void on_ended(Peer *peer, Status status, const char *reason) {
+        Control *control = peer_userdata(peer);
+
+        (void) status;
+        control->ended = true;
+        if (!control->end_reason && reason && *reason)
+                control->end_reason = strdup(reason);
+}
+
+const PeerHandler control_handler = { .ended = on_ended };
+
+void control_init(Control *control, Endpoint *endpoint) {
+        *control = (Control){ .endpoint = endpoint };
+}
+
+void control_attach(Control *control, Peer *peer) {
+        control->peer = peer;
+}
+
+void control_deinit(Control *control) {
+        free(control->end_reason);
+        *control = (Control){ 0 };
+}
+
+void control_interrupt(Control *control) {
+        control->interrupted = true;
+}
+
+/* ---- one call ---- */
+
+static void fail(ControlCall *call, Status status, const char *message) {
+        call->done = true;
+        call->failure.status = status;
+        call->failure.message = strdup(message);
+}
+
+static void *unpack_detail(const Baton__Detail *detail, const ProtobufCMessageDescriptor *type) {
+        return strcmp(detail->type, type->name) == 0 ? message_unpack(type, detail->value.data, detail->value.len)
+                                                     : NULL;
+}
+
+static void read_details(ControlFailure *failure, const Baton__Envelope *envelope) {
+        for (size_t i = 0; envelope && i < envelope->n_details; i++) {
+                const Baton__Detail *detail = envelope->details[i];
+
+                if (!failure->start)
+                        failure->start = unpack_detail(detail, &baton__control__start_failure__descriptor);
+                if (!failure->ended)
+                        failure->ended = unpack_detail(detail, &baton__control__runner_ended__descriptor);
+        }
+}
+
+static void keep_payload(ControlCall *call, const Answer *answer) {
+        call->type = strdup(answer->envelope ? answer->envelope->type : "");
+        call->payload = malloc(answer->size + 1);
+        if (!call->type || !call->payload) {
+                fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+                return;
+        }
+        if (answer->size)
+                memcpy(call->payload, answer->payload, answer->size);
+        call->size = answer->size;
+}
+
+static void on_done(Call *handle, const Answer *answer, void *userdata) {
+        ControlCall *call = userdata;
+
+        (void) handle;
+        call->call = NULL;
+        call->done = true;
+        if (answer->status == STATUS_OK) {
+                keep_payload(call, answer);
+                return;
+        }
+        fail(call, answer->status, answer->message);
+        read_details(&call->failure, answer->envelope);
+}
+
+/* begin_failed() - call_start() refused: the same place for what went wrong as for everything else. */
+static void begin_failed(const Control *control, ControlCall *call, int r) {
+        if (control->ended || r == -ESHUTDOWN)
+                fail(call, STATUS_UNAVAILABLE, control->end_reason ? control->end_reason : "the supervisor is gone");
+        else
+                fail(call, status_from_errno(r), strerror(-r));
+}
+
+void control_begin(Control *control, ControlCall *call, const char *method, const ProtobufCMessage *request,
+                   uint64_t timeout_us) {
+        CallParameters parameters = { .channel = CHANNEL_RPC, .timeout_us = timeout_us };
+        _cleanup_free_ uint8_t *packed = NULL;
+        char name[METHOD_SIZE];
+        int r;
+
+        *call = (ControlCall){ 0 };
+        (void) snprintf(name, sizeof(name), SERVICE "%s", method);
+        parameters.method = name;
+        parameters.type = request->descriptor->name;
+        parameters.size = protobuf_c_message_get_packed_size(request);
+        packed = malloc(parameters.size + 1);
+        if (!packed) {
+                begin_failed(control, call, -ENOMEM);
+                return;
+        }
+        (void) protobuf_c_message_pack(request, packed);
+        parameters.payload = packed;
+        r = control->ended ? -ESHUTDOWN : call_start(control->peer, &parameters, on_done, call, &call->call);
+        if (r < 0)
+                begin_failed(control, call, r);
+}
+
+int control_wait(Control *control, ControlCall *call) {
+        while (!call->done) {
+                int r;
+
+                if (control->interrupted)
+                        return -EINTR;
+                r = endpoint_dispatch(control->endpoint, -1);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+void control_call_deinit(ControlCall *call) {
+        if (call->call)
+                call_cancel(call->call);
+        control_failure_deinit(&call->failure);
+        free(call->type);
+        free(call->payload);
+        *call = (ControlCall){ 0 };
+}
+
+void *control_unpack(const ControlCall *call, const ProtobufCMessageDescriptor *type) {
+        if (!call->done || call->failure.status != STATUS_OK || strcmp(call->type, type->name) != 0)
+                return NULL;
+        return message_unpack(type, call->payload, call->size);
+}
+
+/* ---- typed calls ---- */
+
+/*
+ * finish() - waits for @call, takes what it says, and ends it. @ret_message
+ * may be NULL.
+ */
+static int finish(Control *control, ControlCall *call, const ProtobufCMessageDescriptor *type, void **ret_message,
+                  ControlFailure *ret_failure) {
+        _cleanup_message_ void *message = NULL;
+        int r = control_wait(control, call);
+
+        if (r < 0)
+                goto out;
+        message = control_unpack(call, type);
+        if (!message && call->failure.status == STATUS_OK)
+                fail(call, STATUS_INTERNAL, "the supervisor's answer is no message of the expected type");
+        if (!message) {
+                *ret_failure = call->failure;
+                call->failure = (ControlFailure){ 0 };
+                r = CONTROL_REFUSED;
+        } else if (ret_message)
+                *ret_message = TAKE_PTR(message);
+out:
+        control_call_deinit(call);
+        return r;
+}
+
+int control_start(Control *control, const ControlStart *request, ControlStarted **ret_started,
+                  ControlFailure *ret_failure) {
+        void *message = NULL;
+        ControlCall call;
+        int r;
+
+        control_begin(control, &call, "Start", &request->base, 0);
+        r = finish(control, &call, &baton__control__start_response__descriptor, &message, ret_failure);
+        if (r == 0)
+                *ret_started = message;
+        return r;
+}
+
+void control_begin_stop(Control *control, ControlCall *call, const char *name, uint64_t timeout_us) {
+        Baton__Control__StopRequest request = BATON__CONTROL__STOP_REQUEST__INIT;
+
+        request.name = (char *) name;
+        request.timeout_us = timeout_us;
+        control_begin(control, call, "Stop", &request.base, timeout_us ? timeout_us + STOP_TIMEOUT_SLACK_US : 0);
+}
+
+int control_stop(Control *control, const char *name, uint64_t timeout_us, ControlStopped **ret_stopped,
+                 ControlFailure *ret_failure) {
+        void *message = NULL;
+        ControlCall call;
+        int r;
+
+        control_begin_stop(control, &call, name, timeout_us);
+        r = finish(control, &call, &baton__control__stop_response__descriptor, &message, ret_failure);
+        if (r == 0)
+                *ret_stopped = message;
+        return r;
+}
+
+void control_begin_signal(Control *control, ControlCall *call, const char *name, int signal) {
+        Baton__Control__SignalRequest request = BATON__CONTROL__SIGNAL_REQUEST__INIT;
+
+        request.name = (char *) name;
+        request.signal = signal;
+        control_begin(control, call, "Signal", &request.base, 0);
+}
+
+int control_signal(Control *control, const char *name, int signal, ControlFailure *ret_failure) {
+        ControlCall call;
+
+        control_begin_signal(control, &call, name, signal);
+        return finish(control, &call, &baton__control__signal_response__descriptor, NULL, ret_failure);
+}
+
+void control_begin_logs(Control *control, ControlCall *call, const char *name, uint64_t from_seq) {
+        Baton__Control__LogsRequest request = BATON__CONTROL__LOGS_REQUEST__INIT;
+
+        request.name = (char *) name;
+        request.from_seq = from_seq;
+        request.max_records = LOG_RECORDS;
+        request.wait = true;
+        control_begin(control, call, "Logs", &request.base, 0);
+}
+
+void control_begin_invoke(Control *control, ControlCall *call, const ControlInvocation *invocation) {
+        Baton__Control__CallRequest request = BATON__CONTROL__CALL_REQUEST__INIT;
+
+        request.name = (char *) invocation->name;
+        request.method = (char *) invocation->method;
+        if (invocation->type)
+                request.type = (char *) invocation->type;
+        request.payload.data = (uint8_t *) invocation->payload;
+        request.payload.len = invocation->size;
+        control_begin(control, call, "Call", &request.base, invocation->timeout_us);
+}

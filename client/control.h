@@ -1,0 +1,111 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* baton.Control from the client's side: typed calls, each with a helper that runs the endpoint until the answer is there. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/control.pb-c.h"
+#include "proto/endpoint.h"
+
+typedef Baton__Control__Exit ControlExit;
+typedef Baton__Control__StartRequest ControlStart;
+typedef Baton__Control__StartResponse ControlStarted;
+typedef Baton__Control__StopResponse ControlStopped;
+typedef Baton__Control__LogLine ControlLogLine;
+typedef Baton__Control__LogsResponse ControlLogs;
+typedef Baton__Control__StartFailure ControlStartFailure;
+typedef Baton__Control__RunnerEnded ControlRunnerEnded;
+
+/* Outcomes of the waiting helpers, besides 0 and a negative errno. */
+enum {
+        CONTROL_REFUSED = 1, /* the call ended with a status other than OK: see the ControlFailure */
+};
+
+/* Why a call did not succeed. Null value: zeroed. */
+typedef struct ControlFailure {
+        Status status;
+        char *message;              /* one line; may be NULL when there was no memory for it */
+        ControlStartFailure *start; /* details, or NULL */
+        ControlRunnerEnded *ended;
+} ControlFailure;
+
+void control_failure_deinit(ControlFailure *failure);
+
+/* A connection to a supervisor. It does not own endpoint and peer. */
+typedef struct Control {
+        Endpoint *endpoint;
+        Peer *peer;       /* NULL before control_attach() */
+        bool ended;       /* the peer has ended ... */
+        char *end_reason; /* ... and said why; may be NULL */
+        bool interrupted; /* waits return -EINTR */
+} Control;
+
+/* One call. Null value: zeroed. It must not move while it runs. */
+typedef struct ControlCall {
+        Call *call; /* while it runs */
+        bool done;
+        ControlFailure failure; /* status OK: none */
+        char *type;             /* of the answer's payload; "" for raw bytes */
+        uint8_t *payload;       /* never NULL with status OK */
+        size_t size;
+} ControlCall;
+
+/* control_handler - for the peer that will be attached; its userdata is the Control. */
+extern const PeerHandler control_handler;
+
+void control_init(Control *control, Endpoint *endpoint);
+void control_attach(Control *control, Peer *peer);
+void control_deinit(Control *control);
+
+/* control_interrupt() - the running wait, and every later one, returns -EINTR; from callbacks of the endpoint. */
+void control_interrupt(Control *control);
+
+/*
+ * control_begin() - starts `baton.Control/@method` with @request; @timeout_us 0: no deadline. Nothing is returned: what
+ * fails at once is found in @call like what fails later.
+ */
+void control_begin(Control *control, ControlCall *call, const char *method, const ProtobufCMessage *request,
+                   uint64_t timeout_us);
+
+/* control_wait() - until @call is done: 0, whatever its status; -EINTR; or an errno of the endpoint. */
+int control_wait(Control *control, ControlCall *call);
+
+/* control_call_deinit() - cancels the call if it still runs, and frees what it holds. The result is its null value. */
+void control_call_deinit(ControlCall *call);
+
+/*
+ * control_unpack() - the answer of a call that is done with OK as a message of this type, for
+ * message_free(); NULL: it is none.
+ */
+void *control_unpack(const ControlCall *call, const ProtobufCMessageDescriptor *type);
+
+/*
+ * The calls. 0; CONTROL_REFUSED with @ret_failure, which is the caller's to deinit; -EINTR (the call is cancelled then);
+ * -ENOMEM. Messages in @ret_... are the caller's, to be freed by message_free().
+ */
+int control_start(Control *control, const ControlStart *request, ControlStarted **ret_started,
+                  ControlFailure *ret_failure);
+int control_stop(Control *control, const char *name, uint64_t timeout_us, ControlStopped **ret_stopped,
+                 ControlFailure *ret_failure);
+int control_signal(Control *control, const char *name, int signal, ControlFailure *ret_failure);
+
+/* control_begin_...() - the same without waiting. */
+void control_begin_stop(Control *control, ControlCall *call, const char *name, uint64_t timeout_us);
+void control_begin_signal(Control *control, ControlCall *call, const char *name, int signal);
+void control_begin_logs(Control *control, ControlCall *call, const char *name, uint64_t from_seq);
+
+/* What a runner is called with. */
+typedef struct ControlInvocation {
+        const char *name; /* of the runner */
+        const char *method;
+        const char *type; /* of the payload; NULL or "": raw bytes */
+        const void *payload;
+        size_t size;
+        uint64_t timeout_us; /* 0: no deadline */
+} ControlInvocation;
+
+/* control_begin_invoke() - the supervised call: its answer is the runner's. */
+void control_begin_invoke(Control *control, ControlCall *call, const ControlInvocation *invocation);

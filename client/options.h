@@ -1,0 +1,62 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The command lines of `baton call' and `baton run', as values. Nothing is printed, no file is looked at. */
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/macro.h"
+
+#define OPTIONS_ERROR_MAX 256
+
+/* Outcomes of the parsers, besides 0 and a negative errno. */
+enum {
+        OPTIONS_HELP = 1, /* --help was given */
+};
+
+/* A runner to be started. Strings are argv's. */
+typedef struct RunnerOptions {
+        const char *name; /* NULL: made from the program's */
+        const char *program;
+        char **arguments;
+        size_t n_arguments;
+        char **environment; /* NAME=VALUE; the array is ours */
+        size_t n_environment;
+        uint64_t start_timeout_us; /* 0: the supervisor's default */
+} RunnerOptions;
+
+typedef struct CallOptions {
+        RunnerOptions runner;
+        const char *method;
+        char **values;
+        size_t n_values;
+        const char *type;     /* of a raw request; NULL: none */
+        uint64_t deadline_us; /* 0: none */
+        bool json, raw;
+} CallOptions;
+
+typedef struct RunOptions {
+        RunnerOptions runner;
+        uint64_t stop_timeout_us; /* 0: the supervisor's default */
+        bool native, prefix;
+} RunOptions;
+
+/*
+ * call_options_parse() and run_options_parse() - the arguments after argv[0]. 0; OPTIONS_HELP; -EINVAL with one line in
+ * @error, of OPTIONS_ERROR_MAX bytes; -ENOMEM. The result is to be deinit()ed on every path.
+ */
+int call_options_parse(int argc, char **argv, CallOptions *ret_options, char *error);
+int run_options_parse(int argc, char **argv, RunOptions *ret_options, char *error);
+void call_options_deinit(CallOptions *options);
+void run_options_deinit(RunOptions *options);
+
+/*
+ * options_next() - the next option of @options, as getopt_long() gives it, or -1 after the last, with the first argument
+ * at optind. Options end at the first argument that is none. '?' with one line in @error: no such option, or an argument
+ * that is missing or too many. Call options_begin() first.
+ */
+void options_begin(void);
+int options_next(int argc, char **argv, const struct option *options, char *error);

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Session: what `call' and `run' have in common. Signals are blocked and read from a descriptor in the endpoint's set,
+ * so that they arrive between callbacks, in order, and never inside of anything. A signal that was ignored when we were
+ * started (nohup, a shell's background job) stays ignored: blocking it would bring it back to life.
+ *
+ * However a session ends, session_close() runs: the tree is stopped by closing its lane, never by killing it, unless
+ * the person at the keyboard asks a second time.
+ */
+
+#include "client/session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "client/exit-code.h"
+#include "client/output.h"
+#include "client/program.h"
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/parse.h"
+#include "common/version.h"
+#include "proto/message.h"
+
+#define CLOSE_TIMEOUT_US (15 * USEC_PER_SEC)
+#define SELF             "/proc/self/exe"
+
+static const int watched_signals[] = { SIGINT, SIGTERM, SIGHUP };
+
+static void on_signal_fd(int fd, void *userdata) {
+        struct signalfd_siginfo info;
+        Session *session = userdata;
+
+        while (read(fd, &info, sizeof(info)) == (ssize_t) sizeof(info)) {
+                if (session->n_signals++ == 0)
+                        session->signal = (int) info.ssi_signo;
+                if (session->on_signal)
+                        session->on_signal(session);
+                else {
+                        session->hurry = session->n_signals > 1;
+                        control_interrupt(&session->control);
+                }
+        }
+}
+
+static int open_signals(Session *session) {
+        struct sigaction action;
+        sigset_t set;
+
+        (void) sigemptyset(&set);
+        for (size_t i = 0; i < ARRAY_SIZE(watched_signals); i++)
+                if (sigaction(watched_signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+                        (void) sigaddset(&set, watched_signals[i]);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return -errno;
+        (void) signal(SIGPIPE, SIG_IGN);
+        session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        return session->signal_fd < 0 ? -errno
+                                      : endpoint_watch(session->endpoint, session->signal_fd, on_signal_fd, session);
+}
+
+static int open_all(Session *session) {
+        char software[64];
+        PrivateConfig config = {
+                .program = SELF,
+                .software = software,
+                .handler = &control_handler,
+                .userdata = &session->control,
+        };
+        int r;
+
+        (void) snprintf(software, sizeof(software), "baton %s", version_release());
+        r = endpoint_new(&session->endpoint);
+        if (r < 0)
+                return r;
+        control_init(&session->control, session->endpoint);
+        r = open_signals(session);
+        if (r == 0)
+                r = private_start(&session->private, session->endpoint, &config);
+        if (r == 0)
+                control_attach(&session->control, private_peer(session->private));
+        return r;
+}
+
+int session_open(Session *session, const char *command) {
+        int r;
+
+        *session = (Session){ .command = command, .signal_fd = -1 };
+        r = open_all(session);
+        if (r < 0) {
+                output_error("%s: cannot start a supervisor: %s", command, strerror(-r));
+                session_close(session);
+        }
+        return r;
+}
+
+/* wait_tree() - until the tree has ended, the time is over, or somebody is in a hurry. */
+static void wait_tree(Session *session) {
+        uint64_t end = clock_after(clock_now(), CLOSE_TIMEOUT_US);
+        uint64_t now;
+
+        if (session->hurry)
+                private_kill(session->private);
+        while ((now = clock_now()) < end) {
+                struct pollfd fds[] = { { .fd = private_fd(session->private), .events = POLLIN },
+                                        { .fd = session->signal_fd, .events = POLLIN } };
+                struct signalfd_siginfo info;
+
+                if (poll(fds, ARRAY_SIZE(fds), (int) ((end - now) / USEC_PER_MSEC + 1)) < 0 && errno != EINTR)
+                        return;
+                if (fds[0].revents)
+                        return;
+                if (fds[1].revents && read(session->signal_fd, &info, sizeof(info)) > 0 && session->n_signals++ > 0)
+                        private_kill(session->private);
+        }
+}
+
+void session_close(Session *session) {
+        if (session->private) {
+                private_close(session->private);
+                wait_tree(session);
+                session->private = private_free(session->private);
+        }
+        control_deinit(&session->control);
+        if (session->signal_fd >= 0) {
+                (void) endpoint_watch(session->endpoint, session->signal_fd, NULL, NULL);
+                session->signal_fd = fd_close(session->signal_fd);
+        }
+        session->endpoint = endpoint_free(session->endpoint);
+}
+
+/* ---- the start of a runner ---- */
+
+/* not_found() - what the supervisor would say: the look-up is the caller's, so it says it. */
+static int not_found(const char *program, int error, ControlFailure *ret_failure) {
+        const char *text = error == -EACCES ? "found, but not executable" : "no such program in $PATH or beside baton";
+        Baton__Control__StartFailure start = BATON__CONTROL__START_FAILURE__INIT;
+        uint8_t packed[16]; /* one small number */
+        size_t size;
+
+        start.reason = error == -EACCES ? BATON__CONTROL__START_FAILURE__REASON__NOT_EXECUTABLE
+                                        : BATON__CONTROL__START_FAILURE__REASON__NOT_FOUND;
+        size = baton__control__start_failure__pack(&start, packed);
+        *ret_failure = (ControlFailure){
+                .status = STATUS_UNAVAILABLE,
+                .start = message_unpack(&baton__control__start_failure__descriptor, packed, size),
+        };
+        if (asprintf(&ret_failure->message, "%s: %s", program, text) < 0)
+                ret_failure->message = NULL;
+        return CONTROL_REFUSED;
+}
+
+int session_find(const char *program, char **ret_path, ControlFailure *ret_failure) {
+        _cleanup_free_ char *beside = NULL, *directory = getcwd(NULL, 0);
+        int r;
+
+        (void) program_directory(&beside);
+        r = program_find(program, getenv("PATH"), beside, directory ? directory : "/", ret_path);
+        return r == -ENOENT || r == -EACCES ? not_found(program, r, ret_failure) : r;
+}
+
+/* keep_text() - messages carry text: what is none of our environment stays behind, and the person is told. */
+static size_t keep_text(const Session *session, char **environment, size_t n) {
+        size_t kept = 0;
+
+        for (size_t i = 0; i < n; i++)
+                if (utf8_is_valid(environment[i], strlen(environment[i])))
+                        environment[kept++] = environment[i];
+                else
+                        output_error("%s: left out of the runner's environment, not UTF-8: %s", session->command,
+                                     environment[i]);
+        return kept;
+}
+
+int session_start(Session *session, const RunnerOptions *options, const char *path, bool native,
+                  ControlStarted **ret_started, ControlFailure *ret_failure) {
+        _cleanup_free_ char *directory = getcwd(NULL, 0);
+        _cleanup_free_ char **environment = NULL;
+        ControlStart request = BATON__CONTROL__START_REQUEST__INIT;
+        int r;
+
+        r = environment_merge(environ, options->environment, options->n_environment, &environment,
+                              &request.n_environment);
+        if (r < 0)
+                return r;
+        request.n_environment = keep_text(session, environment, request.n_environment);
+        request.kind =
+                native ? BATON__CONTROL__START_REQUEST__KIND__NATIVE : BATON__CONTROL__START_REQUEST__KIND__PLAIN;
+        request.program = (char *) path;
+        request.environment = environment;
+        request.arguments = options->arguments;
+        request.n_arguments = options->n_arguments;
+        request.start_timeout_us = options->start_timeout_us;
+        if (options->name)
+                request.name = (char *) options->name;
+        if (directory && utf8_is_valid(directory, strlen(directory))) /* else the supervisor's, which began as ours */
+                request.directory = directory;
+        return control_start(&session->control, &request, ret_started, ret_failure);
+}
+
+/* ---- failures in words ---- */
+
+static void print_lines(char *const *lines, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                (void) fputs("    ", stderr);
+                (void) output_text(stderr, lines[i], strlen(lines[i]));
+                (void) fputc('\n', stderr);
+        }
+        (void) fflush(stderr);
+}
+
+static const char *failure_text(const ControlFailure *failure) {
+        if (failure->message && *failure->message)
+                return failure->message;
+        return failure->start ? start_reason_describe((int) failure->start->reason) : "no reason given";
+}
+
+int session_report(const Session *session, const char *what, const ControlFailure *failure) {
+        if (session->control.ended) {
+                output_error("%s: the supervisor is gone: %s", session->command, failure_text(failure));
+                return EXIT_CODE_BROKEN;
+        }
+        if (failure->start)
+                output_error("%s: cannot start: %s", session->command, failure_text(failure));
+        else
+                output_error("%s %s: %s: %s", session->command, what, status_name(failure->status),
+                             failure_text(failure));
+        if (failure->start)
+                print_lines(failure->start->last_output, failure->start->n_last_output);
+        if (failure->ended)
+                print_lines(failure->ended->last_output, failure->ended->n_last_output);
+        return exit_code_of_failure(failure);
+}

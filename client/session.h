@@ -1,0 +1,53 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* One use of a private supervisor by a command: the supervisor, the signals that may end it, and the start of a runner. */
+
+#include "client/control.h"
+#include "client/options.h"
+#include "client/private.h"
+
+typedef struct Session Session;
+struct Session {
+        const char *command; /* for messages */
+        Endpoint *endpoint;
+        Private *private;
+        Control control;
+        int signal_fd;
+        int signal;         /* the first of INT, TERM, HUP that came; 0: none */
+        unsigned n_signals; /* how many came */
+        bool hurry;         /* session_close() kills the tree instead of stopping it */
+        /* Called for each; NULL: the first ends the running wait with -EINTR, a second one is in a hurry. */
+        void (*on_signal)(Session *session);
+};
+
+/*
+ * session_open() - from here on INT, TERM and HUP, unless they are ignored, and a broken pipe, are for this session. 0, or
+ * a negative errno after one line on standard error.
+ */
+int session_open(Session *session, const char *command);
+
+/*
+ * session_close() - ends the whole tree and waits for it; a further signal makes that quick. Good for a zeroed structure
+ * with signal_fd -1, and a second time.
+ */
+void session_close(Session *session);
+
+/*
+ * session_find() - where the program to be started is: looked for in our $PATH and beside baton. Before session_open(): a
+ * mistyped name costs nothing. 0; CONTROL_REFUSED with @ret_failure; -ENOMEM.
+ */
+int session_find(const char *program, char **ret_path, ControlFailure *ret_failure);
+
+/*
+ * session_start() - starts the runner, the program at @path, in our working directory, with our environment. 0;
+ * CONTROL_REFUSED with @ret_failure; -EINTR; -ENOMEM.
+ */
+int session_start(Session *session, const RunnerOptions *options, const char *path, bool native,
+                  ControlStarted **ret_started, ControlFailure *ret_failure);
+
+/*
+ * session_report() - the failure as one line on standard error, and below it the last lines the runner wrote. Returns the
+ * exit code for it; EXIT_CODE_BROKEN where it was the supervisor that failed.
+ */
+int session_report(const Session *session, const char *what, const ControlFailure *failure);

@@ -1,0 +1,606 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The built `baton' as its users see it: call and run, every exit code, signals, output, help.
+
+Each test has a folder of its own as TMPDIR and working directory. After it, nothing is left: no process (we are the
+subreaper of all that a test starts) and no file in TMPDIR. Nothing sleeps: a program under test says on a FIFO or on its
+output that it is where the test wants it.
+"""
+import ctypes
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+FACTOR = float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
+LIMIT = 20 * FACTOR
+BUILD = os.environ.get("abs_top_builddir", os.getcwd())
+BATON = os.environ.get("BATON_PROGRAM", os.path.join(BUILD, "baton"))
+PR_SET_CHILD_SUBREAPER = 36
+WAIT_FOREVER = 1000000
+
+
+class Failure(Exception):
+    def __str__(self):
+        return super().__str__()[:4000]
+
+
+def expect(condition, text):
+    if not condition:
+        raise Failure(text)
+
+
+class Result:
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+    def __repr__(self):
+        return f"exit {self.code}\n--- stdout\n{self.out}--- stderr\n{self.err}---"
+
+    def check(self, code, out=None, err=()):
+        expect(self.code == code, f"expected exit {code}, got {self!r}")
+        expect(out is None or self.out == out, f"expected stdout {out!r}, got {self!r}")
+        for text in (err,) if isinstance(err, str) else err:
+            expect(text in self.err, f"expected {text!r} on stderr, got {self!r}")
+        return self
+
+    def one_line(self):
+        expect(self.err.count("\n") == 1, f"expected one line on stderr, got {self!r}")
+        return self
+
+
+class Place:
+    """The folder of one test, and what runs in it."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="baton-command-")
+        self.tmp = os.path.join(self.folder, "tmp")
+        os.mkdir(self.tmp)
+        self.environment = dict(os.environ, TMPDIR=self.tmp, XDG_RUNTIME_DIR=self.tmp,
+                                BATON_LIBEXEC=os.environ.get("BATON_LIBEXEC", BUILD))
+
+        # A crash is to be the library's, also where a sanitizer would catch it.
+        self.environment["ASAN_OPTIONS"] = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "handle_segv=0"]))
+
+    def path(self, name, content=None, mode=0o644):
+        path = os.path.join(self.folder, name)
+        if content is not None:
+            with open(path, "wb") as f:
+                f.write(content)
+            os.chmod(path, mode)
+        return path
+
+    def fifo(self):
+        path = self.path("fifo")
+        os.mkfifo(path)
+        return path
+
+    def start(self, *arguments, **options):
+        return subprocess.Popen([BATON, *arguments], **dict(dict(
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+            cwd=self.folder, env=self.environment), **options))
+
+    def finish(self, process):
+        try:
+            out, err = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise Failure(f"{process.args} did not end within {LIMIT:g} s: {Result(process.returncode, out, err)!r}")
+        return Result(process.returncode, out, err)
+
+    def baton(self, *arguments, **options):
+        return self.finish(self.start(*arguments, **options))
+
+    def check_empty(self):
+        left = os.listdir(self.tmp)
+        expect(not left, f"left in TMPDIR: {left}")
+        left = descendants()
+        expect(not left, f"left running: {left}")
+
+    def remove(self):
+        for root, folders, files in os.walk(self.folder, topdown=False):
+            for name in files:
+                os.unlink(os.path.join(root, name))
+            for name in folders:
+                os.rmdir(os.path.join(root, name))
+        os.rmdir(self.folder)
+
+
+def descendants():
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as f:
+                fields = f.read().rpartition(b")")[2].split()
+            if int(fields[1]) == os.getpid():
+                with open(f"/proc/{entry}/cmdline", "rb") as f:
+                    found.append((int(entry), fields[0].decode(), f.read().replace(b"\0", b" ").decode()))
+        except OSError:
+            pass
+    return found
+
+
+def reap_all():
+    """Waits until everything that a killed `baton' left to us has ended."""
+    end = time.monotonic() + LIMIT
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        return
+    except TimeoutError:
+        raise Failure(f"still running after {LIMIT:g} s: {descendants()}") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        expect(time.monotonic() < end + 1, "the wait took too long")
+
+
+def alarm(*_):
+    raise TimeoutError
+
+
+def kill_left():
+    for pid, _, _ in descendants():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def wait_line(process, text):
+    """Reads the process's standard error up to a line with `text'. What was read is returned."""
+    read = ""
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        while text not in read:
+            line = process.stderr.readline()
+            expect(line, f"its output ended without {text!r}: {read!r}")
+            read += line
+    except TimeoutError:
+        raise Failure(f"no {text!r} within {LIMIT:g} s: {read!r}") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return read
+
+
+def wait_fifo(path):
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        with open(path) as f:
+            return f.read()
+    except TimeoutError:
+        raise Failure(f"nobody wrote to the FIFO within {LIMIT:g} s") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def elf_of_another_machine():
+    vax = 75
+    return struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + bytes(9), 2, vax, 1, 0x400000, 64, 0, 0, 64, 56, 1,
+                       64, 0, 0) + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 120, 120, 4096)
+
+
+def module(place, *arguments, options=(), library="libc.so.6", **popen):
+    return place.baton("call", *options, "--exec", "baton-runner-module", library, "--", *arguments, **popen)
+
+
+def blocked_call(place, *options):
+    """A call that is in the library, and stays there, when this returns."""
+    fifo = place.fifo()
+    process = place.start("call", *options, "--exec", "baton-runner-module", "libc.so.6", "--", "i32 system(string)",
+                          f"string:echo there >{fifo}; sleep {WAIT_FOREVER}")
+    expect(wait_fifo(fifo) == "there\n", "the call has begun")
+    return process
+
+
+# ---- call ----
+
+def test_call_echo(place):
+    r = place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "string:hello", "u8:7")
+    expect(r.check(0, "hello\n7\n").err == "", r)
+
+
+def test_call_echo_nothing(place):
+    place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary").check(0, "")
+
+
+def test_call_by_path(place):
+    name = os.path.join(os.path.dirname(BATON), "baton-runner-echo")
+    place.baton("call", "--exec", os.path.relpath(name, place.folder), "--", "echo.Echo/Unary", "i8:-1").check(0, "-1\n")
+
+
+def test_call_raw(place):
+    data = bytes(range(256)) * 300
+    path = place.path("data", data)
+    process = place.start("call", "--raw", "--type=x.Y", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary",
+                          f"buffer:@{path}", text=False, errors=None)
+    out, err = process.communicate(timeout=LIMIT)
+    expect(process.returncode == 0 and out == data, f"{process.returncode} {len(out)} {err!r}")
+
+
+def test_call_large(place):
+    data = os.urandom(4 << 20)
+    path = place.path("data", data)
+    r = place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", f"buffer:@{path}").check(0)
+    expect(r.out == data.hex() + "\n", "4 MiB come back as they went")
+
+
+def test_call_too_large(place):
+    path = place.path("data", bytes(9 << 20))
+    place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", f"buffer:@{path}").check(
+        24, "", "argument 1").one_line()
+
+
+def test_call_stdin(place):
+    r, w = os.pipe()
+    os.write(w, b"\x01\x02")
+    os.close(w)
+    place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "buffer:-", stdin=r).check(0, "0102\n")
+    os.close(r)
+
+
+def test_call_module(place):
+    module(place, "u64 crc32(u64, buffer, u32)", "u64:0", "buffer:hex:313233343536373839", "u32:9",
+           library="libz.so.1").check(0, "3421780262\n")
+
+
+def test_call_environment(place):
+    module(place, "string getenv(string)", "string:GREETING", options=["--env=GREETING=hello world"]).check(
+        0, "hello world\n")
+
+
+def test_call_environment_of_bytes(place):
+    place.environment["BYTES"] = "\udcff"
+    place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "u8:1").check(
+        0, "1\n", "BYTES=\\xff").one_line()
+
+
+def test_call_directory_of_bytes(place):
+    directory = place.path("\udcff")
+    os.mkdir(directory)
+    os.mkdir(os.path.join(directory, "here"))
+    module(place, "i32 access(string, i32)", "string:here", "i32:0", cwd=directory).check(0, "0\n")
+
+
+def test_call_directory(place):
+    module(place, "i32 access(string, i32)", "string:tmp", "i32:0").check(0, "0\n")
+
+
+def test_call_json(place):
+    r = place.baton("call", "--json", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "string:hé", "u8:7")
+    answer = json.loads(r.check(0).out)
+    expect(answer["time_us"] > 0, r)
+    del answer["time_us"]
+    expect(answer == {"status": "OK", "code": 0, "type": "baton.Values", "values": [
+        {"type": "string", "value": "hé"}, {"type": "u8", "value": 7}]}, r)
+
+
+def test_call_json_raw(place):
+    r = place.baton("call", "--json", "--raw", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "buffer:hex:00ff")
+    answer = json.loads(r.check(0).out)
+    expect(answer["data"] == "00ff" and answer["type"] == "", r)
+
+
+def test_call_json_failure(place):
+    r = module(place, "u64 strlen(u64)", "u64:1", options=["--json"]).check(30)
+    answer = json.loads(r.out)
+    expect(answer["status"] == "UNAVAILABLE" and answer["code"] == 14, r)
+    expect(answer["exit"]["how"] in ("signaled", "dumped") and answer["exit"]["status"] == signal.SIGSEGV, r)
+    expect(answer["runner"].startswith("baton-runner-module"), r)
+
+
+def test_call_json_not_started(place):
+    r = place.baton("call", "--json", "--exec", "no-such-program", "--", "M").check(40)
+    expect(json.loads(r.out)["reason"] == "not-found", r)
+
+
+# ---- call: what goes wrong ----
+
+def test_not_found(place):
+    place.baton("call", "--exec", "no-such-program", "--", "M").check(40, "", "no-such-program").one_line()
+    place.baton("call", "--exec", "./no-such-program", "--", "M").check(40, "", "no-such-program").one_line()
+
+
+def test_not_executable(place):
+    place.path("text", b"#!/bin/sh\n")
+    place.baton("call", "--exec", "./text", "--", "M").check(41, "", "text").one_line()
+    place.baton("call", "--exec", "./tmp", "--", "M").check(41, "", "tmp").one_line()
+    place.environment["PATH"] = place.folder + ":" + os.environ["PATH"]
+    place.baton("call", "--exec", "text", "--", "M").check(41, "", "text").one_line()
+
+
+def test_wrong_architecture(place):
+    place.path("vax", elf_of_another_machine(), 0o755)
+    place.baton("call", "--exec", "./vax", "--", "M").check(42, "", "vax").one_line()
+
+
+def test_exits_at_once(place):
+    r = place.baton("call", "--exec", "sh", "-c", "echo first; echo last words >&2; exit 3", "--", "M").check(
+        43, "", ["status 3", "    first\n", "    last words\n"])
+    expect(r.err.startswith("baton: "), r)
+    place.baton("call", "--exec", "sh", "-c", "kill -9 $$", "--", "M").check(43, "", "SIGKILL").one_line()
+
+
+def test_does_not_connect(place):
+    place.baton("call", "--start-timeout=200ms", "--exec", "sh", "-c", f"echo here I hang; exec sleep {WAIT_FOREVER}",
+                "--", "M").check(44, "", "    here I hang\n")
+
+
+def test_unknown_method(place):
+    place.baton("call", "--exec", "baton-runner-echo", "--", "no.Such/Method").check(
+        28, "", ["no.Such/Method", "UNIMPLEMENTED"]).one_line()
+    module(place, "i32 no_such_function(u8)", "u8:1").check(21, "", "no_such_function").one_line()
+
+
+def test_wrong_argument(place):
+    module(place, "u64 crc32(u64, buffer, u32)", "u64:0", "string:x", "u32:1", library="libz.so.1").check(
+        19, "", ["INVALID_ARGUMENT", "argument 2"]).one_line()
+
+
+def test_bad_value(place):
+    module(place, "f", "u8:256").check(2, "", ["argument 1", "--help"]).one_line()
+    module(place, "f", "blob:x").check(2, "", ["argument 1", "--help"]).one_line()
+    module(place, "f", "buffer:@/no/such/file").check(1, "", ["argument 1", "/no/such/file"]).one_line()
+
+
+def test_segfault(place):
+    r = module(place, "u64 strlen(u64)", "u64:1").check(30, "", ["UNAVAILABLE", "baton-runner-module", "signal 11 (SIGSEGV)"])
+    expect(r.err.startswith("baton: call u64 strlen(u64): UNAVAILABLE: "), r)
+
+
+def test_last_output_is_escaped(place):
+    r = module(place, "i32 system(string)", r"string:printf 'one\033[31mtwo\n' >&2; kill -9 $PPID").check(30)
+    expect("one\\x1b[31mtwo" in r.err and "\x1b" not in r.err, r)
+
+
+def test_deadline(place):
+    fifo = place.fifo()
+    process = place.start("call", "--deadline=100ms", "--exec", "baton-runner-module", "libc.so.6", "--",
+                          "i32 system(string)", f"string:sleep {WAIT_FOREVER}; echo >{fifo}")
+    place.finish(process).check(20, "", "DEADLINE_EXCEEDED").one_line()
+
+
+def test_cancel(place):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process = blocked_call(place)
+        process.send_signal(number)
+        place.finish(process).check(128 + number, "", number.name).one_line()
+        os.unlink(place.path("fifo"))
+        place.check_empty()
+
+
+def test_cancel_json(place):
+    process = blocked_call(place, "--json")
+    process.send_signal(signal.SIGTERM)
+    r = place.finish(process).check(143)
+    expect(json.loads(r.out)["status"] == "CANCELLED", r)
+
+
+def test_cancel_start(place):
+    fifo = place.fifo()
+    process = place.start("call", "--exec", "sh", "-c", f"echo >{fifo}; exec sleep {WAIT_FOREVER}", "--", "M")
+    wait_fifo(fifo)
+    process.send_signal(signal.SIGTERM)
+    place.finish(process).check(143, "", "SIGTERM").one_line()
+
+
+def test_ignored_signal_stays_ignored(place):
+    process = place.start("call", "--exec", "baton-runner-module", "libc.so.6", "--", "i32 kill(i32, i32)",
+                          f"i32:{os.getpid()}", "i32:0", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.send_signal(signal.SIGHUP)
+    place.finish(process).check(0, "0\n")
+
+
+def test_killed(place):
+    process = blocked_call(place)
+    process.kill()
+    process.communicate()
+    reap_all()
+
+
+def test_full_disk(place):
+    with open("/dev/full", "w") as full:
+        place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "u8:1", stdout=full).check(
+            1, None, "No space left on device").one_line()
+        place.baton("help", stdout=full).check(1, None, "No space left on device")
+        place.baton("version", "--json", stdout=full).check(1, None, "No space left on device")
+
+
+def test_broken_pipe(place):
+    r, w = os.pipe()
+    os.close(r)
+    result = place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "u8:1", stdout=w).check(141)
+    os.close(w)
+    expect(result.err == "", result)
+
+
+def test_not_installed(place):
+    place.environment["BATON_LIBEXEC"] = "/no/such/directory"
+    place.baton("call", "--exec", "sh", "--", "M").check(1, "", ["/no/such/directory/baton-keeper", "supervisor is gone"])
+
+
+# ---- run ----
+
+def test_run_status(place):
+    for status in (0, 7, 255):
+        r = place.baton("run", "sh", "-c", f"echo out; echo err >&2; exit {status}").check(status, "", ["out\n", "err\n"])
+        expect(sorted(r.err.splitlines()) == ["err", "out"], r)
+
+
+def test_run_signal(place):
+    place.baton("run", "--", "sh", "-c", "kill -9 $$").check(137, "", "killed by signal 9 (SIGKILL)").one_line()
+
+
+def test_run_last_line(place):
+    r = place.baton("run", "printf", "one\\ntwo").check(0)
+    expect(r.err == "one\ntwo\n", r)
+
+
+def test_run_many_lines(place):
+    r = place.baton("run", "seq", "1", "500").check(0)
+    expect(r.err == "".join(f"{i}\n" for i in range(1, 501)), "500 lines in order")
+
+
+def test_run_long_line(place):
+    r = place.baton("run", "sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end").check(0)
+    expect(r.err == "x" * 100000 + "\nend\n", f"{len(r.err)} bytes")
+
+
+def test_run_prefix_and_environment(place):
+    r = place.baton("run", "--name=web", "--prefix", "--env=A=1", "--env=A=2", "sh", "-c", "echo $A").check(0)
+    expect(r.err == "web: 2\n", r)
+
+
+def test_run_surroundings(place):
+    r = place.baton("run", "sh", "-c", "readlink /proc/$$/fd/0; pwd; cut -d ' ' -f 6 /proc/$$/stat; echo $$").check(0)
+    stdin, directory, session, pid = r.err.splitlines()
+    expect(stdin == "/dev/null" and directory == os.path.realpath(place.folder) and session == pid, r)
+
+
+def stop_run(place, script, *signals, options=()):
+    process = place.start("run", *options, "sh", "-c", script)
+    before = wait_line(process, "ready\n")
+    for number in signals:
+        process.send_signal(number)
+    r = place.finish(process)
+    r.err = before + r.err
+    return r
+
+
+def test_run_stop(place):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        r = stop_run(place, f"echo ready; exec sleep {WAIT_FOREVER}", number).check(143, "")
+        expect(r.err == "ready\n", r)
+        place.check_empty()
+
+
+def test_run_stop_orderly(place):
+    r = stop_run(place, f"trap 'echo bye; exit 5' TERM; echo ready; sleep {WAIT_FOREVER} & wait", signal.SIGTERM)
+    r.check(5, "", "bye\n")
+
+
+def test_run_stop_timeout(place):
+    stop_run(place, f"trap '' TERM; echo ready; sleep {WAIT_FOREVER}", signal.SIGTERM,
+             options=["--stop-timeout=100ms"]).check(137)
+
+
+def test_run_second_signal(place):
+    stop_run(place, f"trap '' TERM; echo ready; sleep {WAIT_FOREVER}", signal.SIGINT, signal.SIGTERM,
+             options=["--stop-timeout=10min"]).check(137)
+
+
+def test_run_killed(place):
+    process = place.start("run", "sh", "-c", f"trap '' HUP; echo ready; exec sleep {WAIT_FOREVER}")
+    wait_line(process, "ready\n")
+    process.kill()
+    process.communicate()
+    reap_all()
+
+
+def test_run_log_without_reader(place):
+    process = place.start("run", "sh", "-c", "while :; do echo more; done")
+    wait_line(process, "more\n")
+    process.stderr.close()
+    process.stdout.close()
+    expect(process.wait(LIMIT) == 141, f"exit {process.returncode}")
+
+
+def test_run_native(place):
+    process = place.start("run", "--native", "sh", "-c", f"echo ready; exec {os.path.dirname(BATON)}/baton-runner-echo")
+    wait_line(process, "ready\n")
+    process.send_signal(signal.SIGTERM)
+    r = place.finish(process).check(0, "")
+    expect(r.err == "", r)
+
+
+def test_run_failed_starts(place):
+    place.path("vax", elf_of_another_machine(), 0o755)
+    place.path("text", b"x")
+    place.baton("run", "no-such-program").check(40, "", "no-such-program").one_line()
+    place.baton("run", "./text").check(41, "", "text").one_line()
+    place.baton("run", "./vax").check(42, "", "vax").one_line()
+    place.baton("run", "--native", "true").check(43, "", "status 0").one_line()
+    place.baton("run", "--native", "--start-timeout=200ms", "sleep", str(WAIT_FOREVER)).check(44)
+
+
+# ---- words ----
+
+def test_help(place):
+    for name in ("call", "run", "supervise", "version", "help"):
+        asked = place.baton("help", name).check(0, None, "")
+        expect("Example" in asked.out and f"Usage: baton {name}" in asked.out, asked)
+        if name != "help":
+            expect(place.baton(name, "--help").check(0).out == asked.out, name)
+        expect(name in place.baton("--help").check(0).out, f"{name} is in the list")
+
+
+def test_usage(place):
+    for arguments in ([], ["nonsense"], ["help", "nonsense"], ["call"], ["call", "--exec", "p"], ["call", "--bogus"],
+                      ["run"], ["run", "--bogus", "p"], ["version", "x"], ["supervise"], ["supervise", "--private=77"],
+                      ["supervise", "--private=x"]):
+        r = place.baton(*arguments).check(2, "").one_line()
+        expect("--help'" in r.err, r)
+
+
+def test_version(place):
+    r = json.loads(place.baton("version", "--json").check(0).out)
+    expect(r["protocol"] == {"min": 1, "max": 1} and r["version"] and r["commit"], r)
+    expect(all(isinstance(v, bool) for v in r["features"].values()) and "clone-files" in r["features"], r)
+    place.environment["BATON_DISABLE"] = "clone-files"
+    r = json.loads(place.baton("version", "--json").check(0).out)
+    expect(r["features"]["clone-files"] is False, r)
+    expect(place.baton("--version").check(0).out.startswith("baton "), "--version")
+
+
+def test_without_features(place):
+    place.environment["BATON_DISABLE"] = "clone-files,children-file"
+    place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "u8:1").check(0, "1\n")
+
+
+def run_test(function):
+    place = Place()
+    try:
+        function(place)
+        place.check_empty()
+        return None
+    except Exception:
+        return traceback.format_exc()
+    finally:
+        kill_left()
+        place.remove()
+
+
+def main():
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGALRM, alarm)
+    # A shell's background job ignores INT, and what it starts would respect that.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    wanted = sys.argv[1:]
+    tests = [f for name, f in list(globals().items()) if name.startswith("test_") and (not wanted or name in wanted)]
+    print(f"1..{len(tests)}", flush=True)
+    failed = 0
+    for number, function in enumerate(tests, 1):
+        error = run_test(function)
+        failed += error is not None
+        for line in (error or "").splitlines():
+            print("# " + line)
+        print(f"{'not ok' if error else 'ok'} {number} - {function.__name__}", flush=True)
+    sys.exit(failed > 0)
+
+
+main()
