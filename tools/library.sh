@@ -39,7 +39,7 @@ build_tree() {
         flock -u 9
         say "building ${folder#"$top"/}"
         make -C "$folder" -j"$jobs" all >"$folder/make.log" 2>&1 || {
-                grep -E -A5 'error|Error|warning' "$folder/make.log" | head -n 60 >&2
+                grep -E -A5 'error:|undefined reference|[*][*][*]' "$folder/make.log" | head -n 60 >&2
                 return 1
         }
 }
