@@ -237,12 +237,19 @@ static void signalled(LoopSignal *signal) {
 
 static const int stop_signals[] = { SIGTERM, SIGINT, SIGHUP };
 
+/* watch_signals() - one that the keeper sent before is heard now: it had them blocked for us. */
 static void watch_signals(Supervisor *supervisor) {
+        sigset_t stops;
+
         static_assert(ARRAY_SIZE(stop_signals) == ARRAY_SIZE(supervisor->signals), "a watcher for each");
         for (size_t i = 0; i < ARRAY_SIZE(stop_signals); i++) {
                 supervisor->signals[i] = (SupervisorSignal){ LOOP_SIGNAL_NULL(signalled), supervisor };
                 loop_signal_start(supervisor->loop, &supervisor->signals[i].watcher, stop_signals[i]);
         }
+        (void) sigemptyset(&stops);
+        for (size_t i = 0; i < ARRAY_SIZE(stop_signals); i++)
+                (void) sigaddset(&stops, stop_signals[i]);
+        (void) sigprocmask(SIG_UNBLOCK, &stops, NULL);
 }
 
 static void init(Supervisor *supervisor, const SupervisorOptions *options) {

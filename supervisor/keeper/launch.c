@@ -72,12 +72,16 @@ static int keeper_lives(void) {
         return r < 0 ? -1 : r == 0;
 }
 
+/* reset_signals() - those that stop a supervisor stay blocked until it can hear them: it takes them off the mask itself. */
 static void reset_signals(void) {
-        sigset_t none;
+        sigset_t stops;
 
         (void) signal(SIGPIPE, SIG_DFL);
-        (void) sigemptyset(&none);
-        (void) sigprocmask(SIG_SETMASK, &none, NULL);
+        (void) sigemptyset(&stops);
+        (void) sigaddset(&stops, SIGTERM);
+        (void) sigaddset(&stops, SIGINT);
+        (void) sigaddset(&stops, SIGHUP);
+        (void) sigprocmask(SIG_SETMASK, &stops, NULL);
 }
 
 static _no_sanitize_ void __attribute__((__noreturn__)) run_child(LaunchChild *child) {
