@@ -212,6 +212,7 @@ int output_record(Output *output, uint64_t seq, const HistoryInfo *info, const c
 void output_wait(Output *output, OutputReader *reader) {
         assert(!reader->output);
         reader->output = output;
+        reader->turn = output->turn;
         TAILQ_INSERT_TAIL(&output->readers, reader, link);
 }
 
@@ -222,15 +223,13 @@ void output_unwait(OutputReader *reader) {
         reader->output = NULL;
 }
 
+/* A callback may wait again, behind those that wait now, or take another one off: those of this turn alone are called. */
 static void wake_readers(LoopTask *task) {
         Output *output = CONTAINER_OF(task, Output, wake);
+        uint64_t turn = ++output->turn;
         OutputReader *reader;
-        size_t n = 0;
 
-        /* A callback may wait again, behind those that wait now. */
-        TAILQ_FOREACH (reader, &output->readers, link)
-                n++;
-        while (n-- > 0 && (reader = TAILQ_FIRST(&output->readers))) {
+        while ((reader = TAILQ_FIRST(&output->readers)) && reader->turn < turn) {
                 output_unwait(reader);
                 reader->callback(reader);
         }

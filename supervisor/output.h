@@ -31,6 +31,7 @@ struct OutputPipe {
 struct OutputReader {
         TAILQ_ENTRY(OutputReader) link;
         Output *output; /* NULL: not waiting */
+        uint64_t turn;  /* in which it began to wait */
         void (*callback)(OutputReader *reader);
 };
 
@@ -40,6 +41,7 @@ struct Output {
         OutputPipe pipes[OUTPUT_PIPES];
         TAILQ_HEAD(OutputReaders, OutputReader) readers;
         LoopTask wake;
+        uint64_t turn;       /* how often readers were woken */
         uint64_t record_seq; /* of the last log record; 0: none */
         bool ended;          /* nothing will come any more */
 };

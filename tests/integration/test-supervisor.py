@@ -416,6 +416,7 @@ def dies_in_mid_call(tree, folder):
 def is_killed_by_others(tree, folder):
     started = tree.start(ECHO)
     call = tree.values(started.name, "echo.Echo/Sleep", 60000000, wait=False)
+    tree.call(started.name, "echo.Echo/Unary")  # behind it: the runner has both
     os.kill(started.pid, signal.SIGKILL)
     assert tree.peer.wait(call).status == wire.UNAVAILABLE
     has(call.message, "killed by signal 9 (SIGKILL)")
