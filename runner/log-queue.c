@@ -83,11 +83,11 @@ static void batch_done(Call *call, const Answer *answer, void *userdata) {
                 else
                         remove_entry(queue, entry);
         }
-        if (!answer->local)
-                report_drops(queue, 0);
-        /* What failed by a limit of ours goes with the next record or answer: at once it could be tried for ever. */
-        if (!answer->local || answer->status == STATUS_UNAVAILABLE)
-                endpoint_defer(queue->endpoint, &queue->pump);
+        /* After a local end the next Hello, record or answer sends again: at once it could be tried for ever. */
+        if (answer->local)
+                return;
+        report_drops(queue, 0);
+        endpoint_defer(queue->endpoint, &queue->pump);
 }
 
 /* fill_batch() - the entries from @first on that one call can carry. */

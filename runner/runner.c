@@ -29,6 +29,17 @@
 
 /* ---- the peer's side ---- */
 
+/* find_method() - calls of one method mostly come in a row: the one found last is looked at first. */
+static Method *find_method(Runner *runner, const char *name) {
+        Method *method = runner->recent;
+
+        if (method && strcmp(method->name, name) == 0)
+                return method;
+        HASH_FIND_STR(runner->methods, name, method);
+        runner->recent = method;
+        return method;
+}
+
 static const struct {
         Status status;
         int result;
@@ -54,7 +65,6 @@ static void on_ended(Peer *peer, Status status, const char *reason) {
 static void on_ready(Peer *peer, bool renewed) {
         Runner *runner = peer_userdata(peer);
 
-        peer_set_instance(peer, peer_remote(peer)->instance);
         log_queue_ready(&runner->log);
         if (renewed && runner->on_renewal)
                 runner->on_renewal(runner, runner->on_renewal_userdata);
@@ -80,7 +90,7 @@ static void on_call(Peer *peer, Call *call) {
                 (void) call_fail(call, STATUS_UNAVAILABLE, "the runner is stopping and takes no new calls");
                 return;
         }
-        HASH_FIND_STR(runner->methods, name, method);
+        method = find_method(runner, name);
         if (method)
                 runner_call(runner, call, method->function, method->userdata);
         else if (runner->fallback)
@@ -255,8 +265,7 @@ int baton_runner_add_method(struct baton_runner *runner, const char *name, baton
                 return -EINVAL;
         if (strncmp(name, RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0)
                 return -EPERM;
-        HASH_FIND_STR(runner->methods, name, method);
-        if (method)
+        if (find_method(runner, name))
                 return -EEXIST;
         method = method_new(runner, name);
         if (!method)

@@ -70,6 +70,7 @@ struct baton_runner {
         Peer *peer;
 
         Method *methods; /* uthash by name */
+        Method *recent;  /* found last; NULL: none */
         baton_method_fn fallback;
         void *fallback_userdata;
 
