@@ -8,10 +8,21 @@
 
 #include "supervisor/runner-internal.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/log.h"
 #include "proto/message.h"
+
+/* note_loss() - records whose numbers were skipped are worth a line where they would have been. */
+static void note_loss(Runner *runner, uint64_t n) {
+        const HistoryInfo info = { .source = HISTORY_RECORD, .level = LOG_LEVEL_WARNING, .target = "baton" };
+        char text[64];
+
+        (void) snprintf(text, sizeof(text), "%" PRIu64 " log records never arrived", n);
+        history_append(&runner->output.history, &info, text, strlen(text), false);
+}
 
 static void log_write(Runner *runner, Call *call, const ProtobufCMessage *message) {
         const Baton__LogWrite *write = (const Baton__LogWrite *) message;
@@ -22,7 +33,7 @@ static void log_write(Runner *runner, Call *call, const ProtobufCMessage *messag
                 return;
         }
         if (write->first_seq > next)
-                runner->log_lost += write->first_seq - next;
+                note_loss(runner, write->first_seq - next);
         for (size_t i = 0; i < write->n_records; i++) {
                 const Baton__LogRecord *record = write->records[i];
                 const HistoryInfo info = {

@@ -105,7 +105,6 @@ struct Runner {
         int output_fds[OUTPUT_PIPES]; /* write ends, until the runner has them */
         unsigned stored;              /* bits of RunnerStored: duplicates in the keeper */
         Output output;
-        uint64_t log_lost; /* log records that never came */
 
         RunnerStop stop;
         uint64_t stop_deadline;

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The start of a runner up to its process, with a keeper played by the test: whichever system call fails, and whatever the
+ * keeper refuses, the start is told why, every descriptor goes, here and there, and the slot too. No process is made: a
+ * start that meets no failure is stopped before its turn comes.
+ */
+
+#include "supervisor/supervisor.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/cmsg.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "tests/seam.h"
+#include "tests/test.h"
+
+typedef struct Fixture {
+        Supervisor *supervisor;
+        int keeper;
+        LoopIo io;
+        KeeperType refused; /* the keeper refuses requests of this type, with: */
+        int error;
+        unsigned n[_KEEPER_TYPE_N]; /* messages */
+        int n_stored;               /* PUT and not dropped */
+        bool stop;                  /* the start is stopped at once */
+        RunnerFailure failure;
+        char text[RUNNER_FAILURE_SIZE];
+        unsigned n_told;
+} Fixture;
+
+/* ---- the keeper ---- */
+
+static bool wants_done(unsigned type) {
+        return type == KEEPER_RESERVE || type == KEEPER_PUT || type == KEEPER_DROP || type == KEEPER_SIGNAL;
+}
+
+static void keeper_ready(LoopIo *io, unsigned events) {
+        Fixture *f = CONTAINER_OF(io, Fixture, io);
+        KeeperMessage m, answer = { .version = KEEPER_VERSION, .type = KEEPER_DONE };
+        CmsgInfo info;
+        int fd = -1;
+
+        (void) events;
+        while (cmsg_receive(f->keeper, &m, sizeof(m), &fd, 1, &info) == sizeof(m)) {
+                if (info.n_fds > 0)
+                        fd = fd_close(fd);
+                f->n[m.type]++;
+                answer.serial = m.serial;
+                answer.result = m.type == f->refused ? -f->error : 0;
+                f->n_stored += answer.result == 0 ? (m.type == KEEPER_PUT) - (m.type == KEEPER_DROP) : 0;
+                if (wants_done(m.type))
+                        assert_int_equal(cmsg_send(f->keeper, &answer, sizeof(answer), NULL, 0), sizeof(answer));
+        }
+}
+
+/* ---- one start ---- */
+
+static void started(Runner *runner, RunnerFailure failure, void *userdata) {
+        Fixture *f = userdata;
+
+        f->n_told++;
+        f->failure = failure;
+        (void) strcpy(f->text, runner->failure_text);
+        loop_stop(f->supervisor->loop);
+}
+
+static char **one_string(const char *text) {
+        char **strings = calloc(2, sizeof(*strings));
+
+        strings[0] = strdup(text);
+        return strings;
+}
+
+static RunnerSpec make_spec(void) {
+        return (RunnerSpec){
+                .native = true,
+                .program = strdup("/bin/program"),
+                .argv = one_string("program"),
+                .environment = one_string("A=1"),
+                .start_timeout_us = 5 * USEC_PER_SEC,
+                .stop_timeout_us = USEC_PER_SEC,
+        };
+}
+
+static void set_up(Fixture *f) {
+        SupervisorOptions options = { .generation = 1, .stop_timeout_us = USEC_PER_SEC, .private_fd_consume = -1 };
+        int link[2];
+
+        *f = (Fixture){ .io = LOOP_IO_NULL(keeper_ready), .stop = true };
+        log_set_level(2);
+        assert_int_equal(fd_socketpair(SOCK_SEQPACKET, link), 0);
+        options.keeper_fd_consume = link[0];
+        f->keeper = link[1];
+        assert_int_equal(supervisor_new(&f->supervisor, &options), 0);
+        loop_io_set(f->supervisor->loop, &f->io, f->keeper, LOOP_IN);
+}
+
+static void tear_down(Fixture *f) {
+        loop_io_stop(&f->io);
+        assert_int_equal(f->supervisor->n_live, 0);
+        assert_null(f->supervisor->by_name);
+        f->supervisor = supervisor_free(f->supervisor);
+        fd_close(f->keeper);
+}
+
+/* start() - 0 when nothing failed before it was stopped, -1 when something did. */
+static int start(void *argument) {
+        Fixture *f = argument;
+        RunnerSpec spec = make_spec();
+        Runner *runner;
+
+        f->n_told = 0;
+        assert_int_equal(supervisor_start(f->supervisor, &spec, started, f, &runner), 0);
+        if (f->stop)
+                runner_stop(runner, 0);
+        while (f->n_told == 0 || f->supervisor->n_live > 0)
+                loop_run(f->supervisor->loop);
+        assert_int_equal(f->n_told, 1);
+        assert_int_equal(f->failure, RUNNER_FAILURE_SYSTEM);
+        return strcmp(f->text, ": it was stopped before it was up") == 0 ? 0 : -1;
+}
+
+static void test_every_call(void **state) {
+        static const struct {
+                SeamCall call;
+                int error;
+                unsigned n;
+        } rows[] = {
+                { SEAM_PIPE2, EMFILE, 2 },      { SEAM_MKDTEMP, EACCES, 1 }, { SEAM_OPEN, EMFILE, 1 },
+                { SEAM_SOCKET, EMFILE, 1 },     { SEAM_BIND, ENOMEM, 1 },    { SEAM_LISTEN, ENOBUFS, 1 },
+                { SEAM_SOCKETPAIR, EMFILE, 3 }, { SEAM_FCNTL, EMFILE, 5 }, /* 2 flags, 3 duplicates */
+        };
+
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                Fixture f;
+
+                set_up(&f);
+                assert_int_equal(seam_each(rows[i].call, rows[i].error, start, &f, -1), rows[i].n);
+                assert_int_equal(f.n_stored, 0);
+                assert_int_equal(f.n[KEEPER_RESERVE], f.n[KEEPER_CANCEL]);
+                tear_down(&f);
+        }
+}
+
+static void test_keeper_refuses(void **state) {
+        static const struct {
+                KeeperType type;
+                int error;
+                const char *text;
+        } rows[] = {
+                { KEEPER_RESERVE, ENOSPC, "at reserving a place in the keeper: No space left on device" },
+                { KEEPER_RESERVE, EBUSY, "at reserving a place in the keeper: Device or resource busy" },
+                { KEEPER_PUT, EMFILE, "at storing its descriptors in the keeper: Too many open files" },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                Fixture f;
+
+                set_up(&f);
+                f.refused = rows[i].type;
+                f.error = rows[i].error;
+                f.stop = false;
+                /* The process is not made meanwhile: something else waits to be sent to the keeper. */
+                f.supervisor->spawn.queued = true;
+                assert_int_equal(start(&f), -1);
+                f.supervisor->spawn.queued = false;
+                assert_string_equal(f.text, rows[i].text);
+                tear_down(&f);
+        }
+}
+
+static void test_names_and_stopping(void **state) {
+        RunnerSpec spec = make_spec();
+        Runner *runner, *other;
+        Fixture f;
+
+        (void) state;
+        set_up(&f);
+        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &runner), 0);
+        assert_string_equal(runner->spec.name, "program.1");
+        assert_ptr_equal(supervisor_find(f.supervisor, "program.1"), runner);
+        assert_ptr_equal(supervisor_find_instance(f.supervisor, UINT64_C(1) << 32 | 1), runner);
+        spec = make_spec();
+        strcpy(spec.name, "program.1");
+        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &other), -EEXIST);
+        assert_null(spec.program); /* taken */
+        supervisor_stop(f.supervisor, "the test");
+        spec = make_spec();
+        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &other), -ESHUTDOWN);
+        while (!f.supervisor->told_keeper)
+                loop_run(f.supervisor->loop); /* ends by itself when SHUTDOWN is out */
+        assert_null(supervisor_find(f.supervisor, "program.1"));
+        tear_down(&f);
+}
+
+static void test_valid_names(void **state) {
+        char name[RUNNER_NAME_SIZE + 1];
+
+        (void) state;
+        memset(name, 'a', sizeof(name));
+        name[RUNNER_NAME_SIZE] = '\0';
+        assert_false(supervisor_name_is_valid(name));
+        name[RUNNER_NAME_SIZE - 1] = '\0';
+        assert_true(supervisor_name_is_valid(name));
+        for (unsigned c = 1; c < 256; c++) {
+                char one[] = { (char) c, '\0' };
+                bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                            (c && strchr("._-@", (int) c));
+
+                assert_int_equal(supervisor_name_is_valid(one), good);
+        }
+        assert_false(supervisor_name_is_valid(""));
+}
+
+/* Without its keeper a supervisor has nothing to do, and ends, whatever it was at. */
+static void test_keeper_is_gone(void **state) {
+        RunnerSpec spec = make_spec();
+        Runner *runner;
+        Fixture f;
+
+        (void) state;
+        set_up(&f);
+        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &runner), 0);
+        supervisor_unqueue_spawn(f.supervisor, runner);
+        loop_io_stop(&f.io);
+        f.keeper = fd_close(f.keeper);
+        assert_int_equal(supervisor_run(f.supervisor), EXIT_FAILURE);
+        f.supervisor = supervisor_free(f.supervisor);
+        assert_int_equal(f.n_told, 1);
+}
+
+static const struct CMUnitTest tests[] = {
+        TEST(test_every_call),  TEST(test_keeper_refuses), TEST(test_names_and_stopping),
+        TEST(test_valid_names), TEST(test_keeper_is_gone),
+};
+
+int main(void) {
+        return test_run(tests, ARRAY_SIZE(tests));
+}
