@@ -38,7 +38,7 @@ static Call *call_new(Peer *peer) {
 }
 
 static void call_recycle(Peer *peer, Call *call) {
-        if (!peer || peer->n_spare >= CALL_SPARE) {
+        if (!peer || peer->n_spare + 1 > CALL_SPARE) {
                 free(call);
                 return;
         }
@@ -142,7 +142,7 @@ static void call_free(Call *call) {
 /* ---- text ---- */
 
 /* format_text() - a line that may go into an Envelope, whatever it was made of. NULL: out of memory. */
-static char *format_text(const char *format, va_list arguments) {
+_printf_(1, 0) static char *format_text(const char *format, va_list arguments) {
         char *text;
 
         if (vasprintf(&text, format, arguments) < 0)
@@ -210,6 +210,7 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
         LIST_INSERT_HEAD(&peer->outgoing, call, link);
         r = peer_send_call(peer, call, parameters);
         if (r < 0) {
+                close_consumed(parameters->fds_consume, parameters->n_fds);
                 call_free(call);
                 return r;
         }
@@ -222,8 +223,7 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
         return 0;
 }
 
-/* call_release() - a call of ours that nobody asks about any more goes as soon as its id is free. */
-static void call_release(Call *call) {
+void call_release(Call *call) {
         if (!call->done && !call->failed && !call->open && !call->parcel && !call->telling)
                 call_free(call);
 }
@@ -324,7 +324,7 @@ void peer_refuse_call(Peer *peer, unsigned channel, uint64_t id, Status status, 
         parameters.message = message;
         peer->counters.refused += status != STATUS_CANCELLED && status != STATUS_DEADLINE_EXCEEDED;
         if (peer_send_answer(peer, channel, id, &parameters, &deferred) < 0)
-                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "out of memory for an answer");
+                peer_doom(peer);
 }
 
 void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envelope, const uint8_t *payload,

@@ -14,6 +14,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "common/clock.h"
 #include "proto/envelope.h"
@@ -148,6 +149,10 @@ static void on_answer(Peer *peer, Frame *frame) {
                 .n_fds = frame->n_fds,
         };
 
+        if (!is_ours(peer, envelope->id)) {
+                peer->counters.ignored++;
+                return;
+        }
         if (!call) {
                 missed(peer, frame);
                 return;
@@ -183,6 +188,10 @@ static void on_cancel(Peer *peer, Frame *frame) {
         uint64_t id = frame->envelope->id;
         Call *call = is_ours(peer, id) ? NULL : call_find(peer, frame->channel, id);
 
+        if (is_ours(peer, id)) {
+                peer->counters.ignored++;
+                return;
+        }
         if (!call) {
                 missed(peer, frame);
                 return;
@@ -193,8 +202,12 @@ static void on_cancel(Peer *peer, Frame *frame) {
 }
 
 static void on_credit(Peer *peer, Frame *frame) {
-        if (frame->envelope->id != 0)
-                missed(peer, frame); /* stream credit: no stream is open */
+        uint64_t id = frame->envelope->id;
+
+        if (id != 0 && call_find(peer, frame->channel, id))
+                peer->counters.ignored++; /* stream credit: no stream is open */
+        else if (id != 0)
+                missed(peer, frame);
 }
 
 static void on_close(Peer *peer, Frame *frame) {
@@ -257,8 +270,9 @@ static void add_credit(Peer *peer, uint64_t credit) {
 
 /* is_wanted() - of an epoch that is over: whole ANSWERs to our own calls are delivered, all else is dropped. */
 static bool is_wanted(const Peer *peer, const Frame *frame) {
-        return !peer->renewing || frame->envelope->kind == BATON__KIND__ANSWER ||
-               frame->envelope->kind == BATON__KIND__ITEM;
+        bool over = peer->renewing || peer->renewal_fd >= 0;
+
+        return !over || frame->envelope->kind == BATON__KIND__ANSWER || frame->envelope->kind == BATON__KIND__ITEM;
 }
 
 static void handle_frame(Peer *peer, unsigned n, const uint8_t *body, uint32_t length) {
@@ -321,17 +335,28 @@ static bool handle_buffered(Peer *peer, unsigned n, bool to_end, bool *any) {
         }
 }
 
+/* bytes_queued() - what the kernel holds for us: a peer that goes on writing does not keep us reading. */
+static size_t bytes_queued(int fd) {
+        int n = 0;
+
+        return ioctl(fd, FIONREAD, &n) < 0 ? 0 : (size_t) n;
+}
+
 int peer_read_channel(Peer *peer, unsigned n, bool to_end) {
         Channel *channel = &peer->channels[n];
+        size_t queued = to_end ? bytes_queued(channel->fd) : 0, taken = 0;
         bool any = false, more = true;
         int r = FRAME_AGAIN;
 
         for (unsigned i = 0; handle_buffered(peer, n, to_end, &any); i++) {
-                if (!to_end && (i >= READS_PER_TURN || !more))
+                size_t before = channel->reader.end - channel->reader.start;
+
+                if (to_end ? taken >= queued && i > 0 : i >= READS_PER_TURN || !more)
                         break;
                 r = frame_reader_fill(&channel->reader, channel->fd);
                 if (r != FRAME_READY)
                         break;
+                taken += channel->reader.end - channel->reader.start - before;
                 more = channel->reader.end ==
                        channel->reader.size; /* less: it is read empty, save the call that says so */
         }

@@ -23,8 +23,10 @@
 #include "common/clock.h"
 #include "proto/envelope.h"
 
-#define LANE_RETRY_US (10 * USEC_PER_MSEC)  /* "too many descriptors in flight" has no event that ends it */
-#define WAITING_BYTES (64u * 1024u * 1024u) /* of parcels; beyond it calls fail at once */
+#define LANE_RETRY_US   (10 * USEC_PER_MSEC) /* too many descriptors in flight, no memory: no event ends that */
+#define VARINT_MAX      10u
+#define PARCEL_REST_MAX (2u * (1u + VARINT_MAX) + 6u) /* id and time left; tag and length of the list of descriptors */
+#define WAITING_BYTES   (64u * 1024u * 1024u)         /* of parcels; beyond it calls fail at once */
 
 uint64_t peer_max_frame(const Peer *peer) {
         return peer->remote.protocol ? peer->remote.max_frame : FRAME_LIMIT_BEFORE_HELLO;
@@ -47,11 +49,16 @@ static int write_frame(Peer *peer, Channel *channel, const void *head, size_t he
         if (channel->fd < 0 || channel->broken)
                 return 0; /* nobody reads it: its end will be read */
         envelope->fd_credit = (uint32_t) MIN(peer->fd_owed, (uint64_t) UINT32_MAX);
-        short_size = envelope_pack_short(envelope, packed);
-        envelope_size = head_size + (short_size ? short_size : baton__envelope__get_packed_size(envelope));
-        total = (uint64_t) ENVELOPE_SIZE_FIELD + envelope_size + size;
-        if (total > peer_max_frame(peer))
-                return -EMSGSIZE;
+        for (;;) {
+                short_size = envelope_pack_short(envelope, packed);
+                envelope_size = head_size + (short_size ? short_size : baton__envelope__get_packed_size(envelope));
+                total = (uint64_t) ENVELOPE_SIZE_FIELD + envelope_size + size;
+                if (total <= peer_max_frame(peer))
+                        break;
+                if (envelope->fd_credit == 0)
+                        return -EMSGSIZE;
+                envelope->fd_credit = 0; /* it must not make a frame too large: it can go alone */
+        }
         r = frame_writer_reserve(&channel->writer, (uint32_t) total, &body);
         if (r < 0)
                 return r;
@@ -101,16 +108,22 @@ static Parcel *parcel_new(unsigned channel, const Baton__Envelope *envelope, con
         return parcel;
 }
 
+/* parcel_queue() - calls at the tail, answers behind the answers that wait already and before all calls. */
 static void parcel_queue(Peer *peer, Parcel *parcel, const int *fds_consume, size_t n_fds) {
+        Parcel *behind = NULL;
+
         for (size_t i = 0; i < n_fds; i++)
                 parcel->fds[i] = fds_consume[i];
         parcel->n_fds = n_fds;
         peer->n_parcels++;
         peer->parcel_bytes += parcel->envelope_size + parcel->payload_size;
-        if (parcel->is_call)
+        TAILQ_FOREACH (behind, &peer->parcels, link)
+                if (behind->is_call)
+                        break;
+        if (parcel->is_call || !behind)
                 TAILQ_INSERT_TAIL(&peer->parcels, parcel, link);
         else
-                TAILQ_INSERT_HEAD(&peer->parcels, parcel, link);
+                TAILQ_INSERT_BEFORE(behind, parcel, link);
         peer_wake(peer);
 }
 
@@ -128,20 +141,22 @@ void peer_drop_parcel(Peer *peer, Parcel *parcel) {
         free(parcel);
 }
 
-/* parcel_check() - what no waiting will mend; told to the caller, or instead of the answer. */
-static bool parcel_check(Peer *peer, Parcel *parcel) {
-        uint64_t total = ENVELOPE_SIZE_FIELD + parcel->envelope_size + parcel->payload_size;
+/*
+ * frame_bound() - how large a frame can become. One with descriptors must be known to fit before they go; what its
+ * Envelope still lacks then (id, time left) is taken at its largest.
+ */
+static uint64_t frame_bound(size_t envelope_size, size_t size, size_t n_fds) {
+        uint64_t bound = (uint64_t) ENVELOPE_SIZE_FIELD + envelope_size + size;
 
-        if (total <= peer->remote.max_frame && parcel->n_fds <= peer->remote.fd_credit)
+        return n_fds ? bound + PARCEL_REST_MAX + n_fds * VARINT_MAX : bound;
+}
+
+/* parcel_check() - what no waiting will mend; told to the caller. Answers were checked when they were given. */
+static bool parcel_check(Peer *peer, Parcel *parcel) {
+        uint64_t total = frame_bound(parcel->envelope_size, parcel->payload_size, parcel->n_fds);
+
+        if (!parcel->is_call || (total <= peer->remote.max_frame && parcel->n_fds <= peer->remote.fd_credit))
                 return true;
-        if (!parcel->is_call) {
-                peer_refuse_call(peer, parcel->channel, parcel->id, STATUS_RESOURCE_EXHAUSTED,
-                                 "the answer is too large: %llu bytes and %zu descriptors, accepted are %llu and %u",
-                                 (unsigned long long) total, parcel->n_fds,
-                                 (unsigned long long) peer->remote.max_frame, peer->remote.fd_credit);
-                peer_drop_parcel(peer, parcel);
-                return false;
-        }
         if (total > peer->remote.max_frame)
                 call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED,
                                 "the call has %llu bytes, the peer accepts %llu", (unsigned long long) total,
@@ -157,7 +172,9 @@ static void flush_lane(Peer *peer) {
         int r = lane_flush(&peer->lane);
 
         peer->lane_stalled = r == -EAGAIN;
-        peer->lane_retry = r == -ETOOMANYREFS ? clock_after(clock_now(), LANE_RETRY_US) : USEC_INFINITY;
+        peer->lane_retry = r == -ETOOMANYREFS || r == -ENOBUFS || r == -ENOMEM
+                                   ? clock_after(clock_now(), LANE_RETRY_US)
+                                   : USEC_INFINITY;
         peer_update_watch(peer, PEER_LANE);
 }
 
@@ -186,6 +203,7 @@ static void parcel_write(Peer *peer, Parcel *parcel) {
         Baton__Envelope rest = BATON__ENVELOPE__INIT;
         Channel *channel = &peer->channels[parcel->channel];
         Call *call = parcel->call;
+        bool must;
         int r;
 
         rest.id = parcel->id;
@@ -203,15 +221,20 @@ static void parcel_write(Peer *peer, Parcel *parcel) {
                         parcel->bytes + parcel->envelope_size, parcel->payload_size);
         if (r == 0 && call)
                 channel->next_out += 2;
+        must = !call || parcel->on_lane;
         peer_drop_parcel(peer, parcel);
-        if (r < 0 && call && call->open)
+        if (r == 0) {
+                if (call && (call->failed || !call->done))
+                        peer_send_cancel(peer, call);
+                return;
+        }
+        if (call) {
                 call_close(call);
-        if (r < 0 && !call)
-                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "out of memory for an answer");
-        else if (r < 0)
                 call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "the call could not be written: %s", strerror(-r));
-        else if (call && (call->failed || !call->done))
-                peer_send_cancel(peer, call);
+                call_release(call);
+        }
+        if (must)
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for a frame that must be sent");
 }
 
 /* parcel_may_go() - whether nothing but the lane holds it back. @stop: nothing behind it may go either. */
@@ -283,7 +306,8 @@ void peer_send_hello(Peer *peer) {
         hello.last_event = peer->last_event;
         envelope.kind = BATON__KIND__HELLO;
         envelope.hello = &hello;
-        (void) peer_write(peer, CHANNEL_RPC, &envelope, NULL, 0); /* without it the peer's time-out ends this */
+        if (peer_write(peer, CHANNEL_RPC, &envelope, NULL, 0) < 0)
+                peer_doom(peer);
 }
 
 static bool may_write_now(const Peer *peer, const Channel *channel) {
@@ -311,6 +335,17 @@ static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, const C
         return 0;
 }
 
+/* cannot_wait() - whether the call fails at once, which is told then. */
+static bool cannot_wait(Peer *peer, Call *call, const CallParameters *parameters) {
+        if (peer->channels[call->channel].lost)
+                call_fail_local(call, STATUS_UNAVAILABLE, "the peer has closed the channel");
+        else if (peer->n_parcels >= peer->limits.max_waiting || peer->parcel_bytes + parameters->size > WAITING_BYTES)
+                call_fail_local(call, STATUS_RESOURCE_EXHAUSTED,
+                                "%zu calls wait for the peer already, at most %zu may", peer->n_parcels,
+                                peer->limits.max_waiting);
+        return call->failed;
+}
+
 int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
         Parcel *parcel;
@@ -324,12 +359,9 @@ int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         if (parameters->n_fds == 0 && may_write_now(peer, &peer->channels[call->channel]))
                 return write_call(peer, call, &envelope, parameters);
 
-        if (peer->n_parcels >= peer->limits.max_waiting || peer->parcel_bytes + parameters->size > WAITING_BYTES) {
+        if (cannot_wait(peer, call, parameters)) {
                 for (size_t i = 0; i < parameters->n_fds; i++)
                         fd_close(parameters->fds_consume[i]);
-                call_fail_local(call, STATUS_RESOURCE_EXHAUSTED,
-                                "%zu calls wait for the peer already, at most %zu may", peer->n_parcels,
-                                peer->limits.max_waiting);
                 return 0;
         }
         parcel = parcel_new(call->channel, &envelope, parameters->payload, parameters->size, parameters->n_fds);
@@ -363,7 +395,9 @@ int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, const AnswerPara
                         *ret_deferred = false;
                 return r;
         }
-        if (parameters->n_fds > peer->remote.fd_credit)
+        if (parameters->n_fds > peer->remote.fd_credit ||
+            frame_bound(baton__envelope__get_packed_size(&envelope), parameters->size, parameters->n_fds) >
+                    peer->remote.max_frame)
                 return -EMSGSIZE;
         parcel = parcel_new(channel, &envelope, parameters->payload, parameters->size, parameters->n_fds);
         if (!parcel)

@@ -17,9 +17,15 @@
 #define ENVELOPE_SIZE_FIELD      4u /* u32 big-endian before the Envelope */
 #define METHOD_MAX               255u
 #define CALL_BUCKETS             256u /* ids count up: they spread by themselves */
-#define CALL_SPARE               256u
-#define CALL_BUCKETS             256u /* ids count up: they spread by themselves */
-#define CALL_SPARE               256u
+
+#ifndef __has_feature
+#define __has_feature(_name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define CALL_SPARE 0u /* a call that is used after its end is to be found */
+#else
+#define CALL_SPARE 256u
+#endif
 
 typedef struct Parcel Parcel;
 
@@ -45,6 +51,7 @@ typedef struct Channel {
         bool stalled;     /* the kernel took not all: wait for PEER_OUT */
         bool paused;      /* too much unsent: not read */
         bool broken;      /* cannot be written any more; EOF is still to be read */
+        bool lost;        /* 1 and 2: the peer has closed it; there is none before a renewal */
         unsigned watched; /* events told to the host */
         FrameReader reader;
         FrameWriter writer;
@@ -118,6 +125,7 @@ struct Peer {
         unsigned depth; /* of callbacks in progress */
         bool freed;     /* by one of them */
         bool awake;     /* host->wake() was called */
+        bool doomed;    /* what must be sent found no memory: the next flush ends the peer */
         bool renewing;  /* the old channels are being read to their end */
         int renewal_fd; /* channel 0 of a higher epoch: the lane is not read on before the old one is over; -1: none */
         uint32_t renewal_epoch;
@@ -169,6 +177,8 @@ void peer_wake(Peer *peer);
 void peer_update_watch(Peer *peer, unsigned slot);
 /* peer_end() - the end, told to the peer by CLOSE where @tell; @reason is for people. */
 void peer_end(Peer *peer, Status status, bool tell, const char *format, ...) _printf_(4, 5);
+/* peer_doom() - as peer_end(), from where nobody may be called back. */
+void peer_doom(Peer *peer);
 /* peer_drain_lane() - reads the lane once, without waiting. */
 void peer_drain_lane(Peer *peer);
 /* peer_hello_received() - checks and takes the peer's Hello. */
@@ -178,8 +188,8 @@ void peer_channel_lost(Peer *peer, unsigned n, int error);
 
 /* ---- input.c ---- */
 /*
- * peer_read_channel() - reads and handles frames: a bounded share, or, with @to_end, all there is. FRAME_EOF, a negative
- * errno (the channel is lost), or anything else: go on.
+ * peer_read_channel() - reads and handles frames: a bounded share, or, with @to_end, all there is now. FRAME_EOF, a
+ * negative errno (the channel is lost), or anything else: go on.
  */
 int peer_read_channel(Peer *peer, unsigned n, bool to_end);
 
@@ -203,6 +213,8 @@ bool peer_has_backlog(const Peer *peer, const Channel *channel);
 Call *call_find(Peer *peer, unsigned channel, uint64_t id);
 void call_open(Peer *peer, Call *call, uint64_t id);
 void call_close(Call *call);
+/* call_release() - frees a call of ours that nobody asks about any more, once its id is free. */
+void call_release(Call *call);
 /* call_fail_local() - ends a call of ours without an answer; its function is called by peer_deliver_failed(). */
 void call_fail_local(Call *call, Status status, const char *format, ...) _printf_(3, 4);
 void peer_deliver_failed(Peer *peer);

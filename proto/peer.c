@@ -143,7 +143,7 @@ static void channel_frame(Peer *peer, unsigned n) {
 
         channel->use = CHANNEL_FRAMED;
         frame_reader_init(&channel->reader, FRAME_LIMIT_BEFORE_HELLO);
-        if (peer->remote.protocol)
+        if (peer->state == PEER_STATE_READY)
                 channel->reader.limit = (uint32_t) peer->limits.max_frame;
         frame_writer_init(&channel->writer);
         channel->next_out = 2 + peer->side;
@@ -409,6 +409,7 @@ static void drop_all_parcels(Peer *peer, bool answers_only) {
 
 /* end_epoch() - what belonged to the old channels is over; calls not begun go on waiting for the new ones. */
 static void end_epoch(Peer *peer) {
+        peer->state = PEER_STATE_HELLO; /* what a callback starts from here on waits for the new channels */
         drop_all_parcels(peer, true);
         peer_end_calls(peer, -1, true, STATUS_UNAVAILABLE,
                        "the connection was renewed after a crash; the call may have run");
@@ -508,10 +509,10 @@ void peer_drain_lane(Peer *peer) {
         while (lane_event(peer, r, id, fd));
 }
 
-/* lane_ended() - the end of the peer, after its channels were read to theirs. */
+/* lane_ended() - the end of the peer, after its channels were read to theirs: it may have said why in a CLOSE. */
 static void lane_ended(Peer *peer) {
-        for (unsigned n = 0; n < peer->n_channels && peer->state == PEER_STATE_READY; n++)
-                if (peer->channels[n].use == CHANNEL_FRAMED)
+        for (unsigned n = 0; n < peer->n_channels && peer->state != PEER_STATE_ENDED; n++)
+                if (peer->channels[n].use == CHANNEL_FRAMED && (n == CHANNEL_RPC || peer->state != PEER_STATE_HELLO))
                         (void) peer_read_channel(peer, n, true);
         peer_end(peer, STATUS_UNAVAILABLE, false, "the peer has closed its lane");
 }
@@ -534,16 +535,21 @@ static void after_input(Peer *peer) {
 void peer_channel_lost(Peer *peer, unsigned n, int error) {
         bool torn = frame_reader_is_partial(&peer->channels[n].reader);
 
-        if (n != CHANNEL_RPC) {
+        if (error < 0) {
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "channel %u cannot be read: %s", n, strerror(-error));
+        } else if (n != CHANNEL_RPC) {
+                peer->channels[n].lost = true;
+                peer->channels[n].use = CHANNEL_ABSENT; /* what a callback starts from here on is not written to it */
                 peer_end_calls(peer, (int) n, false, STATUS_UNAVAILABLE, "the peer has closed the channel");
-                if (peer->state != PEER_STATE_ENDED)
+                if (peer->state != PEER_STATE_ENDED && peer->channels[n].lost) {
                         channel_close(peer, n);
-        } else if (error < 0 && error != -EPIPE) {
-                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, false, "channel 0 cannot be read: %s", strerror(-error));
+                        peer->channels[n].lost = true;
+                }
         } else if (peer->renewal == LANE_RENEWAL_PEER && !peer->lane_eof) {
                 peer->channels[n].broken = true;
                 peer->channels[n].partial_since = 0;
                 peer->state = PEER_STATE_WAITING;
+                peer->hello_deadline = USEC_INFINITY;
                 peer->renewal_deadline = clock_after(clock_now(), peer->limits.renewal_timeout_us);
                 update_watches(peer);
         } else {
@@ -563,23 +569,34 @@ static void read_channel(Peer *peer, unsigned n) {
                 peer_update_watch(peer, n);
 }
 
-/* flush_channel() - one send of everything pending; a channel paused for its backlog goes on when half of it is gone. */
-static void flush_channel(Peer *peer, unsigned n) {
-        Channel *channel = &peer->channels[n];
-        int r;
+/* write_channel() - one send of everything pending. */
+static void write_channel(Channel *channel) {
+        int r = channel->broken ? -EPIPE : frame_writer_flush(&channel->writer, channel->fd);
 
-        if (channel->use != CHANNEL_FRAMED || channel->fd < 0)
-                return;
-        r = channel->broken ? -EPIPE : frame_writer_flush(&channel->writer, channel->fd);
-        channel->stalled = r == -EAGAIN;
-        if (r < 0 && r != -EAGAIN) {
+        /* Out of kernel memory is no end: the socket says that it is writable, and it is tried again. */
+        channel->stalled = r == -EAGAIN || r == -ENOBUFS || r == -ENOMEM;
+        if (r < 0 && !channel->stalled) {
                 channel->broken = true; /* its end is read from the other direction */
                 frame_writer_deinit(&channel->writer);
         }
-        if (channel->paused && frame_writer_pending(&channel->writer) <= peer->limits.max_unsent / 2) {
-                channel->paused = false;
-                read_channel(peer, n); /* frames may be waiting in the reader, of which no event tells */
+}
+
+/* flush_channel() - a channel paused for its backlog goes on when half of it is gone, but not inside a callback. */
+static void flush_channel(Peer *peer, unsigned n) {
+        Channel *channel = &peer->channels[n];
+
+        if (channel->use != CHANNEL_FRAMED || channel->fd < 0)
                 return;
+        write_channel(channel);
+        if (channel->paused && frame_writer_pending(&channel->writer) <= peer->limits.max_unsent / 2) {
+                if (peer->depth > 1) {
+                        peer_wake(peer);
+                } else {
+                        channel->paused = false;
+                        channel->partial_since = 0; /* the peer could not go on while it was not read */
+                        read_channel(peer, n);      /* frames may be waiting in the reader, of which no event tells */
+                        return;
+                }
         }
         peer_update_watch(peer, n);
 }
@@ -590,26 +607,41 @@ static void return_credit(Peer *peer) {
         if (peer->state != PEER_STATE_READY || peer->fd_owed == 0)
                 return;
         envelope.kind = BATON__KIND__CREDIT;
-        (void) peer_write(peer, CHANNEL_RPC, &envelope, NULL, 0); /* still owed then, and sent with the next frame */
+        if (peer_write(peer, CHANNEL_RPC, &envelope, NULL, 0) < 0)
+                peer_doom(peer);
 }
 
+/*
+ * Inside a callback (depth is above 1 then) nothing is read and nobody is called: the frame being handled, and the
+ * envelope, would move away under it. What is to be sent is sent, the rest is left to the next turn.
+ */
 void peer_flush(Peer *peer) {
         peer_enter(peer);
         peer->awake = false;
-        peer_deliver_failed(peer);
+        if (peer->depth == 1)
+                peer_deliver_failed(peer);
+        if (peer->doomed)
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for a frame that must be sent");
         if (peer->state != PEER_STATE_ENDED)
                 peer_pump(peer);
         if (peer->state != PEER_STATE_ENDED)
                 return_credit(peer);
         for (unsigned n = 0; n < peer->n_channels && peer->state != PEER_STATE_ENDED; n++)
                 flush_channel(peer, n);
-        after_input(peer);
+        if (peer->depth > 1)
+                peer_wake(peer);
+        else
+                after_input(peer);
         peer_leave(peer);
 }
 
 void peer_dispatch(Peer *peer, unsigned slot, unsigned events) {
         if (peer->state == PEER_STATE_ENDED)
                 return;
+        if (peer->depth > 0) {
+                peer_wake(peer); /* events are told again */
+                return;
+        }
         peer_enter(peer);
         if (slot == PEER_LANE) {
                 if (events & PEER_OUT) {
@@ -631,7 +663,7 @@ void peer_dispatch(Peer *peer, unsigned slot, unsigned events) {
 /* ---- time ---- */
 
 static uint64_t frame_deadline(const Peer *peer, const Channel *channel) {
-        return channel->partial_since && !channel->paused
+        return channel->partial_since && !channel->paused && peer->state != PEER_STATE_WAITING
                        ? clock_after(channel->partial_since, peer->limits.frame_timeout_us)
                        : USEC_INFINITY;
 }
@@ -675,8 +707,10 @@ void peer_expire(Peer *peer) {
         expire_silence(peer, now);
         if (peer->state != PEER_STATE_ENDED)
                 peer_expire_calls(peer, now);
-        if (peer->state != PEER_STATE_ENDED && now >= peer->lane_retry)
+        if (peer->state != PEER_STATE_ENDED && now >= peer->lane_retry) {
+                peer->lane_retry = USEC_INFINITY;
                 peer_wake(peer);
+        }
         peer_leave(peer);
 }
 
@@ -729,7 +763,7 @@ static void end_with(Peer *peer, Status status, bool tell, const char *reason) {
         peer_leave(peer);
 }
 
-static void end_with_v(Peer *peer, Status status, bool tell, const char *format, va_list arguments) {
+_printf_(4, 0) static void end_with_v(Peer *peer, Status status, bool tell, const char *format, va_list arguments) {
         _cleanup_free_ char *reason = NULL;
 
         if (vasprintf(&reason, format, arguments) < 0)
@@ -745,6 +779,11 @@ void peer_end(Peer *peer, Status status, bool tell, const char *format, ...) {
         va_start(arguments, format);
         end_with_v(peer, status, tell, format, arguments);
         va_end(arguments);
+}
+
+void peer_doom(Peer *peer) {
+        peer->doomed = true;
+        peer_wake(peer);
 }
 
 void peer_close(Peer *peer, Status status, const char *format, ...) {

@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/cmsg.h"
 #include "common/fd.h"
+#include "tests/seam.h"
 #include "tests/test.h"
 
 static void host_watch(void *host, unsigned slot, int fd, unsigned events) {
@@ -90,14 +91,16 @@ const PeerHandler test_handler = {
 
 static const PeerHost host_functions = { host_watch, host_wake, host_release };
 
-void test_peer_new(TestPeer *test, const PeerConfig *config, int lane_fd_consume) {
-        void (*keep)(Peer *, Call *) = test->on_call;
-
-        *test = (TestPeer){ .on_call = keep };
+int test_peer_try(TestPeer *test, const PeerConfig *config, int lane_fd_consume) {
+        *test = (TestPeer){ .on_call = test->on_call, .handler = test->handler };
         for (unsigned slot = 0; slot < _PEER_SLOT_N; slot++)
                 test->slots[slot].fd = -1;
-        assert_int_equal(peer_new(&test->peer, config, lane_fd_consume, &host_functions, test, &test_handler, test),
-                         0);
+        return peer_new(&test->peer, config, lane_fd_consume, &host_functions, test,
+                        test->handler ? test->handler : &test_handler, test);
+}
+
+void test_peer_new(TestPeer *test, const PeerConfig *config, int lane_fd_consume) {
+        assert_int_equal(test_peer_try(test, config, lane_fd_consume), 0);
 }
 
 void test_peer_free(TestPeer *test) {
@@ -193,6 +196,28 @@ void test_done(Call *call, const Answer *answer, void *userdata) {
                 heard->fds[i] = fd_take(&answer->fds[i]);
         if (answer->envelope->n_details > 0)
                 (void) strncpy(heard->detail, answer->envelope->details[0]->type, sizeof(heard->detail) - 1);
+}
+
+Call *test_kept[2048];
+unsigned test_n_kept, test_n_cancelled;
+
+static void count_cancel(Call *call, void *userdata) {
+        (void) call;
+        (void) userdata;
+        test_n_cancelled++;
+}
+
+void test_keep(Peer *peer, Call *call) {
+        (void) peer;
+        assert_true(test_n_kept < ARRAY_SIZE(test_kept));
+        test_kept[test_n_kept++] = call;
+        call_on_cancel(call, count_cancel, NULL);
+}
+
+void test_end_kept(int result) {
+        for (unsigned i = 0; i < test_n_kept; i++)
+                assert_int_equal(call_answer(test_kept[i], &(AnswerParameters){ 0 }), result);
+        test_n_kept = test_n_cancelled = 0;
 }
 
 /* ---- by hand ---- */
@@ -314,4 +339,174 @@ bool test_raw_read(TestRaw *raw, unsigned n) {
         raw->payload = raw->body + 4 + packed;
         raw->size = length - 4 - packed;
         return true;
+}
+
+void test_raw_send(TestRaw *raw, const RawFrame *frame) {
+        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+
+        envelope.kind = frame->kind;
+        envelope.id = frame->id;
+        envelope.method = (char *) (frame->method ? frame->method : "");
+        envelope.message = (char *) (frame->message ? frame->message : "");
+        envelope.type = (char *) (frame->type ? frame->type : "");
+        envelope.timeout_us = frame->timeout_us;
+        envelope.status = frame->status;
+        envelope.fd_credit = frame->fd_credit;
+        envelope.fds = (uint64_t *) frame->fds;
+        envelope.n_fds = frame->n_fds;
+        envelope.end = frame->end;
+        envelope.hello = (Baton__Hello *) frame->hello;
+        test_raw_frame(raw, frame->channel, &envelope, frame->payload, frame->payload ? strlen(frame->payload) : 0);
+}
+
+void test_raw_expect(TestRaw *raw, unsigned channel, Baton__Kind kind, uint64_t id) {
+        assert_true(test_raw_read(raw, channel));
+        assert_int_equal(raw->last->kind, kind);
+        assert_int_equal(raw->last->id, id);
+}
+
+uint64_t test_raw_fd_id(const TestRaw *raw, uint32_t epoch, uint32_t n) {
+        return (uint64_t) epoch << 32 | (uint64_t) n << 1 | raw->side;
+}
+
+int test_raw_take(TestRaw *raw, uint64_t id) {
+        CmsgInfo info = { 0 };
+        uint64_t wire = 0;
+        int fd = -1;
+
+        assert_true(test_readable(raw->lane));
+        assert_int_equal(cmsg_receive(raw->lane, &wire, sizeof(wire), &fd, 1, &info), 8);
+        assert_int_equal(info.n_fds, 1);
+        assert_int_equal(le64toh(wire), id);
+        return fd;
+}
+
+bool test_raw_silent(int fd) {
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+
+        return poll(&p, 1, 0) == 0;
+}
+
+/* ---- an engine and a raw other side ---- */
+
+void test_bench_open(TestBench *bench, const PeerConfig *config) {
+        int lane = test_raw_open(&bench->raw, 1 - config->side);
+
+        bench->all[0] = &bench->test;
+        bench->n_channels = config->n_channels;
+        test_peer_new(&bench->test, config, lane);
+        test_bench_settle(bench);
+        if (config->side == 0)
+                test_raw_take_channels(&bench->raw, config->n_channels);
+        else
+                for (unsigned n = 0; n < config->n_channels; n++)
+                        test_raw_send_channel(&bench->raw, n, n);
+        test_bench_settle(bench);
+}
+
+void test_bench_ready(TestBench *bench, const PeerConfig *config) {
+        test_bench_open(bench, config);
+        test_raw_expect(&bench->raw, CHANNEL_RPC, BATON__KIND__HELLO, 0);
+        test_raw_hello(&bench->raw);
+        test_bench_settle(bench);
+        assert_int_equal(bench->test.n_ready, 1);
+}
+
+void test_bench_settle(TestBench *bench) {
+        test_settle(bench->all, 1);
+}
+
+void test_bench_close(TestBench *bench) {
+        test_peer_free(&bench->test);
+        test_raw_close(&bench->raw);
+}
+
+/* read_to_end() - the raw side's lane: everything that still comes is closed, then EOF. */
+static void read_to_end(int lane) {
+        CmsgInfo info = { 0 };
+        uint64_t wire;
+        ssize_t n;
+        int fds[4];
+
+        do {
+                assert_true(test_readable(lane));
+                n = cmsg_receive(lane, &wire, sizeof(wire), fds, ARRAY_SIZE(fds), &info);
+                assert_true(n >= 0);
+                fd_close_all(fds, info.n_fds);
+        } while (n > 0);
+}
+
+void test_bench_ended(TestBench *bench, const char *what, Status status, const char *fragment, bool told) {
+        TestPeer *test = &bench->test;
+        bool closed = false;
+
+        test_bench_settle(bench);
+        if (test->n_ended != 1 || test->status != status || !strstr(test->reason, fragment))
+                fail_msg("%s: ended %u times with %s, \"%s\"; expected %s, \"%s\"", what, test->n_ended,
+                         status_name(test->status), test->reason, status_name(status), fragment);
+        while (bench->raw.channels[0] >= 0 && test_raw_read(&bench->raw, CHANNEL_RPC)) {
+                const Baton__Envelope *last = bench->raw.last;
+
+                if (closed || (last->kind == BATON__KIND__CLOSE &&
+                               (!told || last->id || last->status != status || strcmp(last->message, test->reason))))
+                        fail_msg("%s: CLOSE said \"%s\"", what, last->message);
+                closed = last->kind == BATON__KIND__CLOSE;
+        }
+        if (closed != told)
+                fail_msg("%s: CLOSE was%s sent", what, closed ? "" : " not");
+        read_to_end(bench->raw.lane);
+}
+
+void test_bench_alive(TestBench *bench, const char *what) {
+        static uint64_t n = 100000; /* ids of one bench must rise; nobody minds if they jump */
+        void (*before)(Peer *, Call *) = bench->test.on_call;
+        uint64_t id = 2 * n++ + bench->raw.side;
+
+        test_bench_settle(bench);
+        if (bench->test.n_ended)
+                fail_msg("%s: ended with %s, \"%s\"", what, status_name(bench->test.status), bench->test.reason);
+        bench->test.on_call = NULL;
+        test_raw_send(&bench->raw, &(RawFrame){ .kind = BATON__KIND__CALL, .id = id, .method = "alive", .end = true });
+        test_bench_settle(bench);
+        do
+                assert_true(test_raw_read(&bench->raw, CHANNEL_RPC));
+        while (bench->raw.last->kind != BATON__KIND__ANSWER || bench->raw.last->id != id);
+        assert_int_equal(bench->raw.last->status, STATUS_OK);
+        bench->test.on_call = before;
+}
+
+void test_bench_expire(TestBench *bench, uint64_t us) {
+        seam_clock_advance(us);
+        assert_true(peer_deadline(bench->test.peer) <= clock_now());
+        peer_expire(bench->test.peer);
+        test_bench_settle(bench);
+}
+
+uint64_t test_raw_call(TestBench *bench, unsigned n, const RawFrame *frame) {
+        RawFrame call = frame ? *frame : (RawFrame){ 0 };
+
+        call.kind = BATON__KIND__CALL;
+        call.id = 2 * n + bench->raw.side;
+        call.method = "m";
+        call.end = true;
+        test_raw_send(&bench->raw, &call);
+        test_bench_settle(bench);
+        return call.id;
+}
+
+uint64_t test_engine_call(TestBench *bench, uint64_t timeout_us, TestAnswer *answer, Call **ret_call) {
+        CallParameters parameters = { .method = "m", .timeout_us = timeout_us };
+
+        assert_int_equal(call_start(bench->test.peer, &parameters, test_done, answer, ret_call), 0);
+        test_bench_settle(bench);
+        assert_true(test_raw_read(&bench->raw, CHANNEL_RPC));
+        assert_int_equal(bench->raw.last->kind, BATON__KIND__CALL);
+        assert_true(bench->raw.last->end);
+        return bench->raw.last->id;
+}
+
+void test_raw_expect_answer(TestRaw *raw, uint64_t id, Status status, const char *fragment) {
+        test_raw_expect(raw, CHANNEL_RPC, BATON__KIND__ANSWER, id);
+        assert_int_equal(raw->last->status, status);
+        assert_non_null(strstr(raw->last->message, fragment));
 }

@@ -23,12 +23,15 @@ typedef struct TestPeer {
         char reason[256];
         unsigned channels;                       /* bits: arrived */
         void (*on_call)(Peer *peer, Call *call); /* NULL: echo */
+        const PeerHandler *handler;              /* NULL: test_handler */
 } TestPeer;
 
 extern const PeerHandler test_handler;
 
-/* test_peer_new() - peer_new() with the test as host; asserts that it succeeds. */
+/* test_peer_new() - peer_new() with the test as host; asserts that it succeeds. on_call and handler are kept. */
 void test_peer_new(TestPeer *test, const PeerConfig *config, int lane_fd_consume);
+/* test_peer_try() - the same, where it may fail: peer_new()'s result. */
+int test_peer_try(TestPeer *test, const PeerConfig *config, int lane_fd_consume);
 /* test_peer_free() - peer_free() and a check that it was released and nothing is watched. */
 void test_peer_free(TestPeer *test);
 
@@ -55,6 +58,13 @@ typedef struct TestAnswer {
 
 /* test_done() - a CallDone that fills the TestAnswer given as userdata and takes its descriptors. */
 void test_done(Call *call, const Answer *answer, void *userdata);
+
+/* test_keep() - an on_call that keeps calls and counts those that are cancelled. */
+void test_keep(Peer *peer, Call *call);
+extern Call *test_kept[2048];
+extern unsigned test_n_kept, test_n_cancelled;
+/* test_end_kept() - answers what was kept, OK; each must return @result. */
+void test_end_kept(int result);
 
 /* ---- the other side by hand ---- */
 
@@ -84,3 +94,61 @@ void test_raw_frame(TestRaw *raw, unsigned n, Baton__Envelope *envelope, const v
 void test_raw_hello(TestRaw *raw);
 /* test_raw_read() - reads one frame of channel @n, which must be there or come within 2 s; false: EOF. */
 bool test_raw_read(TestRaw *raw, unsigned n);
+
+/* A frame in few words; what is not given is absent on the wire. */
+typedef struct RawFrame {
+        unsigned channel;
+        Baton__Kind kind;
+        uint64_t id;
+        const char *method, *message, *type;
+        uint64_t timeout_us;
+        uint32_t status, fd_credit;
+        uint64_t fds[8];
+        size_t n_fds;
+        bool end;
+        const Baton__Hello *hello;
+        const char *payload;
+} RawFrame;
+
+void test_raw_send(TestRaw *raw, const RawFrame *frame);
+/* test_raw_expect() - the next frame of @channel must be of @kind for @id; it is then raw->last. */
+void test_raw_expect(TestRaw *raw, unsigned channel, Baton__Kind kind, uint64_t id);
+/* test_raw_fd_id() - the lane id of the raw side's descriptor @n (from 3) in @epoch. */
+uint64_t test_raw_fd_id(const TestRaw *raw, uint32_t epoch, uint32_t n);
+/* test_raw_take() - receives one lane message, which must be @id; returns the descriptor. */
+int test_raw_take(TestRaw *raw, uint64_t id);
+/* test_raw_silent() - whether nothing is to be read on @fd. */
+bool test_raw_silent(int fd);
+
+/* ---- an engine and a raw other side ---- */
+
+typedef struct TestBench {
+        TestPeer test, *all[1];
+        TestRaw raw;
+        unsigned n_channels;
+} TestBench;
+
+/*
+ * test_bench_open() - the engine as @config says, the other side raw; the channels are handed over, the engine's Hello
+ * waits to be read. bench->test.on_call and handler are kept.
+ */
+void test_bench_open(TestBench *bench, const PeerConfig *config);
+/* test_bench_ready() - the same, and Hello was exchanged. */
+void test_bench_ready(TestBench *bench, const PeerConfig *config);
+void test_bench_settle(TestBench *bench);
+void test_bench_close(TestBench *bench);
+/*
+ * test_bench_ended() - turns, then the engine must have ended, once, with @status and a reason that contains @fragment;
+ * with @told the raw side finds the same in a CLOSE frame. Lane and channel 0 are at their end. @what names the case.
+ */
+void test_bench_ended(TestBench *bench, const char *what, Status status, const char *fragment, bool told);
+/* test_bench_alive() - turns, then the engine must not have ended, and must answer a call of the raw side. */
+void test_bench_alive(TestBench *bench, const char *what);
+/* test_bench_expire() - moves the seam's clock by @us, to a deadline of the engine's, and tells it. */
+void test_bench_expire(TestBench *bench, uint64_t us);
+/* test_raw_call() - CALL @n of the raw side, with what else @frame says (NULL: nothing). Returns its id. */
+uint64_t test_raw_call(TestBench *bench, unsigned n, const RawFrame *frame);
+/* test_engine_call() - a call of the engine's without descriptors, read by the raw side. Returns its id. */
+uint64_t test_engine_call(TestBench *bench, uint64_t timeout_us, TestAnswer *answer, Call **ret_call);
+/* test_raw_expect_answer() - the next frame of channel 0 must be an ANSWER with @status and @fragment in its message. */
+void test_raw_expect_answer(TestRaw *raw, uint64_t id, Status status, const char *fragment);
