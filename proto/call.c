@@ -29,11 +29,16 @@
 static Call *call_new(Peer *peer) {
         Call *call = LIST_FIRST(&peer->spare);
 
-        if (!call)
-                return calloc(1, sizeof(*call));
+        if (!call) {
+                call = calloc(1, sizeof(*call));
+                if (call)
+                        STAILQ_INIT(&call->queue);
+                return call;
+        }
         LIST_REMOVE(call, link);
         peer->n_spare--;
         *call = (Call){ 0 };
+        STAILQ_INIT(&call->queue);
         return call;
 }
 
@@ -96,6 +101,7 @@ static void unwatch_deadline(Call *call) {
 void call_open(Peer *peer, Call *call, uint64_t id) {
         call->id = id;
         call->open = true;
+        call->credit_out = peer->remote.stream_window;
         LIST_INSERT_HEAD(call_bucket(peer, id), call, bucket_link);
         if (call->outgoing)
                 peer->open_out++;
@@ -121,6 +127,9 @@ void call_close(Call *call) {
 
 /* call_free() - from everywhere it is known. */
 static void call_free(Call *call) {
+        stream_drop(call);
+        if (call->parcel)
+                call->parcel->call = NULL;
         if (call->peer) {
                 call_close(call);
                 unwatch_deadline(call);
@@ -154,20 +163,20 @@ _printf_(1, 0) static char *format_text(const char *format, va_list arguments) {
         return text;
 }
 
-static bool is_text(const char *text) {
+bool text_is_valid(const char *text) {
         return !text || utf8_is_valid(text, strlen(text));
 }
 
 static bool are_pairs(Baton__Pair *const *pairs, size_t n) {
         for (size_t i = 0; i < n; i++)
-                if (!is_text(pairs[i]->key))
+                if (!text_is_valid(pairs[i]->key))
                         return false;
         return true;
 }
 
 static bool are_details(Baton__Detail *const *details, size_t n) {
         for (size_t i = 0; i < n; i++)
-                if (!is_text(details[i]->type))
+                if (!text_is_valid(details[i]->type))
                         return false;
         return true;
 }
@@ -191,8 +200,8 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
         int r;
 
         if (peer->state == PEER_STATE_ENDED || length == 0 || length > METHOD_MAX ||
-            parameters->channel >= peer->n_channels || !is_text(parameters->method) || !is_text(parameters->type) ||
-            !are_pairs(parameters->metadata, parameters->n_metadata)) {
+            parameters->channel >= peer->n_channels || !text_is_valid(parameters->method) ||
+            !text_is_valid(parameters->type) || !are_pairs(parameters->metadata, parameters->n_metadata)) {
                 close_consumed(parameters->fds_consume, parameters->n_fds);
                 return peer->state == PEER_STATE_ENDED ? -ESHUTDOWN : -EINVAL;
         }
@@ -208,7 +217,20 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
         call->userdata = userdata;
         call->deadline = parameters->timeout_us ? clock_after(clock_now(), parameters->timeout_us) : USEC_INFINITY;
         LIST_INSERT_HEAD(&peer->outgoing, call, link);
-        r = peer_send_call(peer, call, parameters);
+        call->sends = parameters->stream;
+        call->on_item = parameters->item;
+        call->on_writable = parameters->writable;
+        call->stream_userdata = userdata;
+        if (parameters->item && stream_reserve(call) < 0) {
+                close_consumed(parameters->fds_consume, parameters->n_fds);
+                call_fail_local(call, STATUS_RESOURCE_EXHAUSTED,
+                                "the streams of this peer may have %llu bytes waiting "
+                                "here, and have them reserved",
+                                (unsigned long long) peer->limits.max_memory);
+                r = 0;
+        } else {
+                r = peer_send_call(peer, call, parameters);
+        }
         if (r < 0) {
                 close_consumed(parameters->fds_consume, parameters->n_fds);
                 call_free(call);
@@ -224,13 +246,15 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
 }
 
 void call_release(Call *call) {
-        if (!call->done && !call->failed && !call->open && !call->parcel && !call->telling)
+        if (!call->done && !call->failed && !call->open && !call->telling &&
+            !(call->parcel && call->parcel->kind == PARCEL_CALL))
                 call_free(call);
 }
 
 /* call_abandon() - the answer is of no use any more: what was not sent is not sent, else the peer is told. */
 static void call_abandon(Call *call) {
         unwatch_deadline(call);
+        stream_drop(call);
         if (call->parcel && !call->parcel->on_lane)
                 peer_drop_parcel(call->peer, call->parcel);
         peer_send_cancel(call->peer, call);
@@ -307,6 +331,9 @@ void call_answered(Call *call, const Answer *answer) {
                 return;
         }
         unwatch_deadline(call);
+        stream_drop(call);
+        if (call->parcel && !call->parcel->on_lane)
+                peer_drop_parcel(call->peer, call->parcel);
         call_tell(call, answer);
 }
 
@@ -323,7 +350,7 @@ void peer_refuse_call(Peer *peer, unsigned channel, uint64_t id, Status status, 
         va_end(arguments);
         parameters.message = message;
         peer->counters.refused += status != STATUS_CANCELLED && status != STATUS_DEADLINE_EXCEEDED;
-        if (peer_send_answer(peer, channel, id, &parameters, &deferred) < 0)
+        if (peer_send_answer(peer, channel, id, NULL, &parameters, &deferred) < 0)
                 peer_doom(peer);
 }
 
@@ -348,11 +375,19 @@ void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envel
         call->envelope = envelope;
         call->payload = payload;
         call->size = size;
+        call->takes = !envelope->end;
         call->fds = fds_consume;
         call->n_fds = n_fds;
         peer->held_fds += n_fds;
         LIST_INSERT_HEAD(&peer->incoming, call, link);
         call_open(peer, call, envelope->id);
+        if (call->takes && stream_reserve(call) < 0) {
+                peer_refuse_call(peer, channel, envelope->id, STATUS_RESOURCE_EXHAUSTED,
+                                 "open streams may have %llu bytes waiting here, and have them reserved",
+                                 (unsigned long long) peer->limits.max_memory);
+                call_free(call);
+                return;
+        }
         watch_deadline(call);
         if (call->deadline != USEC_INFINITY)
                 peer_wake(peer);
@@ -372,6 +407,9 @@ void call_over(Call *call) {
 
         call_close(call);
         unwatch_deadline(call);
+        stream_drop(call);
+        if (call->parcel && !call->parcel->on_lane)
+                peer_drop_parcel(call->peer, call->parcel);
         call->over = true;
         call->on_cancel = NULL;
         if (function)
@@ -415,6 +453,16 @@ bool call_is_cancelled(const Call *call) {
         return call->over;
 }
 
+bool call_takes_items(const Call *call) {
+        return call->takes;
+}
+
+void call_on_stream(Call *call, CallItem item, CallWritable writable, void *userdata) {
+        call->on_item = item;
+        call->on_writable = writable;
+        call->stream_userdata = userdata;
+}
+
 void call_on_cancel(Call *call, void (*function)(Call *call, void *userdata), void *userdata) {
         call->on_cancel = function;
         call->on_cancel_userdata = userdata;
@@ -427,12 +475,12 @@ static int send_answer(Call *call, const AnswerParameters *parameters) {
         bool deferred = false;
         int r;
 
-        if (!is_text(parameters->type) || !is_text(parameters->message) ||
+        if (!text_is_valid(parameters->type) || !text_is_valid(parameters->message) ||
             !are_pairs(parameters->metadata, parameters->n_metadata) ||
             !are_details(parameters->details, parameters->n_details))
                 r = -EINVAL;
         else
-                r = peer_send_answer(peer, call->channel, id, parameters, &deferred);
+                r = peer_send_answer(peer, call->channel, id, call->parcel, parameters, &deferred);
         call_close(call);
         if (deferred)
                 peer->open_in++; /* until it is written */
@@ -441,7 +489,8 @@ static int send_answer(Call *call, const AnswerParameters *parameters) {
         close_consumed(parameters->fds_consume, parameters->n_fds);
         if (r == -EMSGSIZE)
                 peer_refuse_call(peer, call->channel, id, STATUS_RESOURCE_EXHAUSTED,
-                                 "the answer has %zu bytes and %zu descriptors; accepted are frames of %llu, and %u",
+                                 "the answer has %zu bytes and %zu descriptors; accepted "
+                                 "are frames of %llu, and %u",
                                  parameters->size, parameters->n_fds, (unsigned long long) peer_max_frame(peer),
                                  peer->remote.fd_credit);
         else if (r == -EINVAL)
@@ -498,7 +547,8 @@ static void end_outgoing(Peer *peer, int channel, bool keep_unsent, Status statu
 
         for (call = LIST_FIRST(&peer->outgoing); call; call = next) {
                 next = LIST_NEXT(call, link);
-                if (!concerns(call, channel) || (keep_unsent && !call->open && call->parcel && !call->parcel->on_lane))
+                if (!concerns(call, channel) || call->answered ||
+                    (keep_unsent && !call->open && call->parcel && !call->parcel->on_lane))
                         continue;
                 call->cancel_sent = true; /* there is nobody to tell */
                 call_fail_local(call, status, "%s", reason);
@@ -526,26 +576,29 @@ void peer_end_calls(Peer *peer, int channel, bool keep_unsent, Status status, co
                 call_over(call);
 }
 
+/* forget_call() - only its owner's pointer keeps it. */
+static void forget_call(Call *call) {
+        call_close(call);
+        unwatch_deadline(call);
+        stream_drop(call);
+        LIST_REMOVE(call, link);
+        call->peer = NULL;
+}
+
 void peer_forget_calls(Peer *peer) {
         Call *call;
 
         while ((call = LIST_FIRST(&peer->outgoing))) {
                 if (!call->telling) {
-                        call->parcel = NULL;
+                        call->parcel = NULL; /* dropped before */
                         call_free(call);
                         continue;
                 }
-                call_close(call);
-                unwatch_deadline(call);
-                LIST_REMOVE(call, link);
-                call->peer = NULL;
+                forget_call(call);
         }
         while ((call = LIST_FIRST(&peer->incoming))) {
-                call_close(call);
-                unwatch_deadline(call);
-                LIST_REMOVE(call, link);
                 call->over = true;
-                call->peer = NULL;
+                forget_call(call);
         }
 }
 

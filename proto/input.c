@@ -24,8 +24,8 @@
 typedef struct Frame {
         unsigned channel;
         Baton__Envelope *envelope;
-        const uint8_t *payload;
-        size_t size;
+        const uint8_t *body, *payload;
+        size_t length, size;
         int *fds;
         size_t n_fds;
         bool absent, lost; /* a listed descriptor is not there; one was lost to our own limit */
@@ -106,9 +106,9 @@ static void on_call(Peer *peer, Frame *frame) {
                 peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT,
                                  "the call lists a descriptor that was not sent");
         else if (frame->lost)
-                peer_refuse_call(
-                        peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
-                        "a descriptor of the call was lost to the receiver's descriptor limit; try again later");
+                peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
+                                 "a descriptor of the call was lost to the receiver's "
+                                 "descriptor limit; try again later");
         else if (peer->held_fds + frame->n_fds > peer->limits.max_held_fds)
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                                  "open calls hold %zu descriptors already, at most %u may", peer->held_fds,
@@ -136,6 +136,20 @@ static void missed(Peer *peer, const Frame *frame) {
                 peer->counters.ignored++;
 }
 
+/* queue_answer() - behind the items that the receiver could not take yet; the
+ * id is free. */
+static void queue_answer(Peer *peer, Call *call, Frame *frame) {
+        call_close(call);
+        peer_wake(peer);
+        if (frame->absent || frame->lost)
+                call_fail_local(call, frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED,
+                                "a descriptor of the answer is not there");
+        else if (stream_queue_answer(call, frame->body, frame->length, frame->fds, frame->n_fds) < 0)
+                call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "no room for the answer behind items not taken yet");
+        else
+                frame->fds = NULL;
+}
+
 static void on_answer(Peer *peer, Frame *frame) {
         const Baton__Envelope *envelope = frame->envelope;
         Call *call = is_ours(peer, envelope->id) ? call_find(peer, frame->channel, envelope->id) : NULL;
@@ -157,6 +171,10 @@ static void on_answer(Peer *peer, Frame *frame) {
                 missed(peer, frame);
                 return;
         }
+        if (!STAILQ_EMPTY(&call->queue) && !call->failed && call->done) {
+                queue_answer(peer, call, frame);
+                return;
+        }
         if (frame->absent || frame->lost) {
                 answer.status = frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED;
                 answer.message = frame->absent ? "the answer lists a descriptor that was not sent"
@@ -166,21 +184,52 @@ static void on_answer(Peer *peer, Frame *frame) {
         call_answered(call, &answer);
 }
 
-/* on_item() - no method has streams yet: the side that opened the call, or answers it, ends it. */
-static void on_item(Peer *peer, Frame *frame) {
-        uint64_t id = frame->envelope->id;
-        Call *call = call_find(peer, frame->channel, id);
+/* refuse_item() - ends a call that should not have got an item. */
+static void refuse_item(Peer *peer, Call *call, Status status, const char *why) {
+        if (call->outgoing) {
+                call_fail_local(call, status, "%s", why);
+                return;
+        }
+        call_close(call);
+        peer_refuse_call(peer, call->channel, call->id, status, "%s", why);
+        call_over(call);
+}
 
-        if (!call) {
+static void on_item(Peer *peer, Frame *frame) {
+        const Baton__Envelope *envelope = frame->envelope;
+        Call *call = call_find(peer, frame->channel, envelope->id);
+        Item item = {
+                .envelope = envelope,
+                .payload = frame->payload,
+                .size = frame->size,
+                .fds = frame->fds,
+                .n_fds = frame->n_fds,
+                .end = envelope->end,
+                .bare = envelope->end && frame->size == 0 && frame->n_fds == 0,
+        };
+
+        if (!call)
                 missed(peer, frame);
-        } else if (call->outgoing) {
-                call_fail_local(call, STATUS_UNIMPLEMENTED, "the answer is a stream, which this side does not take");
-                missed(peer, frame);
-        } else {
-                /* Every CALL so far says `end`, or means to be a stream that nobody here reads. */
-                call_close(call);
-                peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT, "the call takes no stream");
-                call_over(call);
+        else if (call->outgoing && (call->failed || !call->done))
+                peer->counters.late++;
+        else if (frame->absent || frame->lost)
+                refuse_item(peer, call, frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED,
+                            frame->absent ? "an item lists a descriptor that was not sent"
+                                          : "a descriptor of an item was lost to the "
+                                            "receiver's descriptor limit");
+        else if (!call->outgoing && !call->takes)
+                refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
+                            "an item after the half-close: the call takes no stream any more");
+        else if (call->outgoing && envelope->end)
+                refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
+                            "a half-close by the callee, whose ANSWER is the end");
+        else if (!call->on_item && !item.bare)
+                refuse_item(peer, call, call->outgoing ? STATUS_UNIMPLEMENTED : STATUS_INVALID_ARGUMENT,
+                            call->outgoing ? "the answer is a stream, which this side does not take"
+                                           : "the method takes no stream");
+        else {
+                stream_received(call, frame->body, frame->length, &item);
+                frame->fds = item.fds;
         }
 }
 
@@ -203,9 +252,12 @@ static void on_cancel(Peer *peer, Frame *frame) {
 
 static void on_credit(Peer *peer, Frame *frame) {
         uint64_t id = frame->envelope->id;
+        Call *call = id ? call_find(peer, frame->channel, id) : NULL;
 
-        if (id != 0 && call_find(peer, frame->channel, id))
-                peer->counters.ignored++; /* stream credit: no stream is open */
+        if (call && frame->envelope->credit == 0)
+                peer->counters.ignored++;
+        else if (call)
+                stream_credit(call, frame->envelope->credit);
         else if (id != 0)
                 missed(peer, frame);
 }
@@ -236,6 +288,8 @@ static const struct {
 static bool frame_parse(Peer *peer, Frame *frame, const uint8_t *body, uint32_t length) {
         uint32_t envelope_size;
 
+        frame->body = body;
+        frame->length = length;
         if (length < ENVELOPE_SIZE_FIELD) {
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a frame of %u bytes, too short for an Envelope",
                          length);

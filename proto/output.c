@@ -23,7 +23,9 @@
 #include "common/clock.h"
 #include "proto/envelope.h"
 
-#define LANE_RETRY_US   (10 * USEC_PER_MSEC) /* too many descriptors in flight, no memory: no event ends that */
+#define LANE_RETRY_US \
+        (10 * USEC_PER_MSEC) /* too many descriptors in flight, no memory: no event  \
+                          ends that */
 #define VARINT_MAX      10u
 #define PARCEL_REST_MAX (2u * (1u + VARINT_MAX) + 6u) /* id and time left; tag and length of the list of descriptors */
 #define WAITING_BYTES   (64u * 1024u * 1024u)         /* of parcels; beyond it calls fail at once */
@@ -118,9 +120,9 @@ static void parcel_queue(Peer *peer, Parcel *parcel, const int *fds_consume, siz
         peer->n_parcels++;
         peer->parcel_bytes += parcel->envelope_size + parcel->payload_size;
         TAILQ_FOREACH (behind, &peer->parcels, link)
-                if (behind->is_call)
+                if (behind->kind == PARCEL_CALL)
                         break;
-        if (parcel->is_call || !behind)
+        if (parcel->kind == PARCEL_CALL || !behind)
                 TAILQ_INSERT_TAIL(&peer->parcels, parcel, link);
         else
                 TAILQ_INSERT_BEFORE(behind, parcel, link);
@@ -128,13 +130,19 @@ static void parcel_queue(Peer *peer, Parcel *parcel, const int *fds_consume, siz
 }
 
 void peer_drop_parcel(Peer *peer, Parcel *parcel) {
+        Parcel *waiting;
+
         TAILQ_REMOVE(&peer->parcels, parcel, link);
         peer->n_parcels--;
         peer->parcel_bytes -= parcel->envelope_size + parcel->payload_size;
         if (parcel->call)
                 parcel->call->parcel = NULL;
-        if (!parcel->is_call)
+        if (parcel->kind == PARCEL_ANSWER)
                 peer->open_in--;
+        if (parcel->kind == PARCEL_ITEM)
+                TAILQ_FOREACH (waiting, &peer->parcels, link)
+                        if (waiting->after == parcel)
+                                waiting->after = NULL;
         fd_close_all(parcel->fds, parcel->n_fds);
         free(parcel->fds);
         free(parcel->ids);
@@ -155,7 +163,8 @@ static uint64_t frame_bound(size_t envelope_size, size_t size, size_t n_fds) {
 static bool parcel_check(Peer *peer, Parcel *parcel) {
         uint64_t total = frame_bound(parcel->envelope_size, parcel->payload_size, parcel->n_fds);
 
-        if (!parcel->is_call || (total <= peer->remote.max_frame && parcel->n_fds <= peer->remote.fd_credit))
+        if (parcel->kind != PARCEL_CALL ||
+            (total <= peer->remote.max_frame && parcel->n_fds <= peer->remote.fd_credit))
                 return true;
         if (total > peer->remote.max_frame)
                 call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED,
@@ -198,37 +207,49 @@ static int parcel_to_lane(Peer *peer, Parcel *parcel) {
         return r;
 }
 
+/* call_number() - the CALL gets its id now, and the time it has left. */
+static void call_number(Call *call, Channel *channel, Baton__Envelope *rest) {
+        uint64_t now = call->deadline == USEC_INFINITY ? 0 : clock_now();
+
+        rest->id = channel->next_out;
+        if (call->deadline != USEC_INFINITY)
+                rest->timeout_us = call->deadline > now ? call->deadline - now : 1;
+        call_open(call->peer, call, rest->id);
+}
+
+/* call_written() - with the CALL out, what came to wait behind it may follow,
+ * or its cancellation. */
+static void call_written(Peer *peer, Call *call) {
+        if (call->outgoing && (call->failed || !call->done))
+                peer_send_cancel(peer, call);
+        else
+                stream_written(call);
+}
+
 /* parcel_write() - the frame, now that its descriptors are on their way. The parcel is gone. */
 static void parcel_write(Peer *peer, Parcel *parcel) {
         Baton__Envelope rest = BATON__ENVELOPE__INIT;
         Channel *channel = &peer->channels[parcel->channel];
+        bool is_call = parcel->kind == PARCEL_CALL, must = !is_call || parcel->on_lane;
         Call *call = parcel->call;
-        bool must;
         int r;
 
         rest.id = parcel->id;
         rest.fds = parcel->ids;
         rest.n_fds = parcel->n_fds;
-        if (call) {
-                uint64_t now = call->deadline == USEC_INFINITY ? 0 : clock_now();
-
-                rest.id = channel->next_out;
-                if (call->deadline != USEC_INFINITY)
-                        rest.timeout_us = call->deadline > now ? call->deadline - now : 1;
-                call_open(peer, call, rest.id);
-        }
+        if (is_call)
+                call_number(call, channel, &rest);
         r = write_frame(peer, channel, parcel->bytes, parcel->envelope_size, &rest,
                         parcel->bytes + parcel->envelope_size, parcel->payload_size);
-        if (r == 0 && call)
-                channel->next_out += 2;
-        must = !call || parcel->on_lane;
         peer_drop_parcel(peer, parcel);
         if (r == 0) {
-                if (call && (call->failed || !call->done))
-                        peer_send_cancel(peer, call);
+                if (is_call)
+                        channel->next_out += 2;
+                if (call)
+                        call_written(peer, call);
                 return;
         }
-        if (call) {
+        if (is_call) {
                 call_close(call);
                 call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "the call could not be written: %s", strerror(-r));
                 call_release(call);
@@ -243,7 +264,9 @@ static bool parcel_may_go(Peer *peer, const Parcel *parcel, bool *credit_short, 
 
         if (parcel->on_lane)
                 return lane_sent(&peer->lane, parcel->mark);
-        if (parcel->is_call && peer->open_out >= peer->remote.max_calls) {
+        if (parcel->after)
+                return false;
+        if (parcel->kind == PARCEL_CALL && peer->open_out >= peer->remote.max_calls) {
                 *stop = true;
                 return false;
         }
@@ -355,7 +378,7 @@ int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         envelope.type = (char *) (parameters->type ? parameters->type : "");
         envelope.metadata = (Baton__Pair **) parameters->metadata;
         envelope.n_metadata = parameters->n_metadata;
-        envelope.end = true;
+        envelope.end = !parameters->stream;
         if (parameters->n_fds == 0 && may_write_now(peer, &peer->channels[call->channel]))
                 return write_call(peer, call, &envelope, parameters);
 
@@ -367,14 +390,14 @@ int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         parcel = parcel_new(call->channel, &envelope, parameters->payload, parameters->size, parameters->n_fds);
         if (!parcel)
                 return -ENOMEM;
-        parcel->is_call = true;
+        parcel->kind = PARCEL_CALL;
         parcel->call = call;
         call->parcel = parcel;
         parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
         return 0;
 }
 
-int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, const AnswerParameters *parameters,
+int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, const AnswerParameters *parameters,
                      bool *ret_deferred) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
         Parcel *parcel;
@@ -388,7 +411,7 @@ int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, const AnswerPara
         envelope.n_details = parameters->n_details;
         envelope.metadata = (Baton__Pair **) parameters->metadata;
         envelope.n_metadata = parameters->n_metadata;
-        if (parameters->n_fds == 0) {
+        if (parameters->n_fds == 0 && !after) {
                 envelope.id = id;
                 r = peer_write(peer, channel, &envelope, parameters->payload, parameters->size);
                 if (r == 0)
@@ -402,9 +425,34 @@ int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, const AnswerPara
         parcel = parcel_new(channel, &envelope, parameters->payload, parameters->size, parameters->n_fds);
         if (!parcel)
                 return -ENOMEM;
+        parcel->kind = PARCEL_ANSWER;
+        parcel->after = after;
         parcel->id = id;
         parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
         *ret_deferred = true;
+        return 0;
+}
+
+int peer_send_item(Call *call, Baton__Envelope *envelope, const ItemParameters *parameters) {
+        Peer *peer = call->peer;
+        Parcel *parcel;
+
+        if (parameters->n_fds == 0) {
+                envelope->id = call->id;
+                return peer_write(peer, call->channel, envelope, parameters->payload, parameters->size);
+        }
+        if (parameters->n_fds > peer->remote.fd_credit ||
+            frame_bound(baton__envelope__get_packed_size(envelope), parameters->size, parameters->n_fds) >
+                    peer->remote.max_frame)
+                return -EMSGSIZE;
+        parcel = parcel_new(call->channel, envelope, parameters->payload, parameters->size, parameters->n_fds);
+        if (!parcel)
+                return -ENOMEM;
+        parcel->kind = PARCEL_ITEM;
+        parcel->id = call->id;
+        parcel->call = call;
+        call->parcel = parcel;
+        parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
         return 0;
 }
 

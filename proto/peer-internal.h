@@ -28,6 +28,7 @@
 #endif
 
 typedef struct Parcel Parcel;
+typedef struct Queued Queued;
 
 typedef enum PeerState {
         PEER_STATE_HELLO, /* channel 0 is there or to come, Hellos are not exchanged */
@@ -93,16 +94,50 @@ struct Call {
         size_t n_fds;
         void (*on_cancel)(Call *call, void *userdata);
         void *on_cancel_userdata;
+
+        /* streams, both directions */
+        CallItem on_item;
+        CallWritable on_writable;
+        void *stream_userdata;
+        bool sends;      /* ours: has not half-closed */
+        bool end_wanted; /* ours: the half-close follows what is on its way */
+        bool takes;      /* the peer's: its caller has not half-closed */
+        bool paused;     /* the receiver said: not now */
+        bool answered;   /* ours: the ANSWER waits in the queue; the id is free */
+        bool scheduled;  /* in peer->scheduled */
+        TAILQ_ENTRY(Call) scheduled_link;
+        uint64_t credit_out;         /* what we may send */
+        uint64_t window_in;          /* what the peer may send */
+        uint64_t owed;               /* taken, to be returned */
+        uint64_t blocked;            /* cost of the item that was refused; 0: none */
+        uint64_t reserved;           /* of peer->reserved_bytes */
+        STAILQ_HEAD(, Queued) queue; /* received, not taken */
 };
+
+/* A frame of a stream that was received and could not be taken yet. */
+struct Queued {
+        STAILQ_ENTRY(Queued) link;
+        uint64_t cost;
+        int *fds;
+        size_t n_fds, length;
+        uint8_t body[];
+};
+
+typedef enum ParcelKind {
+        PARCEL_CALL,
+        PARCEL_ITEM,
+        PARCEL_ANSWER,
+} ParcelKind;
 
 /* A frame that cannot be written yet: a call that waits for Hello or room, or descriptors that wait for the lane. */
 struct Parcel {
         TAILQ_ENTRY(Parcel) link;
-        Call *call; /* CALL only; NULL: cancelled, yet to be written since its descriptors are on their way */
+        ParcelKind kind;
+        Call *call;    /* CALL: always; ITEM: NULL when the call is over; ANSWER: NULL */
+        Parcel *after; /* ANSWER: the ITEM of the same call that goes first */
         uint8_t channel;
-        bool is_call;
         bool on_lane;  /* descriptors are with the lane: it must be written */
-        uint64_t id;   /* ANSWER */
+        uint64_t id;   /* ITEM, ANSWER */
         uint64_t mark; /* of the lane */
         int *fds;
         uint64_t *ids;
@@ -158,6 +193,10 @@ struct Peer {
         unsigned n_spare;
         struct CallQueue deadlines; /* sorted */
         struct CallQueue failed;
+        struct CallQueue scheduled; /* streams with something to do at the next flush */
+        size_t n_scheduled;
+        bool has_blocked;        /* a producer waits for the backlog of a channel */
+        uint64_t reserved_bytes; /* of limits.max_memory */
         struct ParcelQueue parcels;
         size_t n_parcels, parcel_bytes;
         uint32_t open_out, open_in;
@@ -197,8 +236,9 @@ int peer_read_channel(Peer *peer, unsigned n, bool to_end);
 /* peer_write() - one frame into the channel's writer; credit owed goes along. 0, -ENOMEM, -EMSGSIZE. */
 int peer_write(Peer *peer, unsigned n, Baton__Envelope *envelope, const void *payload, size_t size);
 int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters);
-int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, const AnswerParameters *parameters,
+int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, const AnswerParameters *parameters,
                      bool *ret_deferred);
+int peer_send_item(Call *call, Baton__Envelope *envelope, const ItemParameters *parameters);
 void peer_send_hello(Peer *peer);
 void peer_send_cancel(Peer *peer, Call *call);
 /* peer_pump() - writes what has waited, as far as credit, room and lane allow. */
@@ -209,7 +249,27 @@ void peer_drop_parcel(Peer *peer, Parcel *parcel);
 uint64_t peer_max_frame(const Peer *peer);
 bool peer_has_backlog(const Peer *peer, const Channel *channel);
 
+/* ---- stream.c ---- */
+void stream_schedule(Call *call);
+/* stream_written() - what of @call was held back has been written. */
+void stream_written(Call *call);
+/* stream_credit() - a CREDIT of the peer's. */
+void stream_credit(Call *call, uint64_t credit);
+void stream_backlog_gone(Peer *peer);
+/* stream_reserve() - room for the window of @call, which may receive items from here on. -ENOBUFS. */
+int stream_reserve(Call *call);
+/* stream_received() - an ITEM; @item's descriptors are left to the caller unless set to NULL. */
+void stream_received(Call *call, const uint8_t *body, size_t length, Item *item);
+/*
+ * stream_queue_answer() - the ANSWER to a call whose items wait. 0, -ENOBUFS; the descriptors are taken on success.
+ */
+int stream_queue_answer(Call *call, const uint8_t *body, size_t length, int *fds_consume, size_t n_fds);
+/* stream_drop() - the call is over: what was received and not taken, and what was reserved, goes. */
+void stream_drop(Call *call);
+void peer_flush_streams(Peer *peer);
+
 /* ---- call.c ---- */
+bool text_is_valid(const char *text);
 Call *call_find(Peer *peer, unsigned channel, uint64_t id);
 void call_open(Peer *peer, Call *call, uint64_t id);
 void call_close(Call *call);

@@ -36,6 +36,7 @@ static const PeerLimits default_limits = {
         .max_held_fds = 1024,
         .max_unsent = 1024u * 1024u,
         .max_waiting = 4096,
+        .max_memory = 256u * 1024u * 1024u,
         .hello_timeout_us = 10 * USEC_PER_SEC,
         .frame_timeout_us = 30 * USEC_PER_SEC,
         .renewal_timeout_us = 60 * USEC_PER_SEC,
@@ -57,6 +58,7 @@ static PeerLimits fill_limits(const PeerLimits *given) {
         DEFAULT(max_held_fds);
         DEFAULT(max_unsent);
         DEFAULT(max_waiting);
+        DEFAULT(max_memory);
         DEFAULT(hello_timeout_us);
         DEFAULT(frame_timeout_us);
         DEFAULT(renewal_timeout_us);
@@ -248,6 +250,7 @@ int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, con
         peer->software = strdup(config->software ? config->software : "");
         TAILQ_INIT(&peer->deadlines);
         TAILQ_INIT(&peer->failed);
+        TAILQ_INIT(&peer->scheduled);
         TAILQ_INIT(&peer->parcels);
         message_scratch_init(&peer->scratch, ENVELOPE_MEMORY);
         for (unsigned n = 0; n < LANE_CHANNELS; n++)
@@ -302,7 +305,7 @@ bool peer_is_flushed(const Peer *peer) {
         if (peer->state == PEER_STATE_ENDED)
                 return true;
         TAILQ_FOREACH (parcel, &peer->parcels, link)
-                if (!parcel->is_call || parcel->on_lane)
+                if (parcel->kind != PARCEL_CALL || parcel->on_lane)
                         return false;
         for (unsigned n = 0; n < peer->n_channels; n++)
                 if (!peer->channels[n].broken && frame_writer_pending(&peer->channels[n].writer) > 0)
@@ -351,7 +354,8 @@ static bool hello_is_acceptable(Peer *peer, const Baton__Hello *hello) {
         }
         if (hello->protocol_max < PROTOCOL_MIN || hello->protocol_min > PROTOCOL_MAX) {
                 peer_end(peer, STATUS_FAILED_PRECONDITION, true,
-                         "no common protocol version: the peer speaks %u to %u, this side %u to %u",
+                         "no common protocol version: the peer speaks %u to %u, this side "
+                         "%u to %u",
                          hello->protocol_min, hello->protocol_max, PROTOCOL_MIN, PROTOCOL_MAX);
                 return false;
         }
@@ -402,7 +406,7 @@ static void drop_all_parcels(Peer *peer, bool answers_only) {
 
         for (parcel = TAILQ_FIRST(&peer->parcels); parcel; parcel = next) {
                 next = TAILQ_NEXT(parcel, link);
-                if (!answers_only || !parcel->is_call)
+                if (!answers_only || parcel->kind != PARCEL_CALL)
                         peer_drop_parcel(peer, parcel);
         }
 }
@@ -588,6 +592,8 @@ static void flush_channel(Peer *peer, unsigned n) {
         if (channel->use != CHANNEL_FRAMED || channel->fd < 0)
                 return;
         write_channel(channel);
+        if (peer->has_blocked && !peer_has_backlog(peer, channel))
+                stream_backlog_gone(peer);
         if (channel->paused && frame_writer_pending(&channel->writer) <= peer->limits.max_unsent / 2) {
                 if (peer->depth > 1) {
                         peer_wake(peer);
@@ -618,8 +624,10 @@ static void return_credit(Peer *peer) {
 void peer_flush(Peer *peer) {
         peer_enter(peer);
         peer->awake = false;
-        if (peer->depth == 1)
+        if (peer->depth == 1) {
                 peer_deliver_failed(peer);
+                peer_flush_streams(peer);
+        }
         if (peer->doomed)
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for a frame that must be sent");
         if (peer->state != PEER_STATE_ENDED)

@@ -52,6 +52,8 @@ typedef struct PeerLimits {
         uint32_t max_held_fds;  /* descriptors held by its open calls together; 1,024; beyond it a call is refused */
         size_t max_unsent;      /* bytes waiting on a channel; above it the channel is not read; 1 MiB */
         size_t max_waiting;     /* calls of ours that wait for Hello, room or credit; 4,096; beyond it they fail */
+        uint64_t max_memory;    /* bytes that its streams may have waiting here together;
+                          256 MiB; beyond it calls fail */
         uint64_t hello_timeout_us;   /* Hello, from the channel's opening; 10 s */
         uint64_t frame_timeout_us;   /* the rest of a frame begun; 30 s */
         uint64_t renewal_timeout_us; /* a renewal, from the channel's loss; 60 s */
@@ -85,7 +87,11 @@ typedef struct PeerHandler {
         void (*channel)(Peer *peer, unsigned channel);
         /* A call of the peer's, to be ended exactly once with call_answer() or call_fail(), now or later. */
         void (*call)(Peer *peer, Call *call);
-        /* The last word: open calls of ours have been told before, the peer's are cancelled. OK: an orderly end. */
+        /*
+   * Nothing more comes from the peer: open calls of ours have been told before,
+   * but for those whose answer waits behind items that were not taken; the
+   * peer's are cancelled. OK: an orderly end.
+   */
         void (*ended)(Peer *peer, Status status, const char *reason);
 } PeerHandler;
 
@@ -153,8 +159,8 @@ uint64_t peer_deadline(const Peer *peer);
 void peer_expire(Peer *peer);
 
 /*
- * peer_close() - tells the peer (CLOSE, best effort), closes lane and channels and reports ended(). A second call, or
- * one after the end, does nothing.
+ * peer_close() - tells the peer (CLOSE, best effort), closes lane and channels
+ * and reports ended(). A second call, or one after the end, does nothing.
  */
 void peer_close(Peer *peer, Status status, const char *format, ...) _printf_(3, 4);
 
@@ -169,6 +175,57 @@ int peer_frame_channel(Peer *peer, unsigned channel);
  */
 int peer_renew(Peer *peer, uint32_t epoch);
 
+/* ---- streams ---- */
+
+/*
+ * One element of a stream. The envelope gives its type; all of it is valid
+ * while the callback runs. Descriptors not set to -1 are closed when it was
+ * taken.
+ */
+typedef struct Item {
+        const Baton__Envelope *envelope;
+        const uint8_t *payload;
+        size_t size;
+        int *fds;
+        size_t n_fds;
+        bool end;  /* the caller's half-close: no item follows */
+        bool bare; /* nothing but the half-close */
+} Item;
+
+/*
+ * CallItem - true: the item was taken. False: not now; it is kept, nothing more
+ * of this call is delivered before call_resume(), and then this item again.
+ */
+typedef bool (*CallItem)(Call *call, const Item *item, void *userdata);
+
+/* CallWritable - after call_send() said -EAGAIN: it is worth trying again. */
+typedef void (*CallWritable)(Call *call, void *userdata);
+
+typedef struct ItemParameters {
+        const char *type; /* NULL: raw bytes */
+        const void *payload;
+        size_t size;
+        const int *fds_consume; /* taken when the result is 0, else left to the caller */
+        size_t n_fds;
+} ItemParameters;
+
+/*
+ * call_send() - one item on a call of either direction. 0: on its way; -EAGAIN:
+ * the peer, or the channel, takes no more for now: nothing was done,
+ * CallWritable tells when to try again; -EMSGSIZE: more than the peer ever
+ * takes at once; -ECANCELED: the call is over; -EPIPE: half-closed; -EINVAL: a
+ * type that is no text; -ENOMEM.
+ */
+int call_send(Call *call, const ItemParameters *parameters);
+
+/* call_end() - the half-close of a call of ours: no item follows; it goes after
+ * those that are on their way. 0, as above. */
+int call_end(Call *call);
+
+/* call_resume() - of either direction: what was not taken is delivered again,
+ * from the next flush on. */
+void call_resume(Call *call);
+
 /* ---- calls of ours ---- */
 
 typedef struct CallParameters {
@@ -182,6 +239,10 @@ typedef struct CallParameters {
         size_t n_fds;
         Baton__Pair *const *metadata;
         size_t n_metadata;
+        bool stream;           /* items of ours follow, until call_end() */
+        CallItem item;         /* items of the peer's come; NULL: one that comes ends the
+                    call, UNIMPLEMENTED */
+        CallWritable writable; /* both with the userdata of @done */
 } CallParameters;
 
 /*
@@ -225,6 +286,13 @@ uint64_t call_time_left(const Call *call);
 bool call_is_cancelled(const Call *call);
 /* call_on_cancel() - @function is called once when nobody waits any more; the call must still be ended. */
 void call_on_cancel(Call *call, void (*function)(Call *call, void *userdata), void *userdata);
+
+/* call_takes_items() - whether the caller sends items; then call_on_stream()
+ * must name who takes them, in the handler. */
+bool call_takes_items(const Call *call);
+/* call_on_stream() - who takes the caller's items (NULL: one that comes ends
+ * the call), and who waits to send. */
+void call_on_stream(Call *call, CallItem item, CallWritable writable, void *userdata);
 
 typedef struct AnswerParameters {
         Status status;
