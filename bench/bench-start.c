@@ -71,7 +71,7 @@ static ControlStarted *start_echo(Bench *bench) {
         ControlFailure failure = { 0 };
         ControlStarted *started = NULL;
 
-        request.program = bench->echo;
+        request.program = control_bytes(bench->echo);
         if (control_start(&bench->control, &request, &started, &failure) != 0)
                 die("a runner did not start: %s", failure.message ? failure.message : "");
         return started;

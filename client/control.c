@@ -139,6 +139,14 @@ void control_begin(Control *control, ControlCall *call, const char *method, cons
                 begin_failed(control, call, r);
 }
 
+ProtobufCBinaryData *control_bytes_array(char *const *texts, size_t n) {
+        ProtobufCBinaryData *array = calloc(n + 1, sizeof(*array));
+
+        for (size_t i = 0; array && i < n; i++)
+                array[i] = control_bytes(texts[i]);
+        return array;
+}
+
 int control_wait(Control *control, ControlCall *call) {
         while (!call->done) {
                 int r;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "proto/control.pb-c.h"
 #include "proto/endpoint.h"
@@ -69,6 +70,14 @@ void control_interrupt(Control *control);
  */
 void control_begin(Control *control, ControlCall *call, const char *method, const ProtobufCMessage *request,
                    uint64_t timeout_us);
+
+/* control_bytes() - @text, or NULL for none, as a field of a request: borrowed. */
+static inline ProtobufCBinaryData control_bytes(const char *text) {
+        return (ProtobufCBinaryData){ .len = text ? strlen(text) : 0, .data = (uint8_t *) text };
+}
+
+/* control_bytes_array() - @n of them: an array from malloc(), NULL: out of memory. The strings stay borrowed. */
+ProtobufCBinaryData *control_bytes_array(char *const *texts, size_t n);
 
 /* control_wait() - until @call is done: 0, whatever its status; -EINTR; or an errno of the endpoint. */
 int control_wait(Control *control, ControlCall *call);

@@ -92,23 +92,11 @@ static int take_runner(RunnerOptions *runner, int option, char *error) {
         }
 }
 
-/* check_texts() - what goes into messages is text there. */
-static int check_texts(char *const *texts, size_t n, const char *what, char *error) {
-        for (size_t i = 0; i < n; i++)
-                if (texts[i] && !utf8_is_valid(texts[i], strlen(texts[i])))
-                        return ERROR(error, "%s is not UTF-8: '%.100s'", what, texts[i]);
+/* check_name() - what goes into messages as text is text; what the kernel takes (a program, its arguments) need not be. */
+static int check_name(const char *name, char *error) {
+        if (name && !utf8_is_valid(name, strlen(name)))
+                return ERROR(error, "a name is not UTF-8: '%.100s'", name);
         return 0;
-}
-
-static int check_runner(const RunnerOptions *runner, char *error) {
-        char *const names[] = { (char *) runner->name, (char *) runner->program };
-        int r = check_texts(names, ARRAY_SIZE(names), "a name", error);
-
-        if (r == 0)
-                r = check_texts(runner->arguments, runner->n_arguments, "an argument of the program", error);
-        if (r == 0)
-                r = check_texts(runner->environment, runner->n_environment, "an argument of --env", error);
-        return r;
 }
 
 static void take_program(RunnerOptions *runner, char **arguments, size_t n) {
@@ -182,15 +170,13 @@ static int call_arguments(CallOptions *options, char **arguments, size_t n, char
 }
 
 static int call_check(const CallOptions *options, char *error) {
-        char *const names[] = { (char *) options->method, (char *) options->type };
-
         if (options->type && !options->raw)
                 return ERROR(error, "--type goes with --raw only; values are of type " VALUES_TYPE);
         if (options->raw && options->n_values > 1)
                 return ERROR(error, "--raw takes one value, the request's bytes");
-        if (check_texts(names, ARRAY_SIZE(names), "a name", error) < 0)
+        if (check_name(options->method, error) < 0 || check_name(options->type, error) < 0)
                 return -EINVAL;
-        return check_runner(&options->runner, error);
+        return check_name(options->runner.name, error);
 }
 
 int call_options_parse(int argc, char **argv, CallOptions *ret_options, char *error) {
@@ -258,7 +244,7 @@ int run_options_parse(int argc, char **argv, RunOptions *ret_options, char *erro
         if (optind == argc)
                 return ERROR(error, "a program is missing");
         take_program(&ret_options->runner, argv + optind, (size_t) (argc - optind));
-        return check_runner(&ret_options->runner, error);
+        return check_name(ret_options->runner.name, error);
 }
 
 void run_options_deinit(RunOptions *options) {

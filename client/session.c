@@ -25,7 +25,6 @@
 #include "client/program.h"
 #include "common/clock.h"
 #include "common/fd.h"
-#include "common/parse.h"
 #include "common/version.h"
 #include "proto/message.h"
 
@@ -166,23 +165,11 @@ int session_find(const char *program, char **ret_path, ControlFailure *ret_failu
         return r == -ENOENT || r == -EACCES ? not_found(program, r, ret_failure) : r;
 }
 
-/* keep_text() - messages carry text: what is none of our environment stays behind, and the person is told. */
-static size_t keep_text(const Session *session, char **environment, size_t n) {
-        size_t kept = 0;
-
-        for (size_t i = 0; i < n; i++)
-                if (utf8_is_valid(environment[i], strlen(environment[i])))
-                        environment[kept++] = environment[i];
-                else
-                        output_error("%s: left out of the runner's environment, not UTF-8: %s", session->command,
-                                     environment[i]);
-        return kept;
-}
-
 int session_start(Session *session, const RunnerOptions *options, const char *path, bool native,
                   ControlStarted **ret_started, ControlFailure *ret_failure) {
         _cleanup_free_ char *directory = getcwd(NULL, 0);
         _cleanup_free_ char **environment = NULL;
+        _cleanup_free_ ProtobufCBinaryData *variables = NULL, *arguments = NULL;
         ControlStart request = BATON__CONTROL__START_REQUEST__INIT;
         int r;
 
@@ -190,18 +177,20 @@ int session_start(Session *session, const RunnerOptions *options, const char *pa
                               &request.n_environment);
         if (r < 0)
                 return r;
-        request.n_environment = keep_text(session, environment, request.n_environment);
+        variables = control_bytes_array(environment, request.n_environment);
+        arguments = control_bytes_array(options->arguments, options->n_arguments);
+        if (!variables || !arguments)
+                return -ENOMEM;
         request.kind =
                 native ? BATON__CONTROL__START_REQUEST__KIND__NATIVE : BATON__CONTROL__START_REQUEST__KIND__PLAIN;
-        request.program = (char *) path;
-        request.environment = environment;
-        request.arguments = options->arguments;
+        request.program = control_bytes(path);
+        request.environment = variables;
+        request.arguments = arguments;
         request.n_arguments = options->n_arguments;
         request.start_timeout_us = options->start_timeout_us;
         if (options->name)
                 request.name = (char *) options->name;
-        if (directory && utf8_is_valid(directory, strlen(directory))) /* else the supervisor's, which began as ours */
-                request.directory = directory;
+        request.directory = control_bytes(directory);
         return control_start(&session->control, &request, ret_started, ret_failure);
 }
 

@@ -26,6 +26,7 @@
 #include "supervisor/peer-loop.h"
 #include "supervisor/relay.h"
 #include "supervisor/report.h"
+#include "supervisor/start-request.h"
 #include "supervisor/supervisor.h"
 
 #define SERVICE "baton.Control/"
@@ -39,10 +40,6 @@ struct Control {
         int lane; /* our duplicate, the one watched: the keeper has one too */
 };
 
-static uint64_t timeout_or(uint64_t timeout_us, uint64_t otherwise_us) {
-        return timeout_us ? MIN(timeout_us, TIMEOUT_MAX_US) : otherwise_us;
-}
-
 /* find() - or @call is ended, NOT_FOUND. */
 static Runner *find(Supervisor *supervisor, Call *call, const char *name) {
         Runner *runner = supervisor_find(supervisor, name);
@@ -53,60 +50,6 @@ static Runner *find(Supervisor *supervisor, Call *call, const char *name) {
 }
 
 /* --------------------------------------------------------------------------------------------------------------- Start */
-
-/* copy_strings() - @first (if not NULL) and @n more, ended by NULL. NULL: no memory. */
-static char **copy_strings(const char *first, char *const *strings, size_t n) {
-        char **copy = calloc(n + 2, sizeof(*copy));
-        size_t m = 0;
-
-        if (!copy)
-                return NULL;
-        if (first)
-                copy[m++] = strdup(first);
-        for (size_t i = 0; i < n && (m == 0 || copy[m - 1]); i++)
-                copy[m++] = strdup(strings[i]);
-        if (m == 0 || copy[m - 1])
-                return copy;
-        while (m-- > 0)
-                free(copy[m]);
-        free(copy);
-        return NULL;
-}
-
-/* why_not() - what is wrong with a request, or NULL. */
-static const char *why_not(const Baton__Control__StartRequest *request) {
-        if (!*request->program)
-                return "a program is needed";
-        if (*request->name && !supervisor_name_is_valid(request->name))
-                return "a name has 1 to 63 letters, digits and . _ - @";
-        if (request->kind != BATON__CONTROL__START_REQUEST__KIND__NATIVE &&
-            request->kind != BATON__CONTROL__START_REQUEST__KIND__PLAIN)
-                return "there is no such kind of runner";
-        for (size_t i = 0; i < request->n_environment; i++)
-                if (strchr(request->environment[i], '=') == NULL)
-                        return "an entry of the environment is NAME=value";
-        return NULL;
-}
-
-static int make_spec(const Baton__Control__StartRequest *request, RunnerSpec *ret_spec) {
-        RunnerSpec spec = {
-                .native = request->kind == BATON__CONTROL__START_REQUEST__KIND__NATIVE,
-                .program = strdup(request->program),
-                .argv = copy_strings(request->program, request->arguments, request->n_arguments),
-                .environment = copy_strings(NULL, request->environment, request->n_environment),
-                .directory = *request->directory ? strdup(request->directory) : NULL,
-                .start_timeout_us = timeout_or(request->start_timeout_us, RUNNER_START_TIMEOUT_US),
-                .stop_timeout_us = RUNNER_STOP_TIMEOUT_US,
-        };
-
-        (void) snprintf(spec.name, sizeof(spec.name), "%s", request->name);
-        if (!spec.program || !spec.argv || !spec.environment || (*request->directory && !spec.directory)) {
-                runner_spec_deinit(&spec);
-                return -ENOMEM;
-        }
-        *ret_spec = spec;
-        return 0;
-}
 
 static void started(Runner *runner, RunnerFailure failure, void *userdata) {
         Baton__Control__StartResponse response = BATON__CONTROL__START_RESPONSE__INIT;
@@ -133,7 +76,7 @@ static void start_cancelled(Call *call, void *userdata) {
 
 static void start(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StartRequest *request = (const Baton__Control__StartRequest *) message;
-        const char *wrong = why_not(request);
+        const char *wrong = start_request_check(request);
         Runner *runner;
         RunnerSpec spec;
         int r;
@@ -142,7 +85,7 @@ static void start(Supervisor *supervisor, Call *call, const ProtobufCMessage *me
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s", wrong);
                 return;
         }
-        r = make_spec(request, &spec);
+        r = start_request_spec(request, &spec);
         if (r == 0)
                 r = supervisor_start(supervisor, &spec, started, call, &runner);
         if (r == 0)
@@ -152,7 +95,9 @@ static void start(Supervisor *supervisor, Call *call, const ProtobufCMessage *me
         else if (r == -ESHUTDOWN)
                 (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
         else
-                (void) call_fail(call, status_from_errno(r), "cannot start %s: %s", request->program, strerror(-r));
+                (void) call_fail(call, status_from_errno(r), "cannot start %.*s: %s",
+                                 (int) MIN(request->program.len, (size_t) RUNNER_FAILURE_SIZE),
+                                 (const char *) request->program.data, strerror(-r));
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- Stop */
@@ -193,7 +138,7 @@ static void stop(Supervisor *supervisor, Call *call, const ProtobufCMessage *mes
         }
         *waiting = (Stop){ .gone = { .callback = stopped }, .call = call };
         if (runner_watch_gone(runner, &waiting->gone)) {
-                runner_stop(runner, timeout_or(request->timeout_us, 0));
+                runner_stop(runner, MIN(request->timeout_us, TIMEOUT_MAX_US));
                 return;
         }
         free(waiting);

@@ -87,7 +87,8 @@ static void runner_ended(Call *call) {
 static void answer_start(Stage *stage, Call *call, const Baton__Control__StartRequest *request) {
         Baton__Control__StartResponse response = BATON__CONTROL__START_RESPONSE__INIT;
 
-        (void) snprintf(stage->name, sizeof(stage->name), "%s", request->program);
+        (void) snprintf(stage->name, sizeof(stage->name), "%.*s", (int) request->program.len,
+                        (const char *) request->program.data);
         stage->number = (int) request->n_arguments;
         response.name = (char *) "web";
         response.pid = 42;
@@ -231,10 +232,10 @@ static void stage_close(Stage *stage) {
 
 static int start(Stage *stage, ControlStarted **ret_started, ControlFailure *ret_failure) {
         ControlStart request = BATON__CONTROL__START_REQUEST__INIT;
-        const char *arguments[] = { "a", "b" };
+        ProtobufCBinaryData arguments[] = { control_bytes("a"), control_bytes("b\xff") };
 
-        request.program = (char *) "/bin/web";
-        request.arguments = (char **) arguments;
+        request.program = control_bytes("/bin/web");
+        request.arguments = arguments;
         request.n_arguments = 2;
         return control_start(&stage->control, &request, ret_started, ret_failure);
 }

@@ -67,9 +67,8 @@ static const struct {
         { { "call", "--start-timeout=-1s", "--exec", "p", "--", "M" }, -EINVAL, "--start-timeout wants" },
         { { "call", "--env=A", "--exec", "p", "--", "M" }, -EINVAL, "--env wants NAME=VALUE" },
         { { "call", "--env==b", "--exec", "p", "--", "M" }, -EINVAL, "--env wants NAME=VALUE" },
-        { { "call", "--exec", "p", "\xff", "--", "M" }, -EINVAL, "an argument of the program is not UTF-8" },
         { { "call", "--exec", "p", "--", "M\xff" }, -EINVAL, "a name is not UTF-8" },
-        { { "call", "--env=A=\xff", "--exec", "p", "--", "M" }, -EINVAL, "--env is not UTF-8" },
+        { { "call", "--name=\xff", "--exec", "p", "--", "M" }, -EINVAL, "a name is not UTF-8" },
         { { "call", "--type=a.B", "--exec", "p", "--", "M" }, -EINVAL, "--type goes with --raw" },
         { { "call", "--raw", "--exec", "p", "--", "M", "string:a", "string:b" }, -EINVAL, "--raw takes one value" },
 };

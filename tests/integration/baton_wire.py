@@ -266,7 +266,11 @@ class Tree:
 
     def begin(self, program, *arguments, wait=True, **fields):
         fields.setdefault("environment", [f"{name}={value}" for name, value in self.environment.items()])
-        request = control.StartRequest(program=program, arguments=arguments, **fields)
+        fields["environment"] = [os.fsencode(variable) for variable in fields["environment"]]
+        if "directory" in fields:
+            fields["directory"] = os.fsencode(fields["directory"])
+        request = control.StartRequest(program=os.fsencode(program),
+                                       arguments=[os.fsencode(argument) for argument in arguments], **fields)
         call = self.peer.message("baton.Control/Start", request)
         return self.peer.wait(call) if wait else call
 

@@ -263,10 +263,11 @@ def test_call_environment(place):
         0, "hello world\n")
 
 
-def test_call_environment_of_bytes(place):
+def test_environment_and_arguments_of_bytes(place):
     place.environment["BYTES"] = "\udcff"
-    place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "u8:1").check(
-        0, "1\n", "BYTES=\\xff").one_line()
+    script = 'printf %s "$BYTES$MORE$0" | od -An -tx1'
+    place.baton("run", "--env=MORE=\udcfe", "--", "/bin/sh", "-c", script, "\udcfd").check(0, "", " ff fe fd")
+    place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "u8:1").check(0, "1\n")
 
 
 def test_call_directory_of_bytes(place):

@@ -476,6 +476,35 @@ def environment_and_directory(tree, folder):
     assert text.endswith("\n5"), text  # 0, 1, 2 and the folder itself, below a heading
 
 
+@test
+def any_bytes_but_zero(tree, folder):
+    """What the kernel takes as strings is not text: program, arguments, variables, directory."""
+    odd = os.path.join(os.fsencode(folder), b"d\xff\xc3")
+    os.mkdir(odd)
+    program = os.path.join(odd, b"sh\xe4")
+    os.symlink(b"/bin/sh", program)
+    try:
+        call = tree.begin(program, "-c", 'printf "%s %s %s" "$0" "$V" "$PWD"', b"a\xfe", name="odd", kind=1,
+                          environment=[b"V=\x80\xff"], directory=odd)
+        assert call.status == wire.OK, vars(call)
+        text = b"".join(line.text for line in tree.all_logs("odd")[0])
+        assert text == b"a\xfe \x80\xff " + os.path.realpath(odd), text
+        derived = tree.begin(program, "-c", "exit 0", kind=1)
+        assert control.StartResponse.FromString(derived.payload).name == "sh_.1", vars(derived)
+        missing = tree.begin(odd + b"/none", kind=1)
+        assert failure(missing).reason == Reason.NOT_FOUND
+        has(missing.message, "/d??/none")
+    finally:
+        os.unlink(program)
+        os.rmdir(odd)
+    for fields in (dict(program=b"/bin/a\0b"), dict(program=ECHO, directory=b"/\0"),
+                   dict(program=ECHO, environment=[b"A=b\0c"])):
+        refused = tree.begin(fields.pop("program"), **fields)
+        assert refused.status == wire.INVALID_ARGUMENT, vars(refused)
+        has(refused.message, "has no byte 0 in it")
+    assert tree.begin(ECHO, b"a\0").status == wire.INVALID_ARGUMENT
+
+
 # -------------------------------------------------------------------------------------------------------------- logs
 
 @test
