@@ -84,6 +84,21 @@ int output_flush(FILE *file) {
         return ferror(file) ? -EIO : 0;
 }
 
+/* write_line() - with one write(2), so that it does not mix with what other processes say there. */
+static void write_line(const char *text, size_t size) {
+        _cleanup_free_ char *line = NULL;
+        size_t length = 0;
+        FILE *memory = open_memstream(&line, &length);
+
+        if (!memory)
+                return;
+        (void) put(memory, "baton: ", 7);
+        (void) output_text(memory, text, size);
+        (void) put(memory, "\n", 1);
+        if (fclose(memory) == 0 && fwrite(line, 1, length, stderr) == length)
+                (void) fflush(stderr);
+}
+
 void output_error(const char *format, ...) {
         _cleanup_free_ char *text = NULL;
         va_list arguments;
@@ -97,8 +112,5 @@ void output_error(const char *format, ...) {
         /* One line is one line, whoever wrote its parts. */
         for (char *p = text; (p = strpbrk(p, "\r\n"));)
                 *p = ' ';
-        (void) put(stderr, "baton: ", 7);
-        (void) output_text(stderr, text, (size_t) n);
-        (void) put(stderr, "\n", 1);
-        (void) fflush(stderr);
+        write_line(text, (size_t) n);
 }

@@ -121,13 +121,18 @@ static int broken(Lane *lane, const char *reason) {
         return LANE_BROKEN;
 }
 
+static int exhausted(Lane *lane, const char *reason) {
+        lane->reason = reason;
+        return LANE_EXHAUSTED;
+}
+
 /* accept_channel() - a channel in its turn, or the first message of a renewal. */
 static int accept_channel(Lane *lane, uint64_t id, int fd_consume, uint64_t *ret_id, int *ret_fd) {
         _cleanup_fd_ int fd = fd_consume;
         uint32_t epoch = (uint32_t) (id >> 32), n = (uint32_t) id;
 
         if (fd < 0)
-                return broken(lane, "a channel was lost to our own descriptor limit");
+                return exhausted(lane, "a channel was lost to the receiver's descriptor limit");
         if (epoch > lane->epoch) {
                 if (lane->renewal != LANE_RENEWAL_PEER || n != 0)
                         return broken(lane, "a lane id of a future epoch that is no renewal");
@@ -150,11 +155,11 @@ static int accept_descriptor(Lane *lane, uint64_t id, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
 
         if ((id & 1) == lane->side)
-                return broken(lane, "a lane id of our own side");
+                return broken(lane, "a lane id of the receiver's side");
         if (find_arrived(lane, id) < lane->n_arrived)
                 return broken(lane, "a lane id that is still unclaimed");
         if (lane->n_arrived >= lane->max_arrived)
-                return broken(lane, "more unclaimed descriptors than it has credit for");
+                return exhausted(lane, "more descriptors than there was credit for");
         if (lane->n_arrived == lane->size_arrived) {
                 size_t size = lane->size_arrived ? lane->size_arrived * 2 : 8;
                 LaneArrived *grown = realloc(lane->arrived, size * sizeof(*grown));

@@ -24,8 +24,9 @@ typedef enum LaneResult {
         LANE_DESCRIPTOR, /* one more descriptor (or the fact of its loss) is there to be claimed */
         LANE_CHANNEL,    /* the next channel of this epoch: ret_id 0..2, ret_fd is the caller's */
         LANE_RENEWAL, /* channel 0 of a higher epoch: ret_id is the epoch; call lane_begin_epoch() when done with the old one */
-        LANE_EOF,    /* the other side has closed */
-        LANE_BROKEN, /* the other side broke the rules; lane_reason() says which */
+        LANE_EOF,       /* the other side has closed */
+        LANE_BROKEN,    /* the other side broke the rules; lane_reason() says which */
+        LANE_EXHAUSTED, /* a limit: more than its credit, or a channel lost to our own; lane_reason() says which */
 } LaneResult;
 
 /* Who may raise the epoch. */

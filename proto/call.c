@@ -224,8 +224,7 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
         if (parameters->item && stream_reserve(call) < 0) {
                 close_consumed(parameters->fds_consume, parameters->n_fds);
                 call_fail_local(call, STATUS_RESOURCE_EXHAUSTED,
-                                "the streams of this peer may have %llu bytes waiting "
-                                "here, and have them reserved",
+                                "the streams of this peer may have %llu bytes waiting here, and have them reserved",
                                 (unsigned long long) peer->limits.max_memory);
                 r = 0;
         } else {
@@ -489,8 +488,7 @@ static int send_answer(Call *call, const AnswerParameters *parameters) {
         close_consumed(parameters->fds_consume, parameters->n_fds);
         if (r == -EMSGSIZE)
                 peer_refuse_call(peer, call->channel, id, STATUS_RESOURCE_EXHAUSTED,
-                                 "the answer has %zu bytes and %zu descriptors; accepted "
-                                 "are frames of %llu, and %u",
+                                 "the answer has %zu bytes and %zu descriptors; accepted are frames of %llu, and %u",
                                  parameters->size, parameters->n_fds, (unsigned long long) peer_max_frame(peer),
                                  peer->remote.fd_credit);
         else if (r == -EINVAL)

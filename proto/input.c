@@ -86,7 +86,11 @@ static void on_call(Peer *peer, Frame *frame) {
         const Baton__Envelope *envelope = frame->envelope;
         unsigned long long id = envelope->id;
 
-        if (id < 2 || (id & 1) == peer->side) {
+        if (id < 2) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "CALL %llu: ids begin with 2", id);
+                return;
+        }
+        if ((id & 1) == peer->side) {
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "CALL %llu has an id of the other side", id);
                 return;
         }
@@ -106,9 +110,9 @@ static void on_call(Peer *peer, Frame *frame) {
                 peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT,
                                  "the call lists a descriptor that was not sent");
         else if (frame->lost)
-                peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
-                                 "a descriptor of the call was lost to the receiver's "
-                                 "descriptor limit; try again later");
+                peer_refuse_call(
+                        peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
+                        "a descriptor of the call was lost to the receiver's descriptor limit; try again later");
         else if (peer->held_fds + frame->n_fds > peer->limits.max_held_fds)
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                                  "open calls hold %zu descriptors already, at most %u may", peer->held_fds,
@@ -215,8 +219,7 @@ static void on_item(Peer *peer, Frame *frame) {
         else if (frame->absent || frame->lost)
                 refuse_item(peer, call, frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED,
                             frame->absent ? "an item lists a descriptor that was not sent"
-                                          : "a descriptor of an item was lost to the "
-                                            "receiver's descriptor limit");
+                                          : "a descriptor of an item was lost to the receiver's descriptor limit");
         else if (!call->outgoing && !call->takes)
                 refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
                             "an item after the half-close: the call takes no stream any more");
@@ -225,7 +228,7 @@ static void on_item(Peer *peer, Frame *frame) {
                             "a half-close by the callee, whose ANSWER is the end");
         else if (!call->on_item && !item.bare)
                 refuse_item(peer, call, call->outgoing ? STATUS_UNIMPLEMENTED : STATUS_INVALID_ARGUMENT,
-                            call->outgoing ? "the answer is a stream, which this side does not take"
+                            call->outgoing ? "the answer is a stream, which the caller does not take"
                                            : "the method takes no stream");
         else {
                 stream_received(call, frame->body, frame->length, &item);
@@ -306,20 +309,30 @@ static bool frame_parse(Peer *peer, Frame *frame, const uint8_t *body, uint32_t 
         }
         message_scratch_reset(&peer->scratch);
         frame->envelope = envelope_unpack(&peer->scratch, body, envelope_size);
-        if (!frame->envelope) {
+        if (!frame->envelope && peer->scratch.exhausted)
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "an Envelope that takes more than %zu bytes of memory",
+                         peer->scratch.limit);
+        else if (!frame->envelope)
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "an Envelope that cannot be parsed");
+        if (!frame->envelope)
                 return false;
-        }
         frame->payload = body + envelope_size;
         frame->size = length - envelope_size;
         return true;
 }
 
-static void add_credit(Peer *peer, uint64_t credit) {
-        if (credit == 0)
-                return;
-        peer->fd_credit = MIN(peer->fd_credit + credit, (uint64_t) peer->remote.fd_credit);
+/* add_credit() - false: more than was spent, the peer has ended. */
+static bool add_credit(Peer *peer, uint64_t credit) {
+        if (credit == 0 || peer->state != PEER_STATE_READY)
+                return true;
+        if (credit > peer->remote.fd_credit - peer->fd_credit) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "credit for %llu descriptors more than were sent",
+                         (unsigned long long) (credit + peer->fd_credit - peer->remote.fd_credit));
+                return false;
+        }
+        peer->fd_credit += credit;
         peer_wake(peer);
+        return true;
 }
 
 /* is_wanted() - of an epoch that is over: whole ANSWERs to our own calls are delivered, all else is dropped. */
@@ -346,8 +359,7 @@ static void handle_frame(Peer *peer, unsigned n, const uint8_t *body, uint32_t l
         }
         if (frame_claim(peer, &frame) < 0)
                 return;
-        add_credit(peer, frame.envelope->fd_credit);
-        if (is_wanted(peer, &frame))
+        if (add_credit(peer, frame.envelope->fd_credit) && is_wanted(peer, &frame))
                 kinds[kind].handle(peer, &frame);
         frame_discard(&frame);
 }

@@ -114,18 +114,22 @@ static void *block_alloc(MessageScratch *scratch, size_t size) {
 
 static void *scratch_alloc(void *data, size_t size) {
         MessageScratch *scratch = data;
+        void *pointer;
 
-        if (size > scratch->limit)
+        if (size <= scratch->limit)
+                size = (size + ALIGNMENT - 1) & ~(size_t) (ALIGNMENT - 1);
+        if (size > scratch->limit || scratch->total + size > scratch->limit) {
+                scratch->exhausted = true;
                 return NULL;
-        size = (size + ALIGNMENT - 1) & ~(size_t) (ALIGNMENT - 1);
-        if (scratch->total + size > scratch->limit)
-                return NULL;
+        }
         scratch->total += size;
         if (sizeof(scratch->first) - scratch->used >= size) {
                 scratch->used += size;
                 return scratch->first + scratch->used - size;
         }
-        return block_alloc(scratch, size);
+        pointer = block_alloc(scratch, size);
+        scratch->exhausted |= !pointer;
+        return pointer;
 }
 
 static void scratch_free(void *data, void *pointer) {
@@ -138,6 +142,7 @@ void message_scratch_init(MessageScratch *scratch, size_t limit) {
         scratch->overflow = NULL;
         scratch->used = scratch->total = 0;
         scratch->limit = limit;
+        scratch->exhausted = false;
 }
 
 void message_scratch_reset(MessageScratch *scratch) {
@@ -148,6 +153,7 @@ void message_scratch_reset(MessageScratch *scratch) {
                 free(block);
         }
         scratch->used = scratch->total = 0;
+        scratch->exhausted = false;
 }
 
 ProtobufCMessage *message_unpack_scratch(MessageScratch *scratch, const ProtobufCMessageDescriptor *type,

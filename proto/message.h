@@ -23,6 +23,7 @@ typedef struct MessageScratch {
         struct MessageBlock *overflow;
         size_t used, total;
         size_t limit;
+        bool exhausted; /* an allocation failed since the last reset */
         _Alignas(16) uint8_t first[2048];
 } MessageScratch;
 

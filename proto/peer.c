@@ -354,8 +354,7 @@ static bool hello_is_acceptable(Peer *peer, const Baton__Hello *hello) {
         }
         if (hello->protocol_max < PROTOCOL_MIN || hello->protocol_min > PROTOCOL_MAX) {
                 peer_end(peer, STATUS_FAILED_PRECONDITION, true,
-                         "no common protocol version: the peer speaks %u to %u, this side "
-                         "%u to %u",
+                         "no common protocol version: one side speaks %u to %u, the other %u to %u",
                          hello->protocol_min, hello->protocol_max, PROTOCOL_MIN, PROTOCOL_MAX);
                 return false;
         }
@@ -492,7 +491,9 @@ static bool lane_event(Peer *peer, int result, uint64_t id, int fd_consume) {
                 peer->lane_eof = true;
                 return false;
         case LANE_BROKEN:
-                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "%s", lane_reason(&peer->lane));
+        case LANE_EXHAUSTED:
+                peer_end(peer, result == LANE_BROKEN ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED, true, "%s",
+                         lane_reason(&peer->lane));
                 return false;
         default:
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "the lane cannot be read: %s", strerror(-result));

@@ -78,7 +78,8 @@ void report_ended(Call *call, Runner *runner, Status status, const char *what) {
         Baton__Control__RunnerEnded detail = BATON__CONTROL__RUNNER_ENDED__INIT;
         Baton__Control__Exit exit;
         _cleanup_free_ char **lines = NULL;
-        char text[EXIT_STATUS_TEXT_SIZE], message[RUNNER_NAME_SIZE + RUNNER_FAILURE_SIZE + EXIT_STATUS_TEXT_SIZE + 32];
+        char text[EXIT_STATUS_TEXT_SIZE],
+                message[RUNNER_NAME_SIZE + 2 * RUNNER_FAILURE_SIZE + EXIT_STATUS_TEXT_SIZE + 32];
 
         detail.name = runner->spec.name;
         detail.instance = runner->instance;
@@ -89,7 +90,8 @@ void report_ended(Call *call, Runner *runner, Status status, const char *what) {
         detail.n_last_output = last_output(runner, &lines);
         detail.last_output = lines;
         exit_status_describe(runner->exit, text);
-        (void) snprintf(message, sizeof(message), "runner %s: %s%s%s", runner->spec.name, what ? what : "",
-                        what && runner->ended ? ": " : "", runner->ended ? text : "");
+        (void) snprintf(message, sizeof(message), "runner %s: %s%s%s%s%s", runner->spec.name, what ? what : "",
+                        what && runner->ended ? ": " : "", runner->ended ? text : "",
+                        !what && *runner->lost ? "; " : "", what ? "" : runner->lost);
         fail_with(call, status, message, &detail.base);
 }

@@ -421,7 +421,7 @@ static void test_channel_lost(void **state) {
                 bench_open(&bench, 1, 3, LANE_RENEWAL_PEER);
                 put_channel(&bench, ID(epoch, 0));
                 limit = test_limit_fds(0);
-                expect(&bench, LANE_BROKEN, 0, "a lost channel");
+                expect(&bench, LANE_EXHAUSTED, 0, "a lost channel");
                 assert_non_null(strstr(lane_reason(&bench.lane), "descriptor limit"));
                 test_restore_fds(limit);
                 bench_close(&bench);
@@ -502,7 +502,7 @@ static void test_credit(void **state) {
         put(&bench, 103);
         expect(&bench, LANE_DESCRIPTOR, 0, "room after a claim");
         put(&bench, 105);
-        expect(&bench, LANE_BROKEN, 0, "over the credit");
+        expect(&bench, LANE_EXHAUSTED, 0, "over the credit");
         bench_close(&bench);
 }
 

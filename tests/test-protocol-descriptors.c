@@ -256,7 +256,7 @@ static void test_credit_owed(void **state) {
                                                .n_fds = CREDIT,
                                                .fds = { ids[0], ids[1], ids[2], ids[3] } });
         (void) send_fd(&bench, 60);
-        test_bench_ended(&bench, "owed", STATUS_INVALID_ARGUMENT, "has credit for", true);
+        test_bench_ended(&bench, "owed", STATUS_RESOURCE_EXHAUSTED, "than there was credit for", true);
         test_bench_close(&bench);
         test_end_kept(0);
 }
@@ -322,6 +322,24 @@ static void test_credit_waits(void **state) {
                 test_raw_send(&bench.raw, &(RawFrame){ .kind = BATON__KIND__CREDIT, .fd_credit = 2 });
                 test_bench_settle(&bench);
                 (void) take_call(&bench, 5, 2);
+                test_bench_close(&bench);
+        }
+}
+
+/* Credit for what was never sent would let the other side spend what the lane has no room for. */
+static void test_credit_invented(void **state) {
+        (void) state;
+        for (unsigned side = 0; side <= 1; side++) {
+                TestAnswer answer = { 0 };
+                TestBench bench = { 0 };
+
+                test_bench_open(&bench, &configs[side]);
+                hello_with_credit(&bench, 3);
+                start_with_fds(&bench, 2, 0, &answer, NULL);
+                (void) take_call(&bench, 3, 2);
+                test_raw_send(&bench.raw, &(RawFrame){ .kind = BATON__KIND__CREDIT, .fd_credit = 3 });
+                test_bench_settle(&bench);
+                test_bench_ended(&bench, "invented", STATUS_INVALID_ARGUMENT, "credit for 1 descriptors more", true);
                 test_bench_close(&bench);
         }
 }
@@ -573,6 +591,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_late_frame_with_descriptors),
         TEST(test_credit_owed),
         TEST(test_credit_waits),
+        TEST(test_credit_invented),
         TEST(test_answers_wait_in_turn),
         TEST(test_no_room_on_the_lane),
         TEST(test_full_lane),

@@ -185,8 +185,8 @@ static const struct {
         { "min above max", 2, 1, 0, STATUS_INVALID_ARGUMENT, "protocol 2 to 1" },
         { "frames too small", 1, 1, 65535, STATUS_INVALID_ARGUMENT, "frames of 65535 bytes (at least 65536)" },
         { "frames of one byte", 1, 1, 1, STATUS_INVALID_ARGUMENT, "frames of 1 bytes" },
-        { "later only", 2, 3, 0, STATUS_FAILED_PRECONDITION, "the peer speaks 2 to 3, this side 1 to 1" },
-        { "earlier only", 0, 0, 0, STATUS_FAILED_PRECONDITION, "the peer speaks 0 to 0, this side 1 to 1" },
+        { "later only", 2, 3, 0, STATUS_FAILED_PRECONDITION, "one side speaks 2 to 3, the other 1 to 1" },
+        { "earlier only", 0, 0, 0, STATUS_FAILED_PRECONDITION, "one side speaks 0 to 0, the other 1 to 1" },
 };
 
 static void test_hello(void **state) {
@@ -254,8 +254,8 @@ typedef struct IdRow {
 static const IdRow id_rows[] = {
         { "the same id", 3, 3, STATUS_INVALID_ARGUMENT, { "CALL 7 after CALL 7", "CALL 6 after CALL 6" } },
         { "a lower id", 3, 2, STATUS_INVALID_ARGUMENT, { "CALL 5 after CALL 7", "CALL 4 after CALL 6" } },
-        { "id 0", 3, RAW(0), STATUS_INVALID_ARGUMENT, { "id of the other side", "id of the other side" } },
-        { "id 1", 3, RAW(1), STATUS_INVALID_ARGUMENT, { "id of the other side", "id of the other side" } },
+        { "id 0", 3, RAW(0), STATUS_INVALID_ARGUMENT, { "ids begin with 2", "ids begin with 2" } },
+        { "id 1", 3, RAW(1), STATUS_INVALID_ARGUMENT, { "ids begin with 2", "ids begin with 2" } },
         { "the other side's id", 3, OTHER(4), STATUS_INVALID_ARGUMENT, { "CALL 8 has", "CALL 9 has" } },
 };
 

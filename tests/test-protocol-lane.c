@@ -122,15 +122,19 @@ static const struct {
         const char *what;
         void (*send)(TestBench *bench);
         const char *fragment[2]; /* by side of the engine */
+        Status status;           /* OK: INVALID_ARGUMENT */
 } violations[] = {
         { "7 bytes", send_7_bytes, { "shorter than an id", "shorter than an id" } },
         { "1 byte", send_1_byte, { "shorter than an id", "shorter than an id" } },
         { "no descriptor", send_no_descriptor, { "without a descriptor", "without a descriptor" } },
         { "two descriptors", send_two_descriptors, { "more than one descriptor", "more than one descriptor" } },
         { "five descriptors", send_five_descriptors, { "more than one descriptor", "more than one descriptor" } },
-        { "own side's id", send_own_id, { "id of our own side", "id of our own side" } },
+        { "own side's id", send_own_id, { "id of the receiver's side", "id of the receiver's side" } },
         { "unclaimed id again", send_twice, { "still unclaimed", "still unclaimed" } },
-        { "overdraft", send_overdraft, { "has credit for", "has credit for" } },
+        { "overdraft",
+          send_overdraft,
+          { "than there was credit for", "than there was credit for" },
+          STATUS_RESOURCE_EXHAUSTED },
         { "channel again", send_channel_again, { "channel that is not due", "channel that is not due" } },
         { "channel 0 again", send_channel_0_again, { "channel that is not due", "channel that is not due" } },
         { "fourth channel", send_fourth_channel, { "channel that is not due", "channel that is not due" } },
@@ -145,12 +149,12 @@ static void test_violations(void **state) {
         (void) state;
         for (size_t i = 0; i < ARRAY_SIZE(violations); i++)
                 for (unsigned side = 0; side <= 1; side++) {
+                        Status status = violations[i].status ? violations[i].status : STATUS_INVALID_ARGUMENT;
                         TestBench bench = { 0 };
 
                         test_bench_ready(&bench, &configs[side]);
                         violations[i].send(&bench);
-                        test_bench_ended(&bench, violations[i].what, STATUS_INVALID_ARGUMENT,
-                                         violations[i].fragment[side], true);
+                        test_bench_ended(&bench, violations[i].what, status, violations[i].fragment[side], true);
                         test_bench_close(&bench);
                 }
 }
@@ -189,8 +193,8 @@ static void test_channel_lost(void **state) {
                 limit = test_limit_fds(0);
                 test_bench_settle(&bench);
                 test_restore_fds(limit);
-                test_bench_ended(&bench, "channel lost", STATUS_INVALID_ARGUMENT, "lost to our own descriptor limit",
-                                 true);
+                test_bench_ended(&bench, "channel lost", STATUS_RESOURCE_EXHAUSTED,
+                                 "lost to the receiver's descriptor limit", true);
                 test_bench_close(&bench);
         }
 }
