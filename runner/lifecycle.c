@@ -45,7 +45,7 @@ static void complete(Runner *runner) {
         life->state = life->next;
         if (life->id)
                 life->last_event = life->id;
-        peer_set_service(runner->peer, life->state, life->last_event);
+        peer_set_service(connection_peer(runner->supervisor), life->state, life->last_event);
         if (call)
                 answer_state(call, life, life->id);
         if (life->state == SERVICE_STATE_STOPPED)
@@ -70,7 +70,7 @@ static void begin(Runner *runner, Call *call, ServiceEvent event, uint64_t id, S
         life->next = next;
         life->id = id;
         life->call = call;
-        if (action != SERVICE_ACTION_TERMINATE || runner->n_calls == 0)
+        if (action != SERVICE_ACTION_TERMINATE || handles_open_calls(runner->handles) == 0)
                 complete(runner);
 }
 

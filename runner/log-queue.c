@@ -21,7 +21,7 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "runner/text.h"
+#include "common/text.h"
 
 #define METHOD        "baton.Log/Write"
 #define BATCH_RECORDS 64u

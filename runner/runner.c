@@ -19,7 +19,6 @@
 #include <string.h>
 
 #include "common/parse.h"
-#include "common/version.h"
 #include "runner/bootstrap.h"
 
 #define RESERVED_PREFIX "baton."
@@ -51,8 +50,8 @@ static const struct {
         { STATUS_FAILED_PRECONDITION, -EPROTONOSUPPORT },
 };
 
-static void on_ended(Peer *peer, Status status, const char *reason) {
-        Runner *runner = peer_userdata(peer);
+static void on_ended(Connection *connection, Status status, const char *reason) {
+        Runner *runner = connection_owner(connection);
 
         runner->ended = true;
         runner->result = -EPROTO;
@@ -62,23 +61,23 @@ static void on_ended(Peer *peer, Status status, const char *reason) {
         (void) snprintf(runner->reason, sizeof(runner->reason), "%s", reason);
 }
 
-static void on_ready(Peer *peer, bool renewed) {
-        Runner *runner = peer_userdata(peer);
+static void on_ready(Connection *connection, bool renewed) {
+        Runner *runner = connection_owner(connection);
 
         log_queue_ready(&runner->log);
         if (renewed && runner->on_renewal)
                 runner->on_renewal(runner, runner->on_renewal_userdata);
 }
 
-static void on_channel(Peer *peer, unsigned channel) {
-        Runner *runner = peer_userdata(peer);
+static void on_channel(Connection *connection, unsigned channel) {
+        Runner *runner = connection_owner(connection);
 
         if (runner->on_channel)
                 runner->on_channel(runner, (enum baton_channel) channel, runner->on_channel_userdata);
 }
 
-static void on_call(Peer *peer, Call *call) {
-        Runner *runner = peer_userdata(peer);
+static void on_call(Connection *connection, Call *call) {
+        Runner *runner = connection_owner(connection);
         const char *name = call_envelope(call)->method;
         Method *method;
 
@@ -92,14 +91,14 @@ static void on_call(Peer *peer, Call *call) {
         }
         method = find_method(runner, name);
         if (method)
-                runner_call(runner, call, method->function, method->userdata);
+                connection_accept(connection, call, method->function, method->userdata);
         else if (runner->fallback)
-                runner_call(runner, call, runner->fallback, runner->fallback_userdata);
+                connection_accept(connection, call, runner->fallback, runner->fallback_userdata);
         else
                 (void) call_fail(call, STATUS_UNIMPLEMENTED, "no such method: %s", name);
 }
 
-static const PeerHandler handler = {
+static const ConnectionHandler supervisor_handler = {
         .ready = on_ready,
         .channel = on_channel,
         .call = on_call,
@@ -117,7 +116,7 @@ static bool copy_options(const struct baton_runner_options *given, struct baton_
                (ret->max_frame == 0 || (ret->max_frame >= FRAME_MIN && ret->max_frame <= UINT32_MAX));
 }
 
-static int add_peer(Runner *runner, const struct baton_runner_options *options, int lane_fd_consume) {
+static int connect_supervisor(Runner *runner, const struct baton_runner_options *options, int lane_fd_consume) {
         PeerLimits limits = {
                 .max_frame = options->max_frame,
                 .max_calls = options->max_calls,
@@ -132,7 +131,12 @@ static int add_peer(Runner *runner, const struct baton_runner_options *options, 
                 .service_state = runner->life.state,
         };
 
-        return endpoint_add_peer(runner->endpoint, &config, lane_fd_consume, &handler, runner, &runner->peer);
+        return connection_new(&runner->supervisor, runner->handles, &config, lane_fd_consume, &supervisor_handler,
+                              runner);
+}
+
+static void on_drained(void *userdata) {
+        lifecycle_drained(userdata);
 }
 
 static inline void runner_freep(Runner **runner) {
@@ -159,10 +163,13 @@ int baton_runner_new(struct baton_runner **ret_runner, const struct baton_runner
         r = endpoint_new(&runner->endpoint);
         if (r < 0)
                 return r;
-        r = add_peer(runner, &given, fd_take(&lane_fd));
+        r = handles_new(&runner->handles, runner->endpoint, on_drained, runner);
         if (r < 0)
                 return r;
-        log_queue_init(&runner->log, runner->endpoint, runner->peer, given.max_log_records);
+        r = connect_supervisor(runner, &given, fd_take(&lane_fd));
+        if (r < 0)
+                return r;
+        log_queue_init(&runner->log, runner->endpoint, connection_peer(runner->supervisor), given.max_log_records);
         *ret_runner = TAKE_PTR(runner);
         return 0;
 }
@@ -172,23 +179,25 @@ void baton_runner_free(struct baton_runner *runner) {
 
         if (!runner)
                 return;
-        runner->peer = peer_free(runner->peer);
-        runner_free_calls(runner);
+        runner->supervisor = connection_free(runner->supervisor);
         lifecycle_free(runner);
         log_queue_deinit(&runner->log);
         HASH_ITER (hh, runner->methods, method, next) {
                 HASH_DEL(runner->methods, method);
                 free(method);
         }
+        handles_free(runner->handles);
         endpoint_free(runner->endpoint);
         free(runner);
 }
 
 /* may_leave() - whether all that was answered and logged has arrived, or never will. */
 static bool may_leave(Runner *runner) {
+        const Peer *peer = connection_peer(runner->supervisor);
+
         if (!runner->leaving && !atomic_load_explicit(&runner->quit, memory_order_relaxed))
                 return false;
-        return peer_is_flushed(runner->peer) && (log_queue_is_empty(&runner->log) || !peer_is_ready(runner->peer));
+        return peer_is_flushed(peer) && (log_queue_is_empty(&runner->log) || !peer_is_ready(peer));
 }
 
 int baton_runner_dispatch(struct baton_runner *runner, int timeout_ms) {
@@ -196,17 +205,19 @@ int baton_runner_dispatch(struct baton_runner *runner, int timeout_ms) {
 
         if (runner->ended)
                 return runner->result;
-        r = endpoint_dispatch(runner->endpoint, timeout_ms);
+        r = handles_dispatch(runner->handles, timeout_ms);
         if (r == -EBUSY)
                 return r;
         if (runner->ended)
                 return runner->result;
         if (r < 0) {
-                peer_close(runner->peer, STATUS_INTERNAL, "cannot wait for events: %s", strerror(-r));
+                peer_close(connection_peer(runner->supervisor), STATUS_INTERNAL, "cannot wait for events: %s",
+                           strerror(-r));
                 runner->ended = true;
                 runner->result = r;
         } else if (may_leave(runner)) {
-                peer_close(runner->peer, STATUS_OK, "%s", runner->leaving ? "stopped" : "the runner has quit");
+                peer_close(connection_peer(runner->supervisor), STATUS_OK, "%s",
+                           runner->leaving ? "stopped" : "the runner has quit");
                 runner->ended = true;
                 runner->result = RESULT_ENDED;
         }
@@ -236,7 +247,7 @@ const char *baton_runner_reason(struct baton_runner *runner) {
 }
 
 uint64_t baton_runner_instance(struct baton_runner *runner) {
-        return peer_remote(runner->peer)->instance;
+        return peer_remote(connection_peer(runner->supervisor))->instance;
 }
 
 /* ---- methods ---- */
@@ -280,18 +291,27 @@ void baton_runner_set_default(struct baton_runner *runner, baton_method_fn funct
         runner->fallback_userdata = userdata;
 }
 
+/* ---- calls ---- */
+
+struct baton_runner *baton_call_runner(struct baton_call *call) {
+        const Connection *connection = baton_call_connection(call);
+
+        return connection_handler(connection) == &supervisor_handler ? connection_owner(connection) : NULL;
+}
+
+int baton_runner_call(struct baton_runner *runner, const struct baton_call_parameters *parameters,
+                      baton_answer_fn function, void *userdata, struct baton_request **ret_request) {
+        return baton_connection_call(runner->supervisor, parameters, function, userdata, ret_request);
+}
+
 /* ---- channels ---- */
 
 int baton_runner_take_channel(struct baton_runner *runner, enum baton_channel channel, int *ret_fd) {
-        return peer_take_channel(runner->peer, channel, ret_fd);
+        return peer_take_channel(connection_peer(runner->supervisor), channel, ret_fd);
 }
 
 int baton_runner_frame_channel(struct baton_runner *runner, enum baton_channel channel) {
-        int r = peer_frame_channel(runner->peer, channel);
-
-        if (r == 0)
-                runner->framed |= 1u << channel;
-        return r;
+        return connection_frame_channel(runner->supervisor, channel);
 }
 
 void baton_runner_on_channel(struct baton_runner *runner,
@@ -306,7 +326,7 @@ void baton_runner_on_renewal(struct baton_runner *runner, void (*function)(struc
         runner->on_renewal_userdata = userdata;
 }
 
-/* ---- log and version ---- */
+/* ---- log ---- */
 
 void baton_log(struct baton_runner *runner, enum baton_level level, const char *target, const char *file,
                unsigned line, const char *format, ...) {
@@ -315,8 +335,4 @@ void baton_log(struct baton_runner *runner, enum baton_level level, const char *
         va_start(arguments, format);
         log_queue_add(&runner->log, (unsigned) level, target, file, line, format, arguments);
         va_end(arguments);
-}
-
-const char *baton_version(void) {
-        return version_release();
 }

@@ -2,16 +2,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What the files of libbaton's runner half share: runner.c (the object, its loop and its methods), call.c (calls both
- * ways), lifecycle.c (the service's life: baton.Runner/...), log-queue.c (records on their way to the supervisor).
+ * What the files of libbaton's runner half share: runner.c (the object, its loop and its methods), lifecycle.c (the service's life: baton.Runner/...), log-queue.c (records on their way to the supervisor).
  */
 
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/queue.h>
 
 #include "baton/runner.h"
-#include "proto/endpoint.h"
+#include "proto/handle.h"
 #include "proto/service.h"
 #include "runner/log-queue.h"
 
@@ -19,8 +17,6 @@
 #include <uthash.h>
 
 typedef struct baton_runner Runner;
-typedef struct baton_call RunnerCall;
-typedef struct baton_request RunnerRequest;
 typedef struct Method Method;
 
 #define RUNNER_REASON_SIZE 512
@@ -30,28 +26,6 @@ struct Method {
         baton_method_fn function;
         void *userdata;
         char name[];
-};
-
-/* One call to us. Recycled: most answer at once and cost no allocation. */
-struct baton_call {
-        LIST_ENTRY(baton_call) link; /* runner->calls or runner->free_calls */
-        Runner *runner;
-        Call *call;
-        void (*on_cancel)(struct baton_call *call, void *userdata);
-        void *on_cancel_userdata;
-        Baton__Detail **details;
-        size_t n_details;
-        Baton__Pair **metadata;
-        size_t n_metadata;
-};
-
-/* One call of ours. */
-struct baton_request {
-        LIST_ENTRY(baton_request) link; /* runner->requests or runner->free_requests */
-        Runner *runner;
-        Call *call; /* NULL: its function is running */
-        baton_answer_fn function;
-        void *userdata;
 };
 
 /* The service's state, and the event that is being carried out. */
@@ -67,17 +41,13 @@ typedef struct Lifecycle {
 
 struct baton_runner {
         Endpoint *endpoint;
-        Peer *peer;
+        Handles *handles;
+        Connection *supervisor;
 
         Method *methods; /* uthash by name */
         Method *recent;  /* found last; NULL: none */
         baton_method_fn fallback;
         void *fallback_userdata;
-
-        LIST_HEAD(, baton_call) calls, free_calls;
-        LIST_HEAD(, baton_request) requests, free_requests;
-        size_t n_calls;  /* open */
-        unsigned framed; /* bit n: channel n carries calls */
 
         Lifecycle life;
         LogQueue log;
@@ -94,14 +64,6 @@ struct baton_runner {
         char reason[RUNNER_REASON_SIZE];
 };
 
-/* ---- call.c ---- */
-
-/* runner_call() - a call of an application's method: to its handler. */
-void runner_call(Runner *runner, Call *call, baton_method_fn function, void *userdata);
-
-/* runner_free_calls() - all objects, open or not, without a callback; the peer is gone. */
-void runner_free_calls(Runner *runner);
-
 /* ---- lifecycle.c ---- */
 
 /* lifecycle_call() - a call of a method "baton.…". */
@@ -113,5 +75,5 @@ bool lifecycle_is_serving(const Runner *runner);
 /* lifecycle_drained() - no call to us is open: what waits for that goes on. */
 void lifecycle_drained(Runner *runner);
 
-/* lifecycle_free() - forgets who waits; the peer is gone. */
+/* lifecycle_free() - forgets who waits; the peer is gone, its calls are not. */
 void lifecycle_free(Runner *runner);

@@ -52,7 +52,7 @@ only() {
 
 echo 1..12
 layer common 9 common
-layer proto 9 common proto
+layer proto 9 common proto baton
 layer supervisor/keeper 9 common supervisor/keeper
 layer supervisor 1 common proto supervisor
 layer runner 9 common proto runner baton

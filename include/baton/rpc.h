@@ -106,10 +106,10 @@ typedef void (*baton_writable_fn)(void *userdata);
 /* ---- calls to us ----------------------------------------------------------------------------------------------- */
 
 /*
- * A method. It ends the call, exactly once, with baton_call_answer() or baton_call_fail(): before it returns or later;
- * ending it twice is a programming error (it stops the program). Pointers to the request's data, type, method and metadata
- * are valid until the handler returns (afterwards they read as empty), descriptors and the object itself until the call is
- * ended.
+ * A handler gets the call and ends it exactly once, now or later, with one of baton_call_answer*() or baton_call_fail():
+ * that call takes the object, on every path. Until then the pointer stays valid, also when the caller has cancelled or
+ * is gone; ending it twice is a programming error. The request's data, metadata and strings are valid until the handler
+ * returns (afterwards they read as empty): a deferred answer keeps copies.
  */
 typedef void (*baton_method_fn)(struct baton_call *call, void *userdata);
 

@@ -29,63 +29,22 @@
  *
  * Started by hand, baton_runner_new() says on standard error in one line what is missing.
  *
- * Conventions. Functions that can fail return 0 or a negative errno. Sizes are bytes, times microseconds. Strings are
- * UTF-8 and end with NUL. A parameter that is not said to be taken stays the caller's and is not used after the call
- * returns. A parameter named fd_consume is taken on every path, errors included.
+ * Calls, their streams, and which functions other threads than the loop's may call: baton/rpc.h.
  *
- * Threads. A runner object belongs to one thread at a time, the one that runs its loop: all functions are called there,
- * from handlers, too, except baton_runner_run(), baton_runner_dispatch() and baton_runner_free(), which no handler may
- * call. baton_runner_quit() alone may be called from any thread and from signal handlers.
+ * No handler may call baton_runner_run(), baton_runner_dispatch() or baton_runner_free(). baton_runner_quit() may be called
+ * from signal handlers, too.
  *
  * Descriptors. The library holds an epoll set of its own, so it fits into any loop: watch baton_runner_fd() for input
  * and call baton_runner_dispatch() with a timeout of 0 when it is readable. Every descriptor is close-on-exec.
  */
 
-#include <stddef.h>
-#include <stdint.h>
+#include "baton/rpc.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#if defined(__GNUC__)
-#define BATON_PUBLIC         __attribute__((__visibility__("default")))
-#define BATON_PRINTF(_a, _b) __attribute__((__format__(__printf__, _a, _b)))
-#else
-#define BATON_PUBLIC
-#define BATON_PRINTF(_a, _b)
-#endif
-
-struct baton_runner;  /* this process as baton sees it */
-struct baton_call;    /* one call to us, until it is answered */
-struct baton_request; /* one call of ours, until its answer has been delivered */
-
-/* Status of a call: gRPC's codes, by number and meaning. */
-enum baton_status {
-        BATON_OK = 0,
-        BATON_CANCELLED = 1,
-        BATON_UNKNOWN = 2,
-        BATON_INVALID_ARGUMENT = 3,
-        BATON_DEADLINE_EXCEEDED = 4,
-        BATON_NOT_FOUND = 5,
-        BATON_ALREADY_EXISTS = 6,
-        BATON_PERMISSION_DENIED = 7,
-        BATON_RESOURCE_EXHAUSTED = 8,
-        BATON_FAILED_PRECONDITION = 9,
-        BATON_ABORTED = 10,
-        BATON_OUT_OF_RANGE = 11,
-        BATON_UNIMPLEMENTED = 12,
-        BATON_INTERNAL = 13,
-        BATON_UNAVAILABLE = 14,
-        BATON_DATA_LOSS = 15,
-        BATON_UNAUTHENTICATED = 16
-};
-
-/* The reserved channels. */
-enum baton_channel { BATON_CHANNEL_RPC = 0, BATON_CHANNEL_FILESYSTEM = 1, BATON_CHANNEL_DATA = 2 };
-
-/* Log levels, as syslog's. */
-enum baton_level { BATON_ERROR = 3, BATON_WARNING = 4, BATON_NOTICE = 5, BATON_INFO = 6, BATON_DEBUG = 7 };
+struct baton_runner; /* this process as baton sees it */
 
 /* ---- the runner ------------------------------------------------------------------------------------------------ */
 
@@ -153,13 +112,6 @@ BATON_PUBLIC uint64_t baton_runner_instance(struct baton_runner *runner);
 /* ---- calls to us ----------------------------------------------------------------------------------------------- */
 
 /*
- * A handler gets the call and ends it exactly once, now or later, with one of baton_call_answer*() or baton_call_fail():
- * that call takes the object, on every path. Until then the pointer stays valid, also when the caller has cancelled or
- * is gone. The request's data, metadata and strings are valid until the handler returns: a deferred answer keeps copies.
- */
-typedef void (*baton_method_fn)(struct baton_call *call, void *userdata);
-
-/*
  * baton_runner_add_method() - calls of @name ("package.Service/Method", or any UTF-8 text of 1-255 bytes), on any framed
  * channel, go to @function. Names beginning with "baton." are the library's: -EPERM. -EEXIST: registered already.
  * -EINVAL: not such a name. -ENOMEM.
@@ -170,116 +122,14 @@ BATON_PUBLIC int baton_runner_add_method(struct baton_runner *runner, const char
 /* baton_runner_set_default() - calls of a method nobody registered go to @function; without it they answer UNIMPLEMENTED. */
 BATON_PUBLIC void baton_runner_set_default(struct baton_runner *runner, baton_method_fn function, void *userdata);
 
-BATON_PUBLIC const char *baton_call_method(struct baton_call *call);
-/* baton_call_type() - full name of the request's message; "" for raw bytes. */
-BATON_PUBLIC const char *baton_call_type(struct baton_call *call);
-/* baton_call_data() - the request's payload and its size; never NULL. */
-BATON_PUBLIC const void *baton_call_data(struct baton_call *call, size_t *ret_size);
-/* baton_call_runner() - the runner this call came to. */
+/* baton_call_runner() - the runner this call came to; NULL: it came to a client. */
 BATON_PUBLIC struct baton_runner *baton_call_runner(struct baton_call *call);
-/* baton_call_channel() - the channel it came on. */
-BATON_PUBLIC enum baton_channel baton_call_channel(struct baton_call *call);
-/* baton_call_time_left() - until the deadline; UINT64_MAX without one, 0 when it has passed. */
-BATON_PUBLIC uint64_t baton_call_time_left(struct baton_call *call);
-
-/* baton_call_metadata() - the value of the first pair with @key, and its size; NULL when there is none. */
-BATON_PUBLIC const void *baton_call_metadata(struct baton_call *call, const char *key, size_t *ret_size);
-
-/* baton_call_metadata_at() - key, value and size of pair @index, in the order sent; NULL after the last. */
-BATON_PUBLIC const void *baton_call_metadata_at(struct baton_call *call, size_t index, const char **ret_key,
-                                                size_t *ret_size);
-
-/* baton_call_n_fds() - how many descriptors came with the call. A typed field in the payload is an index into them. */
-BATON_PUBLIC size_t baton_call_n_fds(struct baton_call *call);
-/* baton_call_take_fd() - descriptor @index, now the caller's; -1 when it was taken or never there. */
-BATON_PUBLIC int baton_call_take_fd(struct baton_call *call, size_t index);
-
-/*
- * baton_call_on_cancel() - @function is called once when nobody waits for the answer any more: cancelled by the caller,
- * past its deadline, or the caller is gone. The call must still be ended; what it answers is then dropped. Not
- * called when it has happened before: see baton_call_is_cancelled().
- */
-BATON_PUBLIC void baton_call_on_cancel(struct baton_call *call,
-                                       void (*function)(struct baton_call *call, void *userdata), void *userdata);
-/* baton_call_is_cancelled() - whether that has happened. */
-BATON_PUBLIC int baton_call_is_cancelled(struct baton_call *call);
-
-/*
- * baton_call_answer() - ends @call with OK and a payload of @size bytes of message @type ("" for raw bytes). 0;
- * -ECANCELED: nobody waits any more; -EMSGSIZE: larger than the caller's limit (it got RESOURCE_EXHAUSTED instead);
- * -EINVAL: @type is no UTF-8 (it got INTERNAL instead); -ENOMEM.
- */
-BATON_PUBLIC int baton_call_answer(struct baton_call *call, const char *type, const void *data, size_t size);
-
-/* baton_call_answer_fds() - the same, with @n descriptors, which are taken and closed here once they are sent. */
-BATON_PUBLIC int baton_call_answer_fds(struct baton_call *call, const char *type, const void *data, size_t size,
-                                       const int *fds_consume, size_t n);
-
-/*
- * baton_call_fail() - ends @call with @status (BATON_OK counts as BATON_UNKNOWN) and one line for people, cut at 1 KiB.
- * 0 or -ECANCELED.
- */
-BATON_PUBLIC int baton_call_fail(struct baton_call *call, enum baton_status status, const char *format, ...)
-        BATON_PRINTF(3, 4);
-
-/*
- * baton_call_add_detail() - a typed detail for the answer that follows: message @type, packed, copied. 0, -EINVAL (@type is
- * no UTF-8) or -ENOMEM.
- */
-BATON_PUBLIC int baton_call_add_detail(struct baton_call *call, const char *type, const void *data, size_t size);
-
-/* baton_call_add_metadata() - a pair for the answer that follows, copied. 0, -EINVAL (@key is no UTF-8) or -ENOMEM. */
-BATON_PUBLIC int baton_call_add_metadata(struct baton_call *call, const char *key, const void *data, size_t size);
 
 /* ---- calls of ours to the supervisor --------------------------------------------------------------------------- */
 
-/* An answer, valid while the callback runs; the descriptors in @fds are closed afterwards unless set to -1. */
-struct baton_answer {
-        enum baton_status status;
-        const char *message; /* "" with BATON_OK */
-        const char *type;
-        const void *data;
-        size_t size;
-        int *fds;
-        size_t n_fds;
-};
-
-typedef void (*baton_answer_fn)(const struct baton_answer *answer, void *userdata);
-
-/* baton_answer_metadata() - the value of the first pair with @key, and its size; NULL when there is none. */
-BATON_PUBLIC const void *baton_answer_metadata(const struct baton_answer *answer, const char *key, size_t *ret_size);
-
-/* baton_answer_detail() - the first detail that is a message @type, and its size; NULL when there is none. */
-BATON_PUBLIC const void *baton_answer_detail(const struct baton_answer *answer, const char *type, size_t *ret_size);
-
-/* What a call is made of; zeroed fields mean none. @size is sizeof(struct baton_call_parameters). */
-struct baton_call_parameters {
-        size_t size;
-        enum baton_channel channel;
-        const char *method; /* needed */
-        const char *type;   /* NULL or "": raw bytes */
-        const void *data;
-        size_t data_size;
-        uint64_t timeout_us;    /* 0: no deadline */
-        const int *fds_consume; /* taken, closed once they are sent */
-        size_t n_fds;
-        const char *metadata_key; /* one pair; NULL: none */
-        const void *metadata_value;
-        size_t metadata_size;
-};
-
-/*
- * baton_runner_call() - calls the supervisor. Everything is copied, and queued until the supervisor can take it. The
- * answer, or what became of the call instead, always comes by @function, later, exactly once, unless it is cancelled
- * before. @function may be NULL, and @ret_request; the object is valid until @function has returned. 0; -EINVAL (no
- * method, one over 255 bytes, text that is no UTF-8, a channel that is not framed); -ESHUTDOWN: the runner's end was
- * reached; -ENOMEM.
- */
+/* baton_runner_call() - baton_connection_call() to the supervisor. */
 BATON_PUBLIC int baton_runner_call(struct baton_runner *runner, const struct baton_call_parameters *parameters,
                                    baton_answer_fn function, void *userdata, struct baton_request **ret_request);
-
-/* baton_request_cancel() - the answer is no longer wanted: its function will not be called; @request is gone. */
-BATON_PUBLIC void baton_request_cancel(struct baton_request *request);
 
 /* ---- channels -------------------------------------------------------------------------------------------------- */
 
@@ -326,11 +176,6 @@ BATON_PUBLIC void baton_log(struct baton_runner *runner, enum baton_level level,
 
 #define BATON_LOG(_runner, _level, _target, ...) \
         baton_log((_runner), (_level), (_target), __FILE__, (unsigned) __LINE__, __VA_ARGS__)
-
-/* ---- version --------------------------------------------------------------------------------------------------- */
-
-/* baton_version() - the library's version, "0.1.0". */
-BATON_PUBLIC const char *baton_version(void);
 
 #ifdef __cplusplus
 }

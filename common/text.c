@@ -2,7 +2,7 @@
 
 /* Text: what is UTF-8 already, which is nearly all of it, is looked at once and left alone. */
 
-#include "runner/text.h"
+#include "common/text.h"
 
 #include <string.h>
 

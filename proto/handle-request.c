@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Calls of ours. A handle is valid until its function has returned, and longer for threads that hold a reference: those
+ * find out by -ECANCELED that the call is over.
+ */
+
+#include "proto/handle-internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* What baton_answer_metadata() and baton_answer_detail() look into; the application sees the first member. */
+typedef struct AnswerView {
+        struct baton_answer public;
+        const Baton__Envelope *envelope;
+} AnswerView;
+
+/* ---- objects ---- */
+
+static RequestHandle *request_new(Connection *connection) {
+        Handles *handles = connection->handles;
+        RequestHandle *request = LIST_FIRST(&handles->free_requests);
+
+        if (request) {
+                LIST_REMOVE(request, link);
+                handles->n_free_requests--;
+        } else {
+                request = malloc(sizeof(*request));
+        }
+        if (!request)
+                return NULL;
+        *request = (RequestHandle){ .handle = { .connection = connection }, .refs = 1 };
+        LIST_INSERT_HEAD(&connection->requests, request, link);
+        return request;
+}
+
+static void release(RequestHandle *request) {
+        Handles *handles = request->handle.connection->handles;
+
+        LIST_REMOVE(request, link);
+        if (handles->n_free_requests + 1 > HANDLE_SPARE) {
+                free(request);
+                return;
+        }
+        LIST_INSERT_HEAD(&handles->free_requests, request, link);
+        handles->n_free_requests++;
+}
+
+static void unref(RequestHandle *request) {
+        Connection *connection = request->handle.connection;
+
+        if (--request->refs > 0)
+                return;
+        release(request);
+        connection_check(connection);
+}
+
+void request_orphan(RequestHandle *request) {
+        if (request->is_child)
+                LIST_REMOVE(request, child_link);
+        request->is_child = false;
+}
+
+void request_handle_forget(RequestHandle *request) {
+        request_orphan(request);
+        release(request);
+}
+
+/* ---- answers ---- */
+
+/* tell() - what became of it; the handle may be gone afterwards. */
+static void tell(RequestHandle *request, const AnswerView *view) {
+        request->handle.call = NULL;
+        request_orphan(request);
+        if (request->function)
+                request->function(&view->public, request->userdata);
+        unref(request);
+}
+
+static void on_done(Call *call, const Answer *answer, void *userdata) {
+        AnswerView view = {
+                .public = {
+                        .status = (enum baton_status) answer->status,
+                        .message = answer->message,
+                        .type = answer->envelope->type,
+                        .data = answer->payload ? (const void *) answer->payload : "",
+                        .size = answer->size,
+                        .fds = answer->fds,
+                        .n_fds = answer->n_fds,
+                },
+                .envelope = answer->envelope,
+        };
+
+        (void) call;
+        tell(userdata, &view);
+}
+
+void request_cancel_children(struct RequestHandleList *children) {
+        Baton__Envelope none = BATON__ENVELOPE__INIT;
+        AnswerView view = {
+                .public = {
+                        .status = BATON_CANCELLED,
+                        .message = "nobody waits any more for the call that it was made for",
+                        .type = "",
+                        .data = "",
+                },
+                .envelope = &none,
+        };
+        RequestHandle *child;
+
+        while ((child = LIST_FIRST(children))) {
+                call_cancel(child->handle.call);
+                tell(child, &view);
+        }
+}
+
+const void *baton_answer_metadata(const struct baton_answer *answer, const char *key, size_t *ret_size) {
+        const AnswerView *view = CONTAINER_OF(answer, AnswerView, public);
+
+        return envelope_find_pair(view->envelope, key, ret_size);
+}
+
+const void *baton_answer_detail(const struct baton_answer *answer, const char *type, size_t *ret_size) {
+        const AnswerView *view = CONTAINER_OF(answer, AnswerView, public);
+
+        for (size_t i = 0; i < view->envelope->n_details; i++)
+                if (strcmp(view->envelope->details[i]->type, type) == 0)
+                        return bytes_value(&view->envelope->details[i]->value, ret_size);
+        *ret_size = 0;
+        return NULL;
+}
+
+/* ---- calls ---- */
+
+static bool on_item(Call *call, const Item *item, void *userdata) {
+        RequestHandle *request = userdata;
+
+        (void) call;
+        return handle_item(&request->handle, item);
+}
+
+static void on_writable(Call *call, void *userdata) {
+        RequestHandle *request = userdata;
+
+        (void) call;
+        handle_writable(&request->handle);
+}
+
+/* copy_parameters() - as many fields as the caller knew of. 0, or why it cannot be. */
+static int copy_parameters(const Connection *connection, const struct baton_call_parameters *given,
+                           struct baton_call_parameters *ret) {
+        *ret = (struct baton_call_parameters){ 0 };
+        memcpy(ret, given, MIN(given->size, sizeof(*ret)));
+        if (ret->channel != BATON_CHANNEL_RPC &&
+            ((unsigned) ret->channel >= LANE_CHANNELS || !(connection->framed & 1u << ret->channel)))
+                return -EINVAL;
+        if (ret->parent && baton_call_is_cancelled(ret->parent))
+                return -ECANCELED;
+        return ret->method ? 0 : -EINVAL;
+}
+
+/* time_left() - for a call with these parameters: 0, for ever. What has passed already is as short as it gets. */
+static uint64_t time_left(const struct baton_call_parameters *given) {
+        uint64_t left = given->parent ? baton_call_time_left(given->parent) : UINT64_MAX;
+
+        if (left == UINT64_MAX || (given->timeout_us > 0 && given->timeout_us < left))
+                return given->timeout_us;
+        return MAX(left, UINT64_C(1));
+}
+
+static int start(RequestHandle *request, const struct baton_call_parameters *given) {
+        Baton__Pair pair = BATON__PAIR__INIT, *pairs = &pair;
+        CallParameters parameters = {
+                .channel = given->channel,
+                .method = given->method,
+                .type = given->type,
+                .payload = given->data,
+                .size = given->data_size,
+                .timeout_us = time_left(given),
+                .fds_consume = given->fds_consume,
+                .n_fds = given->n_fds,
+                .metadata = &pairs,
+                .n_metadata = given->metadata_key ? 1 : 0,
+                .stream = given->stream,
+                .item = given->on_item ? on_item : NULL,
+                .writable = on_writable,
+        };
+
+        pair.key = (char *) given->metadata_key;
+        pair.value = (ProtobufCBinaryData){ .len = given->metadata_size, .data = (uint8_t *) given->metadata_value };
+        return call_start(request->handle.connection->peer, &parameters, on_done, request, &request->handle.call);
+}
+
+static void set_functions(RequestHandle *request, const struct baton_call_parameters *given, baton_answer_fn function,
+                          void *userdata) {
+        request->function = function;
+        request->userdata = userdata;
+        request->handle.on_item = given->on_item;
+        request->handle.item_userdata = userdata;
+        request->handle.on_writable = given->on_writable;
+        request->handle.writable_userdata = userdata;
+}
+
+int baton_connection_call(struct baton_connection *connection, const struct baton_call_parameters *parameters,
+                          baton_answer_fn function, void *userdata, struct baton_request **ret_request) {
+        struct baton_call_parameters given;
+        int r = copy_parameters(connection, parameters, &given);
+        RequestHandle *request = r == 0 ? request_new(connection) : NULL;
+
+        if (!request) {
+                for (size_t i = 0; i < given.n_fds; i++)
+                        fd_close(given.fds_consume[i]);
+                return r < 0 ? r : -ENOMEM;
+        }
+        set_functions(request, &given, function, userdata);
+        r = start(request, &given);
+        if (r < 0) {
+                unref(request);
+                return r;
+        }
+        if (given.parent) {
+                request->is_child = true;
+                LIST_INSERT_HEAD(&given.parent->children, request, child_link);
+        }
+        if (ret_request)
+                *ret_request = request;
+        return 0;
+}
+
+void baton_request_cancel(struct baton_request *request) {
+        if (!request->handle.call)
+                return; /* its function is running */
+        call_cancel(TAKE_PTR(request->handle.call));
+        request_orphan(request);
+        unref(request);
+}
+
+void baton_request_ref(struct baton_request *request) {
+        request->refs++;
+}
+
+void baton_request_unref(struct baton_request *request) {
+        unref(request);
+}
+
+/* ---- our stream ---- */
+
+int baton_request_send(struct baton_request *request, const char *type, const void *data, size_t size) {
+        return baton_request_send_fds(request, type, data, size, NULL, 0, 0);
+}
+
+int baton_request_send_fds(struct baton_request *request, const char *type, const void *data, size_t size,
+                           const int *fds, size_t n, unsigned flags) {
+        ItemParameters parameters = {
+                .type = type,
+                .payload = data,
+                .size = size,
+                .fds_consume = fds,
+                .n_fds = n,
+        };
+
+        return handle_send(&request->handle, &parameters, flags);
+}
+
+int baton_request_end(struct baton_request *request) {
+        return request->handle.call ? call_end(request->handle.call) : -ECANCELED;
+}
+
+void baton_request_resume(struct baton_request *request) {
+        if (request->handle.call)
+                call_resume(request->handle.call);
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Handles and connections. A handle is a thin object around a call of the engine's. It exists because an application's
+ * pointer must stay good until the application itself ends the call, whatever became of the peer, and because what an
+ * answer collects before it is given (details, metadata) has to live somewhere. Handles that were ended are kept for the
+ * next call, of any connection: a program at work allocates nothing here.
+ *
+ * A connection owns its peer and the list of its open handles. One whose peer has ended may still have some: calls to us
+ * that a handler has yet to end, requests whose answer waits behind items that nobody took. Its owner retires it; the last
+ * handle takes it along, from a task, since that happens inside the peer's own callbacks.
+ */
+
+#include "proto/handle-internal.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "common/version.h"
+
+/* ---- the loop ---- */
+
+int handles_new(Handles **ret_handles, Endpoint *endpoint, void (*drained)(void *userdata), void *userdata) {
+        Handles *handles = calloc(1, sizeof(*handles));
+
+        if (!handles)
+                return -ENOMEM;
+        handles->endpoint = endpoint;
+        handles->drained = drained;
+        handles->userdata = userdata;
+        *ret_handles = handles;
+        return 0;
+}
+
+Handles *handles_free(Handles *handles) {
+        Connection *connection;
+        CallHandle *call;
+        RequestHandle *request;
+
+        if (!handles)
+                return NULL;
+        while ((connection = LIST_FIRST(&handles->connections))) {
+                assert(connection->retired);
+                connection_free(connection);
+        }
+        while ((call = LIST_FIRST(&handles->free_calls))) {
+                LIST_REMOVE(call, link);
+                free(call);
+        }
+        while ((request = LIST_FIRST(&handles->free_requests))) {
+                LIST_REMOVE(request, link);
+                free(request);
+        }
+        free(handles);
+        return NULL;
+}
+
+int handles_dispatch(Handles *handles, int timeout_ms) {
+        return endpoint_dispatch(handles->endpoint, timeout_ms);
+}
+
+size_t handles_open_calls(const Handles *handles) {
+        return handles->n_calls;
+}
+
+/* ---- one peer ---- */
+
+static void on_ready(Peer *peer, bool renewed) {
+        Connection *connection = peer_userdata(peer);
+
+        if (!connection->retired && connection->handler->ready)
+                connection->handler->ready(connection, renewed);
+}
+
+static void on_channel(Peer *peer, unsigned channel) {
+        Connection *connection = peer_userdata(peer);
+
+        if (!connection->retired && connection->handler->channel)
+                connection->handler->channel(connection, channel);
+}
+
+static void on_call(Peer *peer, Call *call) {
+        Connection *connection = peer_userdata(peer);
+
+        if (!connection->retired && connection->handler->call)
+                connection->handler->call(connection, call);
+        else
+                (void) call_fail(call, STATUS_UNIMPLEMENTED, "no methods here");
+}
+
+static void on_ended(Peer *peer, Status status, const char *reason) {
+        Connection *connection = peer_userdata(peer);
+
+        if (!connection->retired && connection->handler->ended)
+                connection->handler->ended(connection, status, reason);
+}
+
+static const PeerHandler peer_handler = {
+        .ready = on_ready,
+        .channel = on_channel,
+        .call = on_call,
+        .ended = on_ended,
+};
+
+static void reap(EndpointTask *task) {
+        connection_free(CONTAINER_OF(task, Connection, reap));
+}
+
+int connection_new(Connection **ret_connection, Handles *handles, const PeerConfig *config, int lane_fd_consume,
+                   const ConnectionHandler *handler, void *owner) {
+        Connection *connection = calloc(1, sizeof(*connection));
+        int r;
+
+        if (!connection) {
+                fd_close(lane_fd_consume);
+                return -ENOMEM;
+        }
+        connection->handles = handles;
+        connection->handler = handler;
+        connection->owner = owner;
+        connection->reap = ENDPOINT_TASK_NULL(reap);
+        LIST_INSERT_HEAD(&handles->connections, connection, link);
+        r = endpoint_add_peer(handles->endpoint, config, lane_fd_consume, &peer_handler, connection,
+                              &connection->peer);
+        if (r < 0) {
+                connection_free(connection);
+                return r;
+        }
+        *ret_connection = connection;
+        return 0;
+}
+
+Connection *connection_free(Connection *connection) {
+        CallHandle *call;
+        RequestHandle *request;
+
+        if (!connection)
+                return NULL;
+        if (connection->peer)
+                peer_free(connection->peer);
+        while ((call = LIST_FIRST(&connection->calls)))
+                call_handle_forget(call);
+        while ((request = LIST_FIRST(&connection->requests)))
+                request_handle_forget(request);
+        endpoint_cancel(connection->handles->endpoint, &connection->reap);
+        LIST_REMOVE(connection, link);
+        free(connection);
+        return NULL;
+}
+
+void connection_check(Connection *connection) {
+        if (connection->retired && LIST_EMPTY(&connection->calls) && LIST_EMPTY(&connection->requests))
+                endpoint_defer(connection->handles->endpoint, &connection->reap);
+}
+
+void connection_retire(Connection *connection) {
+        connection->retired = true;
+        connection->owner = NULL;
+        connection_check(connection);
+}
+
+Peer *connection_peer(const Connection *connection) {
+        return connection->peer;
+}
+
+void *connection_owner(const Connection *connection) {
+        return connection->owner;
+}
+
+const ConnectionHandler *connection_handler(const Connection *connection) {
+        return connection->handler;
+}
+
+int connection_frame_channel(Connection *connection, unsigned channel) {
+        int r = peer_frame_channel(connection->peer, channel);
+
+        if (r == 0)
+                connection->framed |= 1u << channel;
+        return r;
+}
+
+/* ---- version ---- */
+
+const char *baton_version(void) {
+        return version_release();
+}
