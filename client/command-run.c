@@ -209,6 +209,7 @@ static int run_parsed(RunCommand *c) {
         if (session_open(&c->session, command_run.name) < 0)
                 return EXIT_CODE_BROKEN;
         c->session.on_signal = on_signal;
+        c->session.park_output = true;
         (void) setvbuf(stderr, NULL, _IOFBF, BUFSIZ);
         code = start_and_keep(c);
         session_close(&c->session);
@@ -238,9 +239,9 @@ const Command command_run = {
         .help = "Usage: baton run [OPTION...] [--] PROGRAM [ARGUMENT...]\n"
                 "\n"
                 "Runs PROGRAM supervised, in a session of its own, with /dev/null as its input. What it writes,\n"
-                "to standard output or error, comes out on standard error line by line; lines that come much\n"
-                "faster than they can be written are counted instead. INT, TERM or HUP stop it, a second one\n"
-                "kills it. When baton ends, however it ends, the program is stopped too.\n"
+                "to standard output or error, comes out on standard error line by line; where it writes faster\n"
+                "than that can be written, it waits. INT, TERM or HUP stop it, a second one kills it. When\n"
+                "baton ends, however it ends, the program is stopped too.\n"
                 "\n"
                 "  --native                  it speaks the runner protocol: it counts as started once it has\n"
                 "                            connected\n"

@@ -183,6 +183,7 @@ int session_start(Session *session, const RunnerOptions *options, const char *pa
                 return -ENOMEM;
         request.kind =
                 native ? BATON__CONTROL__START_REQUEST__KIND__NATIVE : BATON__CONTROL__START_REQUEST__KIND__PLAIN;
+        request.park_output = session->park_output;
         request.program = control_bytes(path);
         request.environment = variables;
         request.arguments = arguments;

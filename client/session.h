@@ -17,6 +17,7 @@ struct Session {
         int signal;         /* the first of INT, TERM, HUP that came; 0: none */
         unsigned n_signals; /* how many came */
         bool hurry;         /* session_close() kills the tree instead of stopping it */
+        bool park_output;   /* of the runner: it waits rather than that lines of its log are lost */
         /* Called for each; NULL: the first ends the running wait with -EINTR, a second one is in a hurry. */
         void (*on_signal)(Session *session);
 };

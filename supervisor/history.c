@@ -6,7 +6,8 @@
  * line really takes, structure included: a runner that writes empty lines is bounded too.
  *
  * Numbers rise by one per line and are never reused. Whoever reads remembers the next number and learns from the first
- * number given what it has missed; the history keeps no readers and no count of drops besides.
+ * number given what it has missed; the history keeps no readers and no count of drops besides. Who must not miss any
+ * asks how much more fits (history_room()) before more is let in.
  */
 
 #include "supervisor/history.h"
@@ -30,6 +31,17 @@ static void drop_first(History *history) {
         history->n_lines--;
         history->n_bytes -= line->cost;
         free(line);
+}
+
+static bool is_beyond(const History *history) {
+        return history->n_lines > history->max_lines || history->n_bytes > history->max_bytes;
+}
+
+void history_set_bounds(History *history, size_t max_lines, size_t max_bytes, uint64_t keep) {
+        history->max_lines = max_lines;
+        history->max_bytes = max_bytes;
+        while (history->n_lines > 1 && is_beyond(history) && TAILQ_FIRST(&history->lines)->seq < keep)
+                drop_first(history);
 }
 
 void history_deinit(History *history) {
@@ -61,7 +73,14 @@ static void append_piece(History *history, const HistoryInfo *info, const void *
 
         if (!line)
                 return;
-        *line = (HistoryLine){ .seq = seq, .info = *info, .partial = partial, .size = size, .cost = total };
+        *line = (HistoryLine){
+                .seq = seq,
+                .info = *info,
+                .partial = partial,
+                .size = size,
+                .cost = total,
+                .offset = history->total,
+        };
         if (info->time_us == 0)
                 line->info.time_us = clock_wall();
         if (size > 0)
@@ -73,8 +92,8 @@ static void append_piece(History *history, const HistoryInfo *info, const void *
         TAILQ_INSERT_TAIL(&history->lines, line, link);
         history->n_lines++;
         history->n_bytes += total;
-        while (history->n_lines > 1 &&
-               (history->n_lines > history->max_lines || history->n_bytes > history->max_bytes))
+        history->total += total;
+        while (history->n_lines > 1 && is_beyond(history))
                 drop_first(history);
 }
 
@@ -100,6 +119,22 @@ HistoryLine *history_find(const History *history, uint64_t seq) {
         while ((before = TAILQ_PREV(line, HistoryLines, link)) && before->seq >= seq)
                 line = before;
         return line;
+}
+
+HistoryMark history_mark(const History *history, uint64_t seq) {
+        const HistoryLine *line = history_find(history, seq);
+
+        return line ? (HistoryMark){ line->seq, line->offset } : (HistoryMark){ history->next_seq, history->total };
+}
+
+size_t history_room(const History *history, HistoryMark mark) {
+        uint64_t lines = history->next_seq - MAX(mark.seq, (uint64_t) 1), bytes = history->total - mark.offset;
+
+        if (lines >= history->max_lines || bytes >= history->max_bytes)
+                return 0;
+        /* The costliest lines are empty ones: a structure for a newline. */
+        return MIN(history->max_lines - (size_t) lines,
+                   (history->max_bytes - (size_t) bytes) / (sizeof(HistoryLine) + 1));
 }
 
 /* utf8_step() - bytes of the character at @text, of which @size are left; 0: not UTF-8. */

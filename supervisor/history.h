@@ -37,13 +37,21 @@ struct HistoryLine {
         HistoryInfo info;
         bool partial; /* goes on in the next line of this source */
         size_t size, cost;
-        char text[]; /* not terminated; target and file follow it */
+        uint64_t offset; /* what all lines before it cost, those that were dropped too */
+        char text[];     /* not terminated; target and file follow it */
 };
+
+/* A place between two lines. Null value: the beginning. */
+typedef struct HistoryMark {
+        uint64_t seq; /* of the next line */
+        uint64_t offset;
+} HistoryMark;
 
 struct History {
         TAILQ_HEAD(HistoryLines, HistoryLine) lines;
         size_t n_lines, n_bytes, max_lines, max_bytes;
         uint64_t next_seq;
+        uint64_t total; /* what all lines ever cost */
 };
 
 /* history_init() - holds at most @max_lines lines that cost at most @max_bytes of memory together, but always one. */
@@ -55,6 +63,15 @@ void history_deinit(History *history);
  * A line that no memory could be had for is dropped: its number is missing.
  */
 void history_append(History *history, const HistoryInfo *info, const void *text, size_t size, bool partial);
+
+/* history_mark() - the place before line @seq; of a line that is gone, before the first kept. */
+HistoryMark history_mark(const History *history, uint64_t seq);
+
+/* history_room() - how many bytes may still come, whatever lines they make, before a line behind @mark is dropped. */
+size_t history_room(const History *history, HistoryMark mark);
+
+/* history_set_bounds() - as history_init(); what is beyond them is dropped now, but no line from number @keep on. */
+void history_set_bounds(History *history, size_t max_lines, size_t max_bytes, uint64_t keep);
 
 /* history_find() - the first line kept whose number is @seq or higher, or NULL. Its successor: TAILQ_NEXT(line, link). */
 HistoryLine *history_find(const History *history, uint64_t seq);

@@ -4,6 +4,9 @@
  * Logs: a long poll. The answer holds what there is from the number asked for, bounded in lines and in bytes; without any
  * it comes when the first line does, or the end. `ended' is said only when every line has been given, so that a reader
  * who asks again until then has missed nothing but what is counted.
+ *
+ * Who asks with `wait' follows: it has, so it says, all lines before the one it asks for (output_follow()). One that
+ * cancels its wait, or is gone, follows no more.
  */
 
 #include "supervisor/logs.h"
@@ -100,6 +103,7 @@ static void answer(Call *call, Runner *runner, uint64_t from, uint32_t max_lines
 static void woken(OutputReader *reader) {
         Logs *logs = CONTAINER_OF(reader, Logs, reader);
 
+        output_follow(&logs->runner->output, logs->from);
         if (!logs->runner->output.ended && !history_find(&logs->runner->output.history, logs->from)) {
                 output_wait(&logs->runner->output, reader); /* the line was one from before */
                 return;
@@ -113,6 +117,7 @@ static void cancelled(Call *call, void *userdata) {
         Logs *logs = userdata;
 
         output_unwait(&logs->reader);
+        output_unfollow(&logs->runner->output);
         free(logs);
         (void) call_fail(call, STATUS_CANCELLED, "cancelled");
 }
@@ -121,6 +126,8 @@ void logs_call(Call *call, const Baton__Control__LogsRequest *request, Runner *r
         uint32_t max_lines = request->max_records ? MIN(request->max_records, (uint32_t) LINES_MAX) : LINES_DEFAULT;
         Logs *logs;
 
+        if (request->wait)
+                output_follow(&runner->output, request->from_seq);
         if (!request->wait || runner->output.ended || history_find(&runner->output.history, request->from_seq)) {
                 answer(call, runner, request->from_seq, max_lines);
                 return;

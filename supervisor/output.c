@@ -5,6 +5,12 @@
  * for us: a pipe is always read, whether anybody reads the history or not, and the history drops its oldest. The second
  * is that no runner keeps the loop for itself: one read of a bounded size per pipe and turn.
  *
+ * The exception to the first is asked for with the start (output_park()): as long as somebody follows, a pipe is read only
+ * as far as even the costliest lines would fit beside those that the follower has not been given; with less room than
+ * is worth a read, both are parked until it asks again, or has not for OUTPUT_FOLLOW_US. With several followers the one who
+ * asked last counts. What the pipes of such a runner hold at its end must fit as well: the history is then given more
+ * room, for as long as it takes to be fetched.
+ *
  * The read ends are duplicated in the keeper, so that the lines of a runner outlive a supervisor. Closing a descriptor
  * whose duplicate lives would leave it in the epoll set: at the end the pipes are handed to the owner, who drops the
  * duplicate first. O_NONBLOCK is set on the read end alone, an open file of its own; the runner's end stays as programs
@@ -27,9 +33,16 @@
 
 static void pipe_ready(LoopIo *io, unsigned events);
 static void wake_readers(LoopTask *task);
+static void follower_is_late(LoopTimer *timer);
 
 void output_init(Output *output, Loop *loop, size_t max_lines, size_t max_bytes) {
-        *output = (Output){ .loop = loop, .wake = LOOP_TASK_NULL(wake_readers) };
+        *output = (Output){
+                .loop = loop,
+                .wake = LOOP_TASK_NULL(wake_readers),
+                .unpark = LOOP_TIMER_NULL(follower_is_late),
+                .max_lines = max_lines,
+                .max_bytes = max_bytes,
+        };
         history_init(&output->history, max_lines, max_bytes);
         TAILQ_INIT(&output->readers);
         for (unsigned i = 0; i < OUTPUT_PIPES; i++)
@@ -48,6 +61,7 @@ void output_deinit(Output *output) {
                 free(output->pipes[i].begun);
         }
         loop_task_cancel(&output->wake);
+        loop_timer_stop(&output->unpark);
         history_deinit(&output->history);
 }
 
@@ -147,10 +161,94 @@ static void take_bytes(OutputPipe *pipe, const char *text, size_t size) {
                 loop_task_queue(pipe->output->loop, &pipe->output->wake);
 }
 
-/* read_pipe() - one read. Returns the bytes, 0 at the end, or a negative errno. */
-static ssize_t read_pipe(OutputPipe *pipe) {
+/* ---- parking ---- */
+
+/* is_followed() - somebody will ask for the next line; who waits for it has all the time there is. */
+static bool is_followed(Output *output) {
+        uint64_t now = clock_now();
+
+        if (output->follow_deadline > 0 && !TAILQ_EMPTY(&output->readers))
+                output->follow_deadline = clock_after(now, OUTPUT_FOLLOW_US);
+        return output->follow_deadline > now;
+}
+
+/* room() - how many bytes may be read now: what lines have begun ends sooner or later, and takes its part. */
+static size_t room(Output *output) {
+        HistoryMark mark = output->given;
+
+        if (!output->may_park || !is_followed(output))
+                return OUTPUT_READ_SIZE;
+        for (unsigned i = 0; i < OUTPUT_PIPES; i++)
+                mark.offset -= output->pipes[i].n_begun + sizeof(HistoryLine);
+        return MIN(history_room(&output->history, mark), (size_t) OUTPUT_READ_SIZE);
+}
+
+static void park(Output *output) {
+        output->parked = true;
+        for (unsigned i = 0; i < OUTPUT_PIPES; i++)
+                loop_io_stop(&output->pipes[i].io);
+        loop_timer_set(output->loop, &output->unpark, output->follow_deadline);
+}
+
+static void unpark(Output *output) {
+        loop_timer_stop(&output->unpark);
+        if (!output->parked)
+                return;
+        output->parked = false;
+        for (unsigned i = 0; i < OUTPUT_PIPES; i++) {
+                OutputPipe *pipe = &output->pipes[i];
+
+                if (pipe->fd >= 0 && !pipe->ended)
+                        loop_io_set(output->loop, &pipe->io, pipe->fd, LOOP_IN);
+        }
+}
+
+/* widen() - the runner is gone, and what its pipes hold was promised to the follower. */
+static void widen(Output *output) {
+        if (!output->may_park || !is_followed(output))
+                return;
+        history_set_bounds(&output->history, SIZE_MAX, OUTPUT_PARK_BYTES, 0);
+        loop_timer_set(output->loop, &output->unpark, output->follow_deadline);
+}
+
+void output_park(Output *output) {
+        output->may_park = true;
+        output_follow(output, 0);
+}
+
+void output_follow(Output *output, uint64_t seq) {
+        if (!output->may_park)
+                return;
+        output->follow_deadline = clock_after(clock_now(), OUTPUT_FOLLOW_US);
+        output->given = history_mark(&output->history, seq);
+        if (output->history.max_bytes > output->max_bytes) {
+                history_set_bounds(&output->history, output->max_lines, output->max_bytes, output->given.seq);
+                widen(output);
+        } else if (output->parked && room(output) >= OUTPUT_PARK_MIN)
+                unpark(output);
+}
+
+void output_unfollow(Output *output) {
+        output->follow_deadline = 0;
+        unpark(output);
+        history_set_bounds(&output->history, output->max_lines, output->max_bytes, UINT64_MAX);
+}
+
+static void follower_is_late(LoopTimer *timer) {
+        Output *output = CONTAINER_OF(timer, Output, unpark);
+
+        if (is_followed(output)) /* it has asked since */
+                loop_timer_set(output->loop, timer, output->follow_deadline);
+        else
+                output_unfollow(output);
+}
+
+/* ---- reading ---- */
+
+/* read_pipe() - one read of at most @size. Returns the bytes, 0 at the end, or a negative errno. */
+static ssize_t read_pipe(OutputPipe *pipe, size_t size) {
         char buffer[OUTPUT_READ_SIZE];
-        ssize_t n = read(pipe->fd, buffer, sizeof(buffer));
+        ssize_t n = read(pipe->fd, buffer, size);
 
         if (n < 0)
                 return -errno;
@@ -164,8 +262,14 @@ static ssize_t read_pipe(OutputPipe *pipe) {
 static void pipe_ready(LoopIo *io, unsigned events) {
         OutputPipe *pipe = CONTAINER_OF(io, OutputPipe, io);
 
+        size_t size = room(pipe->output);
+
         (void) events;
-        (void) read_pipe(pipe);
+        if (size < OUTPUT_PARK_MIN) {
+                park(pipe->output);
+                return;
+        }
+        (void) read_pipe(pipe, size);
         if (pipe->ended)
                 loop_io_stop(&pipe->io);
 }
@@ -176,13 +280,14 @@ static void finish_pipe(OutputPipe *pipe) {
         loop_io_stop(&pipe->io);
         for (size_t total = 0; pipe->fd >= 0 && !pipe->ended && n > 0 && total < OUTPUT_DRAIN_MAX; total += (size_t) n)
                 do
-                        n = read_pipe(pipe);
+                        n = read_pipe(pipe, OUTPUT_READ_SIZE);
                 while (n == -EINTR);
         if (pipe->n_begun > 0)
                 end_line(pipe, NULL, 0);
 }
 
 void output_finish(Output *output) {
+        widen(output);
         for (unsigned i = 0; i < OUTPUT_PIPES; i++)
                 finish_pipe(&output->pipes[i]);
 }

@@ -3,6 +3,7 @@
 
 /* What one instance of a runner says: its stdout and stderr, and its log records, into one history; and who waits for it. */
 
+#include "common/clock.h"
 #include "common/loop.h"
 #include "supervisor/history.h"
 
@@ -14,7 +15,13 @@ enum {
         OUTPUT_PIPES = 2,               /* HISTORY_STDOUT and HISTORY_STDERR */
         OUTPUT_READ_SIZE = 16 * 1024,   /* read of one pipe in one turn of the loop, at most */
         OUTPUT_DRAIN_MAX = 1024 * 1024, /* read of one pipe after the runner's end, at most */
+        OUTPUT_PARK_MIN = 1024,         /* less room than this: a pipe that may be parked is */
+        /* What the history may take for what the pipes of a runner that was parked still held at its end. */
+        OUTPUT_PARK_BYTES = 16 * 1024 * 1024,
 };
+
+/* Who has asked last, and not again for this long, follows no more. */
+#define OUTPUT_FOLLOW_US (10 * USEC_PER_SEC)
 
 /* One pipe, and the beginning of a line whose end has not come yet. */
 struct OutputPipe {
@@ -44,6 +51,13 @@ struct Output {
         uint64_t turn;       /* how often readers were woken */
         uint64_t record_seq; /* of the last log record; 0: none */
         bool ended;          /* nothing will come any more */
+
+        bool may_park;            /* nothing is to be lost while somebody follows */
+        bool parked;              /* the pipes are not read */
+        HistoryMark given;        /* what the follower has; what it has not is not dropped for what pipes bring */
+        uint64_t follow_deadline; /* from then on nobody follows; 0: nobody does */
+        LoopTimer unpark;
+        size_t max_lines, max_bytes;
 };
 
 /* output_init() - bounds as history_init(). Nothing can fail. */
@@ -77,6 +91,18 @@ void output_end(Output *output);
 
 /* output_record() - log record number @seq of this instance. 0; -EALREADY: it was there before, and is dropped. */
 int output_record(Output *output, uint64_t seq, const HistoryInfo *info, const char *text);
+
+/*
+ * output_park() - from here on the pipes are not read while somebody follows and what it has not been given leaves no room:
+ * the runner then waits in write(). Counts as the first sign of a follower.
+ */
+void output_park(Output *output);
+
+/* output_follow() - a follower has all lines before @seq, and is there for OUTPUT_FOLLOW_US more. */
+void output_follow(Output *output, uint64_t seq);
+
+/* output_unfollow() - it has gone: from here on the oldest lines are dropped. */
+void output_unfollow(Output *output);
 
 /* output_wait() - @reader->callback is called when a line has come, or the end. */
 void output_wait(Output *output, OutputReader *reader);

@@ -97,6 +97,8 @@ void runner_prepare(Runner *runner) {
         int r;
 
         r = output_open(&runner->output, runner->output_fds);
+        if (r == 0 && runner->spec.park_output)
+                output_park(&runner->output);
         if (r == 0 && runner->spec.native)
                 r = make_way_in(runner, &step);
         if (r == 0) {

@@ -86,6 +86,7 @@ int start_request_spec(const Baton__Control__StartRequest *request, RunnerSpec *
                 .directory = request->directory.len > 0 ? copy(&request->directory) : NULL,
                 .start_timeout_us = MIN(timeout_us, TIMEOUT_MAX_US),
                 .stop_timeout_us = RUNNER_STOP_TIMEOUT_US,
+                .park_output = request->park_output,
         };
 
         (void) snprintf(spec.name, sizeof(spec.name), "%s", request->name);

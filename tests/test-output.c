@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +160,48 @@ static void test_tail(void **state) {
         seam_fail(SEAM_MALLOC, 1, ENOMEM);
         assert_int_equal(history_tail(&history, 5, 100, &lines), 0);
         assert_null(lines);
+        history_deinit(&history);
+}
+
+/* Whatever is written into the room that there is: nothing behind the mark is dropped. */
+static void test_room(void **state) {
+        static const char *const texts[] = { "", "x", "a line of some length, as they are" };
+
+        (void) state;
+        for (size_t t = 0; t < ARRAY_SIZE(texts); t++)
+                for (size_t max_bytes = 1000; max_bytes < 20000; max_bytes += 777) {
+                        size_t room, size = strlen(texts[t]) + 1;
+                        HistoryMark mark;
+                        History history;
+
+                        history_init(&history, 100, max_bytes);
+                        for (int i = 0; i < 200; i++) /* full of what was given */
+                                append(&history, texts[t]);
+                        mark = history_mark(&history, history.next_seq);
+                        assert_int_equal(mark.seq, 201);
+                        room = history_room(&history, mark);
+                        assert_true(room > 0);
+                        for (; room >= size; room -= size) {
+                                append(&history, texts[t]);
+                                assert_int_equal(history_find(&history, mark.seq)->seq, 201);
+                                assert_true(history_room(&history, mark) + size >= room);
+                        }
+                        history_deinit(&history);
+                }
+}
+
+static void test_bounds_that_change(void **state) {
+        History history;
+
+        (void) state;
+        history_init(&history, 1000, 100000);
+        for (int i = 0; i < 100; i++)
+                append(&history, "text");
+        history_set_bounds(&history, 10, 100000, 51);
+        assert_int_equal(history_find(&history, 0)->seq, 51);
+        history_set_bounds(&history, 10, 100000, UINT64_MAX);
+        assert_int_equal(history_find(&history, 0)->seq, 91);
+        assert_int_equal(history_mark(&history, 5).seq, 91);
         history_deinit(&history);
 }
 
@@ -330,6 +373,142 @@ static void test_runner_never_waits(void **state) {
         tear_down(&f);
 }
 
+/* ---- parking ---- */
+
+static bool has_room(int fd) {
+        struct pollfd p = { .fd = fd, .events = POLLOUT };
+
+        return poll(&p, 1, 0) == 1;
+}
+
+static void stop_now(LoopTimer *timer) {
+        loop_stop(timer->loop);
+}
+
+/* run_once() - what is ready is handled. */
+static void run_once(Fixture *f) {
+        LoopTimer timer = LOOP_TIMER_NULL(stop_now);
+
+        loop_timer_set(f->loop, &timer, clock_now());
+        loop_run(f->loop);
+        loop_timer_stop(&timer);
+}
+
+/* write_until_parked() - lines, numbered on from @number, until nobody reads and the pipe is full. Returns the next number. */
+static int write_until_parked(Fixture *f, int number) {
+        char text[16];
+
+        for (int idle = 0; idle < 2;) {
+                for (; has_room(f->fds[0]); idle = 0) {
+                        (void) snprintf(text, sizeof(text), "%d\n", number++);
+                        put(f->fds[0], text);
+                }
+                run_once(f);
+                idle += f->output.parked;
+        }
+        return number;
+}
+
+/* follow_all() - as a client: from @seq until there is no more; every line is there. Returns the next. */
+static uint64_t follow_all(Fixture *f, uint64_t seq) {
+        HistoryLine *line;
+
+        while ((line = history_find(&f->output.history, seq))) {
+                char text[HISTORY_TEXT_MAX];
+
+                (void) snprintf(text, sizeof(text), "%llu", (unsigned long long) seq);
+                assert_line(line, seq, text);
+                seq++;
+        }
+        output_follow(&f->output, seq);
+        return seq;
+}
+
+static void set_up_parked(Fixture *f) {
+        set_up(f);
+        history_set_bounds(&f->output.history, 1000000, 200000, 0);
+        f->output.max_lines = 1000000;
+        f->output.max_bytes = 200000;
+        output_park(&f->output);
+}
+
+static void test_parked(void **state) {
+        uint64_t seq = 1;
+        int number = 1;
+        Fixture f;
+
+        (void) state;
+        set_up_parked(&f);
+        for (int i = 0; i < 10; i++) {
+                number = write_until_parked(&f, number);
+                assert_true(f.output.parked);
+                assert_true(f.output.history.n_bytes <= 200000);
+                seq = follow_all(&f, seq);
+                assert_false(f.output.parked);
+        }
+        number = write_until_parked(&f, number);
+        output_finish(&f.output); /* what the pipe holds is not lost either */
+        assert_true(f.output.history.n_bytes > 200000);
+        seq = follow_all(&f, seq);
+        assert_int_equal(seq, number);
+        assert_true(f.output.history.n_bytes <= 200000);
+        tear_down(&f);
+}
+
+static void test_parked_without_newlines(void **state) {
+        size_t written = 0, kept = 0;
+        HistoryLine *line;
+        Fixture f;
+
+        (void) state;
+        set_up_parked(&f);
+        for (int idle = 0; idle < 2; idle += f.output.parked) {
+                for (; has_room(f.fds[0]); written += 1000, idle = 0)
+                        fill(f.fds[0], 1000);
+                run_once(&f);
+        }
+        assert_true(f.output.parked);
+        output_finish(&f.output);
+        for (line = history_find(&f.output.history, 1); line; line = TAILQ_NEXT(line, link))
+                kept += line->size;
+        assert_int_equal(kept, written);
+        tear_down(&f);
+}
+
+/* The follower is gone: it says so, or its time is over; the runner goes on, and lines are dropped. */
+static void test_parked_no_more(void **state) {
+        (void) state;
+        for (int late = 0; late < 2; late++) {
+                Fixture f;
+                int number;
+
+                set_up_parked(&f);
+                number = write_until_parked(&f, 1);
+                assert_true(f.output.parked);
+                if (late) {
+                        seam_clock_set(f.output.follow_deadline + 1);
+                        f.output.unpark.callback(&f.output.unpark);
+                        seam_reset();
+                } else
+                        output_unfollow(&f.output);
+                assert_false(f.output.parked);
+                for (int i = 0; i < 100000; i++) {
+                        char text[16];
+
+                        (void) snprintf(text, sizeof(text), "%d\n", number++);
+                        while (!has_room(f.fds[0]))
+                                run_once(&f);
+                        put(f.fds[0], text);
+                }
+                assert_true(history_find(&f.output.history, 0)->seq > 1);
+                output_follow(&f.output, 0); /* one that begins later starts with what is kept */
+                number = write_until_parked(&f, number);
+                assert_true(f.output.parked);
+                (void) follow_all(&f, history_find(&f.output.history, 0)->seq);
+                tear_down(&f);
+        }
+}
+
 static void test_end_of_a_pipe(void **state) {
         Fixture f;
 
@@ -447,12 +626,17 @@ static const struct CMUnitTest tests[] = {
         TEST(test_long_line),
         TEST(test_record_strings),
         TEST(test_tail),
+        TEST(test_room),
+        TEST(test_bounds_that_change),
         TEST(test_no_memory_loses_a_number),
         TEST(test_lines_from_both),
         TEST(test_cut_anywhere),
         TEST(test_bound_of_a_line),
         TEST(test_finish),
         TEST(test_runner_never_waits),
+        TEST(test_parked),
+        TEST(test_parked_without_newlines),
+        TEST(test_parked_no_more),
         TEST(test_end_of_a_pipe),
         TEST(test_taken_pipe),
         TEST(test_open_fails),

@@ -456,6 +456,11 @@ def test_run_many_lines(place):
     expect(r.err == "".join(f"{i}\n" for i in range(1, 501)), "500 lines in order")
 
 
+def test_run_loses_nothing(place):
+    r = place.baton("run", "seq", "1", "1000000").check(0)
+    expect(r.err == "".join(f"{i}\n" for i in range(1, 1000001)), "a million lines in order")
+
+
 def test_run_long_line(place):
     r = place.baton("run", "sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end").check(0)
     expect(r.err == "x" * 100000 + "\nend\n", f"{len(r.err)} bytes")

@@ -537,6 +537,27 @@ def more_output_than_is_kept(tree, folder):
 
 
 @test
+def parked_output(tree, folder):
+    """The runner waits for the follower, not for one that is gone."""
+    started = tree.start("/bin/sh", "-c", "seq 1 300000; echo end", name="parked", kind=1, park_output=True)
+    first = tree.logs("parked", wait_for_line=True)
+    with open(f"/proc/{started.pid}/stat", encoding="ascii") as file:
+        assert file.read().split()[2] == "S"
+    assert not tree.logs("parked", 1 << 60).ended, "it cannot end before it is read"
+    lines, last = tree.all_logs("parked")
+    assert last.dropped == 0 and [line.seq for line in lines] == list(range(1, 300002)), last
+    assert first.lines[0].text == b"1" and lines[-1].text == b"end"
+    tree.start("/bin/sh", "-c", "seq 1 300000; sleep 600", name="left", kind=1, park_output=True)
+    assert tree.logs("left", wait_for_line=True).lines[0].seq == 1
+    waiting = tree.logs("left", 1 << 60, wait_for_line=True, wait=False)
+    tree.peer.cancel(waiting)
+    assert tree.peer.wait(waiting).status == wire.CANCELLED
+    until(lambda: tree.logs("left", 300000).lines, "the last line, which nobody waited for")
+    assert tree.logs("left", 1, max_records=1).dropped > 0
+    tree.stopped("left", timeout_us=100000)
+
+
+@test
 def records(tree, folder):
     name = tree.start(ECHO).name
     follower = tree.logs(name, wait_for_line=True, wait=False)
