@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The supervisor's end answers "test.Echo" with what it got, records the log, and refuses everything else. It holds log
+ * The supervisor's end answers "test.Echo" with what it got, sends items of "test.Stream" back, records the log, and refuses everything else. It holds log
  * calls back when told to, as a supervisor does whose disk is slow.
  */
 
@@ -84,6 +84,68 @@ static void on_echo(Call *call) {
         (void) call_answer(call, &parameters);
 }
 
+/* ---- "test.Stream" ---- */
+
+static bool stream_item(Call *call, const Item *item, void *userdata) {
+        ItemParameters parameters = {
+                .type = item->envelope->type,
+                .payload = item->payload,
+                .size = item->size,
+                .n_fds = item->n_fds,
+        };
+        FixtureStream *stream = userdata;
+        int fds[FIXTURE_MAX], r = 0;
+
+        for (size_t i = 0; i < item->n_fds; i++)
+                fds[i] = item->fds[i];
+        parameters.fds_consume = fds;
+        if (!item->bare)
+                r = call_send(call, &parameters);
+        if (r == -EAGAIN)
+                return false;
+        assert_int_equal(r, 0);
+        for (size_t i = 0; i < item->n_fds; i++)
+                item->fds[i] = -1;
+        stream->n += !item->bare;
+        if (item->end) {
+                stream->call = NULL;
+                (void) call_answer(call, &(AnswerParameters){ .payload = &stream->n, .size = sizeof(stream->n) });
+        }
+        return true;
+}
+
+static void stream_writable(Call *call, void *userdata) {
+        (void) userdata;
+        call_resume(call);
+}
+
+static void stream_cancelled(Call *call, void *userdata) {
+        FixtureStream *stream = userdata;
+
+        stream->call = NULL;
+        (void) call_fail(call, STATUS_CANCELLED, "cancelled");
+}
+
+static void on_stream(Fixture *fixture, Call *call) {
+        FixtureStream *stream = fixture->streams;
+
+        while (stream->call)
+                stream++;
+        assert_true(stream < fixture->streams + FIXTURE_MAX);
+        *stream = (FixtureStream){ .fixture = fixture, .call = call };
+        call_on_stream(call, stream_item, stream_writable, stream);
+        call_on_cancel(call, stream_cancelled, stream);
+}
+
+bool fixture_has_streams(void *argument) {
+        const FixtureStreams *streams = argument;
+        size_t n = 0;
+
+        for (size_t i = 0; i < FIXTURE_MAX; i++)
+                n += streams->fixture->streams[i].call != NULL;
+        return n == streams->n;
+}
+
 static void on_call(Peer *peer, Call *call) {
         const char *method = call_envelope(call)->method;
 
@@ -91,6 +153,8 @@ static void on_call(Peer *peer, Call *call) {
                 on_log(peer_userdata(peer), call);
         else if (strcmp(method, "test.Echo") == 0)
                 on_echo(call);
+        else if (strcmp(method, "test.Stream") == 0)
+                on_stream(peer_userdata(peer), call);
         else
                 (void) call_fail(call, STATUS_PERMISSION_DENIED, "not %s", method);
 }
@@ -164,6 +228,9 @@ void fixture_close(Fixture *fixture) {
         for (size_t i = 0; i < fixture->n_held; i++)
                 (void) call_fail(fixture->held[i], STATUS_ABORTED, "closing");
         peer_free(fixture->peer);
+        for (size_t i = 0; i < FIXTURE_MAX; i++)
+                if (fixture->streams[i].call)
+                        (void) call_fail(fixture->streams[i].call, STATUS_ABORTED, "closing");
         endpoint_free(fixture->endpoint);
 }
 

@@ -33,7 +33,22 @@ typedef struct Record {
         size_t length;
 } Record;
 
-typedef struct Fixture {
+typedef struct Fixture Fixture;
+
+/* An open call of "test.Stream": sends back what it gets, answers with how many that were (u32, native). */
+typedef struct FixtureStream {
+        Fixture *fixture;
+        Call *call; /* NULL: free */
+        uint32_t n;
+} FixtureStream;
+
+/* For fixture_has_streams(). */
+typedef struct FixtureStreams {
+        const Fixture *fixture;
+        size_t n;
+} FixtureStreams;
+
+struct Fixture {
         char dir[128], path[160];
         int listener;
         struct baton_runner *runner;
@@ -50,7 +65,9 @@ typedef struct Fixture {
         Call *held[FIXTURE_MAX]; /* Log/Write calls that were not answered */
         size_t n_held, n_log_calls, n_records;
         Record records[4096];
-} Fixture;
+
+        FixtureStream streams[FIXTURE_MAX];
+};
 
 /* fixture_open() - the listener at @path (NULL: in a folder of its own), the runner with @options, the supervisor's end. */
 void fixture_open_with(Fixture *fixture, const struct baton_runner_options *options);
@@ -67,6 +84,8 @@ void fixture_accept(Fixture *fixture);
 /* fixture_until() - drives both ends until @done(@argument); fails when nothing happens for 5 s. */
 void fixture_until(Fixture *fixture, bool (*done)(void *argument), void *argument);
 bool result_is_done(void *result);
+/* fixture_has_streams() - whether so many calls of "test.Stream" are open; @streams: a FixtureStreams. */
+bool fixture_has_streams(void *streams);
 
 /* fixture_call() - calls the runner; @result is filled in when it has ended. */
 Call *fixture_call(Fixture *fixture, const CallParameters *parameters, Result *result);

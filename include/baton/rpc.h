@@ -182,7 +182,7 @@ BATON_PUBLIC int baton_call_takes_items(struct baton_call *call);
 
 /*
  * baton_call_on_item() - who takes the caller's items. A handler that returns without having named anybody refuses them:
- * one that comes ends the call, UNIMPLEMENTED. After the last comes one with `end'.
+ * one that comes ends the call, INVALID_ARGUMENT. After the last comes one with `end'.
  */
 BATON_PUBLIC void baton_call_on_item(struct baton_call *call, baton_item_fn function, void *userdata);
 
