@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/fd.h"
@@ -58,6 +59,7 @@ static const char *const names[] = {
         [SEAM_EVENTFD] = "eventfd",
         [SEAM_TIMERFD_CREATE] = "timerfd_create",
         [SEAM_MEMFD_CREATE] = "memfd_create",
+        [SEAM_FTRUNCATE] = "ftruncate",
         [SEAM_MMAP] = "mmap",
         [SEAM_MALLOC] = "malloc",
         [SEAM_CALLOC] = "calloc",
@@ -208,6 +210,7 @@ WRAP(SEAM_EPOLL_CTL, int, epoll_ctl, (int a, int b, int c, struct epoll_event *d
 WRAP(SEAM_EVENTFD, int, eventfd, (unsigned a, int b), (a, b), -1);
 WRAP(SEAM_TIMERFD_CREATE, int, timerfd_create, (clockid_t a, int b), (a, b), -1);
 WRAP(SEAM_MEMFD_CREATE, int, memfd_create, (const char *a, unsigned b), (a, b), -1);
+WRAP(SEAM_FTRUNCATE, int, ftruncate, (int a, off_t b), (a, b), -1);
 WRAP(SEAM_MMAP, void *, mmap, (void *a, size_t b, int c, int d, int e, off_t f), (a, b, c, d, e, f), MAP_FAILED);
 WRAP(SEAM_MALLOC, void *, malloc, (size_t a), (a), NULL);
 WRAP(SEAM_CALLOC, void *, calloc, (size_t a, size_t b), (a, b), NULL);

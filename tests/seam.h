@@ -40,6 +40,7 @@ typedef enum SeamCall {
         SEAM_EVENTFD,
         SEAM_TIMERFD_CREATE,
         SEAM_MEMFD_CREATE,
+        SEAM_FTRUNCATE,
         SEAM_MMAP,
         SEAM_MALLOC,
         SEAM_CALLOC,

@@ -86,6 +86,8 @@ static bool call(SeamCall which) {
                 return timerfd_create(-1, -1) < 0;
         case SEAM_MEMFD_CREATE:
                 return memfd_create("", ~0u) < 0;
+        case SEAM_FTRUNCATE:
+                return ftruncate(-1, 0) < 0;
         case SEAM_MMAP:
                 return mmap(NULL, 0, PROT_READ, MAP_PRIVATE, -1, 0) == MAP_FAILED;
         case SEAM_MALLOC:
