@@ -15,6 +15,10 @@
  * A callback may free its own peer, or stop any descriptor, while events of it are still in the batch: stopping one
  * blanks its events in the rest of the batch, so that no event ever meets a freed or renewed source.
  *
+ * Busy polling, off unless asked for: a sleeping process on another processor is woken in tens of microseconds, an
+ * answer in the cache takes less than one. So a wait may ask for a while before it blocks. It adapts: each spin in vain
+ * halves the next down to none, an event that comes soon after blocking brings it back.
+ *
  * The epoll set holds duplicates of nothing: whoever owns a descriptor stops it here before closing it.
  */
 
@@ -23,6 +27,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -33,8 +38,9 @@
 #include "common/clock.h"
 #include "common/fd.h"
 
-#define BATCH      64
-#define MAX_ROUNDS 8 /* of tasks that queue tasks, before descriptors have their turn again */
+#define BATCH         64
+#define SPIN_LIMIT_US 1000 /* longer than a wake-up can take by far */
+#define MAX_ROUNDS    8    /* of tasks that queue tasks, before descriptors have their turn again */
 
 typedef struct Source Source;
 typedef struct Slot Slot;
@@ -73,10 +79,11 @@ struct Extra {
 struct Endpoint {
         Source timer, event;
         int epoll;
-        bool foreign;     /* somebody else waits on our descriptor */
-        bool dispatching; /* in a turn: its end runs the tasks */
-        bool signalled;   /* the eventfd tells of queued tasks */
-        uint64_t armed;   /* what the timerfd is set to; USEC_INFINITY: not */
+        bool foreign;                  /* somebody else waits on our descriptor */
+        bool dispatching;              /* in a turn: its end runs the tasks */
+        bool signalled;                /* the eventfd tells of queued tasks */
+        uint64_t spin_us, spin_max_us; /* how long to ask before blocking: now, and at most; 0: not */
+        uint64_t armed;                /* what the timerfd is set to; USEC_INFINITY: not */
         TAILQ_HEAD(, EndpointTask) tasks;
         LIST_HEAD(, Host) hosts;
         LIST_HEAD(, Extra) extras;
@@ -452,11 +459,53 @@ static void hand_out(Endpoint *endpoint) {
         endpoint->n_events = endpoint->next_event = 0;
 }
 
+/* spin() - asks again and again for as long as it has paid lately; the events, 0: none came, or -1 with errno. */
+static int spin(Endpoint *endpoint) {
+        uint64_t start = clock_now(), now = start;
+        int n;
+
+        do {
+                n = epoll_wait(endpoint->epoll, endpoint->events, BATCH, 0);
+                now = clock_now();
+        } while (n == 0 && now - start < endpoint->spin_us);
+        if (n != 0)
+                endpoint->spin_us = endpoint->spin_max_us;
+        else
+                endpoint->spin_us /= 2;
+        return n;
+}
+
+/* wait_events() - blocks, after spinning if that is wanted. One that blocked for no longer than a spin makes it try again. */
+static int wait_events(Endpoint *endpoint, int timeout_ms) {
+        uint64_t start;
+        int n;
+
+        if (!endpoint->spin_max_us || timeout_ms == 0)
+                return epoll_wait(endpoint->epoll, endpoint->events, BATCH, timeout_ms);
+        n = endpoint->spin_us ? spin(endpoint) : 0;
+        if (n != 0)
+                return n;
+        start = clock_now();
+        n = epoll_wait(endpoint->epoll, endpoint->events, BATCH, timeout_ms);
+        if (n > 0 && clock_now() - start < endpoint->spin_max_us)
+                endpoint->spin_us = endpoint->spin_max_us;
+        return n;
+}
+
+void endpoint_set_busy_poll(Endpoint *endpoint, uint64_t max_us) {
+        cpu_set_t processors;
+
+        /* With one processor the other side cannot answer while we spin. */
+        if (sched_getaffinity(0, sizeof(processors), &processors) == 0 && CPU_COUNT(&processors) < 2)
+                max_us = 0;
+        endpoint->spin_max_us = endpoint->spin_us = MIN(max_us, (uint64_t) SPIN_LIMIT_US);
+}
+
 static int turn(Endpoint *endpoint, int timeout_ms) {
         int n;
 
         run_tasks(endpoint);
-        n = epoll_wait(endpoint->epoll, endpoint->events, BATCH, wait_ms(endpoint, timeout_ms));
+        n = wait_events(endpoint, wait_ms(endpoint, timeout_ms));
         if (n < 0 && errno != EINTR)
                 return -errno;
         endpoint->n_events = MAX(n, 0);

@@ -58,5 +58,11 @@ void endpoint_cancel(Endpoint *endpoint, EndpointTask *task);
  */
 int endpoint_dispatch(Endpoint *endpoint, int timeout_ms);
 
+/*
+ * endpoint_set_busy_poll() - a wait of ours asks for up to @max_us (at most 1,000) before it blocks; 0: off, as at first. It
+ * spends a processor to save a wake-up; where this process has but one, nothing changes.
+ */
+void endpoint_set_busy_poll(Endpoint *endpoint, uint64_t max_us);
+
 /* endpoint_wake() - makes a waiting endpoint_dispatch() return; from any thread, and from signal handlers. */
 void endpoint_wake(Endpoint *endpoint);

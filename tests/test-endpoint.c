@@ -222,6 +222,37 @@ static void test_dispatch_timeout(void **state) {
         endpoint_free(endpoint);
 }
 
+/* With busy polling calls arrive as ever, an idle wait still blocks to its end, and spinning in vain stops by itself. */
+static void test_busy_poll(void **state) {
+        uint64_t before, idle;
+        Pair pair;
+
+        (void) state;
+        pair_open(&pair);
+        endpoint_set_busy_poll(pair.endpoint, 500);
+        n_done = 0;
+        for (unsigned i = 1; i <= 100; i++) {
+                call_server(&pair, 0);
+                while (n_done < i)
+                        assert_int_equal(endpoint_dispatch(pair.endpoint, 1000), 0);
+        }
+        before = clock_now();
+        assert_int_equal(endpoint_dispatch(pair.endpoint, 20), 0);
+        assert_true(clock_now() - before >= 20000);
+        /* 500 us, 250, ... 1, 0: from then on a wait costs two readings of the clock. */
+        for (unsigned i = 0; i < 10; i++)
+                assert_int_equal(endpoint_dispatch(pair.endpoint, 1), 0);
+        seam_reset();
+        assert_int_equal(endpoint_dispatch(pair.endpoint, 5), 0);
+        idle = seam_count(SEAM_CLOCK_GETTIME);
+        assert_true(idle <= 4);
+        endpoint_set_busy_poll(pair.endpoint, 0);
+        seam_reset();
+        assert_int_equal(endpoint_dispatch(pair.endpoint, 5), 0);
+        assert_int_equal(seam_count(SEAM_CLOCK_GETTIME), 0);
+        pair_close(&pair);
+}
+
 /* ---- tasks ---- */
 
 typedef struct Counter {
@@ -402,6 +433,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_deadline_of_own_wait),
         TEST(test_deadline_of_foreign_wait),
         TEST(test_dispatch_timeout),
+        TEST(test_busy_poll),
         TEST(test_tasks),
         TEST(test_watch),
         TEST(test_wake),
