@@ -65,7 +65,7 @@ size_t envelope_pack_short(const Baton__Envelope *envelope, uint8_t bytes[ENVELO
         type = strlen(envelope->type);
         if (method + message + type > ENVELOPE_SHORT - NUMBERS_MAX)
                 return 0;
-        p = put_number(p, TAG_KIND, (unsigned) envelope->kind);
+        p = put_number(p, TAG_KIND, (uint64_t) (int32_t) envelope->kind);
         p = put_number(p, TAG_ID, envelope->id);
         p = put_string(p, TAG_METHOD, envelope->method, method);
         p = put_number(p, TAG_TIMEOUT, envelope->timeout_us);

@@ -58,11 +58,11 @@ static void test_frame_timeout(void **state) {
                         PeerConfig config = configs[side];
                         TestBench bench = { 0 };
 
+                        seam_clock_set(1000000);
                         config.limits = &silence;
                         test_bench_ready(&bench, &config);
                         if (side == 1)
                                 assert_int_equal(peer_frame_channel(bench.test.peer, CHANNEL_FILESYSTEM), 0);
-                        seam_clock_set(1000000);
                         test_bench_settle(&bench);
                         /* A byte now and then does not help. */
                         for (size_t i = 0; i < sizeof(part) - 1; i++) {
@@ -133,6 +133,7 @@ static void test_never_reads(void **state) {
                 Channel *channel;
                 Flood flood;
 
+                seam_clock_set(1000000);
                 config.limits = &silence;
                 test_bench_ready(&bench, &config);
                 flood = flood_new(bench.raw.side);
@@ -146,7 +147,7 @@ static void test_never_reads(void **state) {
                 /* What of a frame is there meanwhile is not the peer's fault. */
                 assert_true(frame_reader_is_partial(&channel->reader));
                 assert_int_equal(peer_deadline(bench.test.peer), USEC_INFINITY);
-                seam_clock_set(clock_us(CLOCK_MONOTONIC) + 3600 * USEC_PER_SEC);
+                seam_clock_advance(3600 * USEC_PER_SEC);
                 peer_expire(bench.test.peer);
                 assert_int_equal(bench.test.n_ended, 0);
 
@@ -184,6 +185,7 @@ static void test_paused_in_a_frame(void **state) {
         size_t end;
 
         (void) state;
+        seam_clock_set(1000000);
         config.limits = &silence;
         test_bench_ready(&bench, &config);
         flood = flood_new(bench.raw.side);
@@ -194,7 +196,7 @@ static void test_paused_in_a_frame(void **state) {
                 test_bench_settle(&bench);
         }
         assert_true(frame_reader_is_partial(&bench.test.peer->channels[CHANNEL_RPC].reader));
-        seam_clock_set(clock_us(CLOCK_MONOTONIC) + 3600 * USEC_PER_SEC);
+        seam_clock_advance(3600 * USEC_PER_SEC);
         while (!test_raw_silent(bench.raw.channels[0])) {
                 test_raw_expect_answer(&bench.raw, 2 * ++answered + bench.raw.side, STATUS_OK, "");
                 test_bench_settle(&bench);
@@ -368,6 +370,7 @@ static void test_rude_handler(void **state) {
 
         (void) state;
         n_handled = 0;
+        seam_clock_set(1000000);
         config.limits = &silence; /* it is paused and goes on again and again */
         test_bench_ready(&bench, &config);
         flood = flood_new(bench.raw.side);

@@ -81,7 +81,7 @@ static bool take(Lane *lane) {
                         CHECK(fd < 0);
                         return false;
                 default:
-                        CHECK(r == LANE_BROKEN && fd < 0 && lane->reason);
+                        CHECK((r == LANE_BROKEN || r == LANE_EXHAUSTED) && fd < 0 && lane->reason);
                         return false;
                 }
                 fd_close(fd);
