@@ -209,6 +209,8 @@ static int run_parsed(RunCommand *c) {
         if (session_open(&c->session, command_run.name) < 0)
                 return EXIT_CODE_BROKEN;
         c->session.on_signal = on_signal;
+        if (c->options.native)
+                c->session.early_hint = "; does it speak the runner protocol? Without --native it need not";
         c->session.park_output = true;
         (void) setvbuf(stderr, NULL, _IOFBF, BUFSIZ);
         code = start_and_keep(c);

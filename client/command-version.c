@@ -38,6 +38,14 @@ static void print_text(void) {
                 (void) printf("feature %s: %s\n", feature_name(f), feature_enabled(f) ? "yes" : "no");
 }
 
+/* check_environment() - the keeper refuses to start with such a word; here it is worth a line. */
+static void check_environment(void) {
+        const char *unknown = feature_unknown();
+
+        if (unknown)
+                output_error("version: BATON_DISABLE names no such feature: %s", unknown);
+}
+
 static int run(int argc, char **argv) {
         static const struct option options[] = {
                 { "json", no_argument, NULL, 'j' },
@@ -58,6 +66,7 @@ static int run(int argc, char **argv) {
         }
         if (optind < argc)
                 return command_usage(&command_version, "it takes no arguments");
+        check_environment();
         if (json)
                 r = print_json();
         else

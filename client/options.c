@@ -31,6 +31,8 @@ enum {
         OPTION_TYPE,
 };
 
+#define NAME_LENGTH_MAX 63 /* as the messages say */
+
 #define ERROR(_error, ...) ((void) snprintf((_error), OPTIONS_ERROR_MAX, __VA_ARGS__), -EINVAL)
 
 void options_begin(void) {
@@ -77,14 +79,24 @@ static int take_environment(RunnerOptions *runner, char *error) {
         return 0;
 }
 
+/* take_name() - the same form that the supervisor asks for: a bad one is found before anything is started. */
+static int take_name(RunnerOptions *runner, char *error) {
+        static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-@";
+        size_t length = strlen(optarg);
+
+        if (length < 1 || length > NAME_LENGTH_MAX || strspn(optarg, allowed) != length)
+                return ERROR(error, "--name wants 1 to 63 letters, digits and . _ - @, not '%.100s'", optarg);
+        runner->name = optarg;
+        return 0;
+}
+
 /* take_runner() - the options that every command that starts a runner has. */
 static int take_runner(RunnerOptions *runner, int option, char *error) {
         switch (option) {
         case OPTION_ENV:
                 return take_environment(runner, error);
         case OPTION_NAME:
-                runner->name = optarg;
-                return 0;
+                return take_name(runner, error);
         case OPTION_START_TIMEOUT:
                 return take_duration("start-timeout", &runner->start_timeout_us, error);
         default:
@@ -174,9 +186,7 @@ static int call_check(const CallOptions *options, char *error) {
                 return ERROR(error, "--type goes with --raw only; values are of type " VALUES_TYPE);
         if (options->raw && options->n_values > 1)
                 return ERROR(error, "--raw takes one value, the request's bytes");
-        if (check_name(options->method, error) < 0 || check_name(options->type, error) < 0)
-                return -EINVAL;
-        return check_name(options->runner.name, error);
+        return check_name(options->method, error) < 0 ? -EINVAL : check_name(options->type, error);
 }
 
 int call_options_parse(int argc, char **argv, CallOptions *ret_options, char *error) {
@@ -244,7 +254,7 @@ int run_options_parse(int argc, char **argv, RunOptions *ret_options, char *erro
         if (optind == argc)
                 return ERROR(error, "a program is missing");
         take_program(&ret_options->runner, argv + optind, (size_t) (argc - optind));
-        return check_name(ret_options->runner.name, error);
+        return 0;
 }
 
 void run_options_deinit(RunOptions *options) {

@@ -212,13 +212,23 @@ static const char *failure_text(const ControlFailure *failure) {
         return failure->start ? start_reason_describe((int) failure->start->reason) : "no reason given";
 }
 
+/* hint() - what a program that never was up may be missing. */
+static const char *hint(const Session *session, const ControlFailure *failure) {
+        int code = exit_code_of_failure(failure);
+        bool early = code == EXIT_CODE_EXITED_EARLY || code == EXIT_CODE_DID_NOT_CONNECT;
+
+        return early && session->early_hint ? session->early_hint : "";
+}
+
 int session_report(const Session *session, const char *what, const ControlFailure *failure) {
         if (session->control.ended) {
-                output_error("%s: the supervisor is gone: %s", session->command, failure_text(failure));
+                output_error("%s: the supervisor is gone: %s; see its last words above, if any, and %s again",
+                             session->command, failure_text(failure), session->command);
                 return EXIT_CODE_BROKEN;
         }
         if (failure->start)
-                output_error("%s: cannot start: %s", session->command, failure_text(failure));
+                output_error("%s: cannot start: %s%s", session->command, failure_text(failure),
+                             hint(session, failure));
         else
                 output_error("%s %s: %s: %s", session->command, what, status_name(failure->status),
                              failure_text(failure));

@@ -14,10 +14,11 @@ struct Session {
         Private *private;
         Control control;
         int signal_fd;
-        int signal;         /* the first of INT, TERM, HUP that came; 0: none */
-        unsigned n_signals; /* how many came */
-        bool hurry;         /* session_close() kills the tree instead of stopping it */
-        bool park_output;   /* of the runner: it waits rather than that lines of its log are lost */
+        int signal;             /* the first of INT, TERM, HUP that came; 0: none */
+        unsigned n_signals;     /* how many came */
+        bool hurry;             /* session_close() kills the tree instead of stopping it */
+        const char *early_hint; /* added where a runner ended, or was killed, before it was up; NULL: nothing */
+        bool park_output;       /* of the runner: it waits rather than that lines of its log are lost */
         /* Called for each; NULL: the first ends the running wait with -EINTR, a second one is in a hurry. */
         void (*on_signal)(Session *session);
 };

@@ -26,6 +26,7 @@
 #include "tests/seam.h"
 
 #define MAX_ARGUMENTS 12
+#define NAME_63       "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ."
 
 static int count(char **argv) {
         int n = 0;
@@ -68,7 +69,12 @@ static const struct {
         { { "call", "--env=A", "--exec", "p", "--", "M" }, -EINVAL, "--env wants NAME=VALUE" },
         { { "call", "--env==b", "--exec", "p", "--", "M" }, -EINVAL, "--env wants NAME=VALUE" },
         { { "call", "--exec", "p", "--", "M\xff" }, -EINVAL, "a name is not UTF-8" },
-        { { "call", "--name=\xff", "--exec", "p", "--", "M" }, -EINVAL, "a name is not UTF-8" },
+        { { "call", "--name=\xff", "--exec", "p", "--", "M" }, -EINVAL, "--name wants 1 to 63 letters" },
+        { { "call", "--name=", "--exec", "p", "--", "M" }, -EINVAL, "--name wants" },
+        { { "call", "--name=a/b", "--exec", "p", "--", "M" }, -EINVAL, "not 'a/b'" },
+        { { "call", "--name=" NAME_63, "--exec", "p", "--", "M" }, 0, "M" },
+        { { "call", "--name=" NAME_63 "x", "--exec", "p", "--", "M" }, -EINVAL, "--name wants" },
+        { { "call", "--name=aZ09._-@", "--exec", "p", "--", "M" }, 0, "M" },
         { { "call", "--type=a.B", "--exec", "p", "--", "M" }, -EINVAL, "--type goes with --raw" },
         { { "call", "--raw", "--exec", "p", "--", "M", "string:a", "string:b" }, -EINVAL, "--raw takes one value" },
 };
@@ -126,6 +132,7 @@ static const struct {
         { { "run", "--" }, -EINVAL, "a program is missing", 0 },
         { { "run", "--stop-timeout=", "p" }, -EINVAL, "--stop-timeout wants", 0 },
         { { "run", "--json", "p" }, -EINVAL, "unknown option '--json'", 0 },
+        { { "run", "--name=a b", "p" }, -EINVAL, "--name wants", 0 },
         { { "run", "--name" }, -EINVAL, "'--name' needs an argument", 0 },
 };
 

@@ -128,6 +128,16 @@ def descendants():
     return found
 
 
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        return [int(child) for child in f.read().split()]
+
+
+def command_of(pid):
+    with open(f"/proc/{pid}/comm") as f:
+        return f.read().strip()
+
+
 def reap_all():
     """Waits until everything that a killed `baton' left to us has ended."""
     end = time.monotonic() + LIMIT
@@ -406,6 +416,15 @@ def test_ignored_signal_stays_ignored(place):
     place.finish(process).check(0, "0\n")
 
 
+def test_supervisor_killed(place):
+    process = blocked_call(place)
+    keeper, = children_of(process.pid)
+    supervisor, = [pid for pid in children_of(keeper) if command_of(pid) == "baton-superviso"]
+    os.kill(supervisor, signal.SIGKILL)
+    place.finish(process).check(1, "", ["was killed by signal 9", "the supervisor is gone: ", "and call again"])
+    reap_all()
+
+
 def test_killed(place):
     process = blocked_call(place)
     process.kill()
@@ -539,8 +558,8 @@ def test_run_failed_starts(place):
     place.baton("run", "no-such-program").check(40, "", "no-such-program").one_line()
     place.baton("run", "./text").check(41, "", "text").one_line()
     place.baton("run", "./vax").check(42, "", "vax").one_line()
-    place.baton("run", "--native", "true").check(43, "", "status 0").one_line()
-    place.baton("run", "--native", "--start-timeout=200ms", "sleep", str(WAIT_FOREVER)).check(44)
+    place.baton("run", "--native", "true").check(43, "", ["status 0", "Without --native"]).one_line()
+    place.baton("run", "--native", "--start-timeout=100ms", "sleep", str(WAIT_FOREVER)).check(44, "", "Without --native")
 
 
 # ---- words ----
@@ -557,7 +576,7 @@ def test_help(place):
 def test_usage(place):
     for arguments in ([], ["nonsense"], ["help", "nonsense"], ["call"], ["call", "--exec", "p"], ["call", "--bogus"],
                       ["run"], ["run", "--bogus", "p"], ["version", "x"], ["supervise"], ["supervise", "--private=77"],
-                      ["supervise", "--private=x"]):
+                      ["supervise", "--private=x"], ["run", "--name=a/b", "p"], ["call", "--name=", "--exec", "p", "--", "M"]):
         r = place.baton(*arguments).check(2, "").one_line()
         expect("--help'" in r.err, r)
 
@@ -570,6 +589,13 @@ def test_version(place):
     r = json.loads(place.baton("version", "--json").check(0).out)
     expect(r["features"]["clone-files"] is False, r)
     expect(place.baton("--version").check(0).out.startswith("baton "), "--version")
+
+
+def test_unknown_feature(place):
+    place.environment["BATON_DISABLE"] = "clone-files,bogus"
+    r = place.baton("version", "--json").check(0, None, "no such feature: bogus").one_line()
+    expect(json.loads(r.out)["features"]["clone-files"] is False, r)
+    place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary").check(1, "", "no such feature: bogus")
 
 
 def test_without_features(place):
