@@ -264,6 +264,7 @@ void call_fail_local(Call *call, Status status, const char *format, ...) {
 
         if (!call->done || call->failed)
                 return;
+        free(call->message); /* of stream_fail_later() */
         va_start(arguments, format);
         call->message = format_text(format, arguments);
         va_end(arguments);
@@ -549,7 +550,8 @@ static void end_outgoing(Peer *peer, int channel, bool keep_unsent, Status statu
                     (keep_unsent && !call->open && call->parcel && !call->parcel->on_lane))
                         continue;
                 call->cancel_sent = true; /* there is nobody to tell */
-                call_fail_local(call, status, "%s", reason);
+                if (!stream_fail_later(call, status, reason))
+                        call_fail_local(call, status, "%s", reason);
                 if (call->parcel)
                         peer_drop_parcel(peer, call->parcel);
                 call_close(call);

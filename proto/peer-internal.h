@@ -103,7 +103,8 @@ struct Call {
         bool end_wanted; /* ours: the half-close follows what is on its way */
         bool takes;      /* the peer's: its caller has not half-closed */
         bool paused;     /* the receiver said: not now */
-        bool answered;   /* ours: the ANSWER waits in the queue; the id is free */
+        bool answered;   /* ours: the ANSWER waits in the queue, or the call ends behind it; the id is free */
+        bool fails;      /* ours: with `status' and `message', when what is in the queue was taken */
         bool scheduled;  /* in peer->scheduled */
         TAILQ_ENTRY(Call) scheduled_link;
         uint64_t credit_out;         /* what we may send */
@@ -264,6 +265,8 @@ void stream_received(Call *call, const uint8_t *body, size_t length, Item *item)
  * stream_queue_answer() - the ANSWER to a call whose items wait. 0, -ENOBUFS; the descriptors are taken on success.
  */
 int stream_queue_answer(Call *call, const uint8_t *body, size_t length, int *fds_consume, size_t n_fds);
+/* stream_fail_later() - as call_fail_local(), behind the items of @call that were not taken; false: there are none. */
+bool stream_fail_later(Call *call, Status status, const char *reason);
 /* stream_drop() - the call is over: what was received and not taken, and what was reserved, goes. */
 void stream_drop(Call *call);
 void peer_flush_streams(Peer *peer);

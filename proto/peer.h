@@ -89,7 +89,7 @@ typedef struct PeerHandler {
         void (*call)(Peer *peer, Call *call);
         /*
    * Nothing more comes from the peer: open calls of ours have been told before,
-   * but for those whose answer waits behind items that were not taken; the
+   * but for those that wait behind items that were not taken; the
    * peer's are cancelled. OK: an orderly end.
    */
         void (*ended)(Peer *peer, Status status, const char *reason);

@@ -11,8 +11,8 @@
  * and stops that stream alone: what follows it, the ANSWER too, queues behind it until call_resume(). Credit goes back
  * when an item was taken, at the next flush, all of it: a sender whose item is as large as the window must not starve.
  *
- * An ANSWER that has come is not lost with the peer: it is told when the items before it have been taken, and they go on
- * being delivered after the peer's end.
+ * Items and ANSWERs that have come are not lost with the peer: they go on being delivered after its end, and what became of
+ * the call is told behind them.
  *
  * Memory: the window of each call that may receive items is reserved when it is opened, against one limit per peer.
  */
@@ -217,6 +217,15 @@ int stream_queue_answer(Call *call, const uint8_t *body, size_t length, int *fds
         return 0;
 }
 
+bool stream_fail_later(Call *call, Status status, const char *reason) {
+        if (STAILQ_EMPTY(&call->queue) || !call->done || call->failed)
+                return false;
+        call->message = strdup(reason);
+        call->status = status;
+        call->answered = call->fails = true;
+        return true;
+}
+
 /* is_over() - nobody takes items of this call any more. */
 static bool is_over(const Call *call) {
         return !call->peer || call->over || call->failed || (call->outgoing && !call->done);
@@ -393,6 +402,11 @@ static void flush_stream(Call *call) {
                 if (!hand_out_queued(call))
                         return;
         return_stream_credit(call);
+        if (call->fails && STAILQ_EMPTY(&call->queue)) {
+                _cleanup_free_ char *reason = TAKE_PTR(call->message);
+
+                call_fail_local(call, call->status, "%s", reason ? reason : "");
+        }
 }
 
 void peer_flush_streams(Peer *peer) {

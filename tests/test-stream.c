@@ -262,6 +262,45 @@ static void test_answer_outlives_peer(void **state) {
         test_peer_free(&pair.a);
 }
 
+/* Items that came before the peer's end, and no answer: they are delivered, then the call fails. */
+static void test_items_outlive_peer(void **state) {
+        (void) state;
+        for (int cancelled = 0; cancelled < 2; cancelled++) {
+                End end, other;
+                Pair pair;
+
+                callees_reset();
+                pair_open(&pair, NULL, serve);
+                open_stream(pair.a.peer, &end, false);
+                open_stream(pair.a.peer, &other, false);
+                test_settle(pair.all, 2);
+                end.stop = true;
+                for (uint32_t i = 0; i < 5; i++)
+                        assert_int_equal(send_number(callee[0].call, i, 100), 0);
+                peer_flush(pair.b.peer);
+                test_peer_free(&pair.b);
+                test_settle(pair.all, 1);
+                assert_int_equal(pair.a.n_ended, 1);
+                assert_int_equal(other.answer.status, STATUS_UNAVAILABLE);
+                assert_int_equal(end.answer.n, 0);
+                assert_int_equal(call_send(end.call, &(ItemParameters){ .payload = "", .size = 0 }), -ECANCELED);
+                end.stop = false;
+                call_resume(end.call);
+                if (cancelled)
+                        call_cancel(end.call);
+                test_settle(pair.all, 1);
+                assert_int_equal(end.n_items, cancelled ? 0 : 5);
+                assert_int_equal(end.answer.n, cancelled ? 0 : 1);
+                if (!cancelled) {
+                        assert_int_equal(end.answer.status, STATUS_UNAVAILABLE);
+                        assert_true(end.answer.local && *end.answer.message);
+                }
+                test_peer_free(&pair.a);
+                for (unsigned i = 0; i < 2; i++)
+                        assert_int_equal(answer(&callee[i], ""), -ECANCELED);
+        }
+}
+
 static void test_half_close_waits(void **state) {
         Pair pair;
         End end;
@@ -533,6 +572,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_kinds),
         TEST(test_stall),
         TEST(test_answer_outlives_peer),
+        TEST(test_items_outlive_peer),
         TEST(test_half_close_waits),
         TEST(test_descriptors),
         TEST(test_ends),
