@@ -6,10 +6,15 @@
  * so that indexes in payloads that we do not know hold. The lane ids are renumbered by the engine, since each lane has
  * its own.
  *
+ * Streams are relayed item by item, and nothing of them is kept here: what the other call does not take (-EAGAIN) is `not
+ * now' to this one, and stays in its window; when the other can take more, this one is resumed. So a reader that stops
+ * stops its producer, two processes away, and what lies here in between is bounded by the two windows.
+ *
  * Whichever side ends first ends the other: a cancelled outer call cancels the inner one at once. When the inner call
- * ends because the runner's connection did, the answer waits for the keeper's report of the exit, which says more than
- * the end of a socket; but not long, since the process may live on. From then on nothing points into the runner but the
- * watcher, so that a second cancellation or the end of the wait finds the relay alone.
+ * ends because the runner's connection did, what had come of its stream goes to the client first; the answer waits for the
+ * keeper's report of the exit, which says more than the end of a socket; but not long, since the process may live on.
+ * The runner knows its relays: a peer that has ended is kept for those that still have items of it (relay_keep_peer()), and
+ * when the runner itself is forgotten they are ended.
  */
 
 #include "supervisor/relay.h"
@@ -25,15 +30,34 @@
 
 #define EXIT_WAIT_US (1 * USEC_PER_SEC)
 
-typedef struct Relay {
-        Call *outer, *inner; /* inner NULL: over */
+struct Relay {
+        LIST_ENTRY(Relay) link; /* runner->relays */
+        Call *outer, *inner;    /* inner NULL: over */
         Runner *runner;
         RunnerWatcher exit;
         LoopTimer timer;
         char *reason; /* why the inner call ended */
-} Relay;
+};
 
+/* drop_peer() - the one that was kept, when nobody waits for what has come from it. */
+static void drop_peer(Runner *runner) {
+        size_t incoming;
+
+        if (runner->ended_peer && peer_open_calls(runner->ended_peer, &incoming) == 0)
+                runner->ended_peer = peer_free(runner->ended_peer);
+}
+
+void relay_keep_peer(Runner *runner, Peer *peer_consume) {
+        runner->ended_peer = peer_consume;
+        drop_peer(runner);
+}
+
+/* relay_free() - both calls are over, or about to be. */
 static void relay_free(Relay *relay) {
+        if (relay->inner)
+                call_cancel(relay->inner);
+        LIST_REMOVE(relay, link);
+        drop_peer(relay->runner);
         runner_unwatch(&relay->exit);
         loop_timer_stop(&relay->timer);
         free(relay->reason);
@@ -44,8 +68,6 @@ static void relay_free(Relay *relay) {
 static void outer_cancelled(Call *outer, void *userdata) {
         Relay *relay = userdata;
 
-        if (relay->inner)
-                call_cancel(relay->inner);
         relay_free(relay);
         (void) call_fail(outer, STATUS_CANCELLED, "cancelled");
 }
@@ -84,6 +106,90 @@ static void connection_ended(Relay *relay, const char *reason) {
                 return;
         }
         loop_timer_set(runner->supervisor->loop, &relay->timer, clock_after(clock_now(), EXIT_WAIT_US));
+}
+
+void relay_end_all(Runner *runner) {
+        Relay *relay;
+
+        while ((relay = LIST_FIRST(&runner->relays)))
+                tell_ended(relay, runner);
+        runner->ended_peer = peer_free(runner->ended_peer);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- the streams */
+
+/* forward() - @item to @call, descriptors too. As call_send(). */
+static int forward(Call *call, const Item *item) {
+        const ItemParameters parameters = {
+                .type = item->envelope->type,
+                .payload = item->payload,
+                .size = item->size,
+                .fds_consume = item->fds,
+                .n_fds = item->n_fds,
+        };
+        int r = item->bare ? 0 : call_send(call, &parameters);
+
+        for (size_t i = 0; r == 0 && !item->bare && i < item->n_fds; i++)
+                item->fds[i] = -1;
+        return r;
+}
+
+/* break_off() - an item cannot be handed on: both calls end. */
+static void break_off(Relay *relay, const Call *to, const Item *item, int r) {
+        const char *who = to == relay->outer ? "the client" : "the runner", *name = relay->runner->spec.name;
+        const PeerRemote *remote = peer_remote(call_peer(to));
+        Call *outer = relay->outer;
+
+        call_on_cancel(outer, NULL, NULL);
+        if (r == -EMSGSIZE)
+                (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED,
+                                 "runner %s: an item of %zu bytes and %zu descriptors; %s accepts %llu and %u", name,
+                                 item->size, item->n_fds, who, (unsigned long long) remote->stream_window,
+                                 remote->fd_credit);
+        else
+                (void) call_fail(outer, status_from_errno(r), "runner %s: cannot send an item to %s: %s", name, who,
+                                 strerror(-r));
+        relay_free(relay);
+}
+
+/* hand_on() - false: not now. -ECANCELED is no news: the end of that call is on its way to us. */
+static bool hand_on(Relay *relay, Call *to, const Item *item) {
+        int r = to ? forward(to, item) : -ECANCELED;
+
+        if (r == 0 && item->end)
+                (void) call_end(to);
+        if (r < 0 && r != -EAGAIN && r != -ECANCELED)
+                break_off(relay, to, item, r);
+        return r != -EAGAIN;
+}
+
+static bool outer_item(Call *outer, const Item *item, void *userdata) {
+        Relay *relay = userdata;
+
+        (void) outer;
+        return hand_on(relay, relay->inner, item);
+}
+
+static bool inner_item(Call *inner, const Item *item, void *userdata) {
+        Relay *relay = userdata;
+
+        (void) inner;
+        return hand_on(relay, relay->outer, item);
+}
+
+static void outer_writable(Call *outer, void *userdata) {
+        Relay *relay = userdata;
+
+        (void) outer;
+        if (relay->inner)
+                call_resume(relay->inner);
+}
+
+static void inner_writable(Call *inner, void *userdata) {
+        Relay *relay = userdata;
+
+        (void) inner;
+        call_resume(relay->outer);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ the answer */
@@ -154,6 +260,9 @@ static int start_inner(Relay *relay, const Baton__Control__CallRequest *request)
                 .n_fds = n,
                 .metadata = envelope->metadata,
                 .n_metadata = envelope->n_metadata,
+                .stream = call_takes_items(relay->outer),
+                .item = inner_item,
+                .writable = inner_writable,
         };
 
         if (n > 0 && !fds)
@@ -195,6 +304,7 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner 
                 .exit = { .callback = runner_exit_known },
                 .timer = LOOP_TIMER_NULL(wait_is_over),
         };
+        LIST_INSERT_HEAD(&runner->relays, relay, link);
         r = start_inner(relay, request);
         if (r < 0) {
                 relay_free(relay);
@@ -203,4 +313,5 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner 
                 return;
         }
         call_on_cancel(outer, outer_cancelled, relay);
+        call_on_stream(outer, outer_item, outer_writable, relay);
 }

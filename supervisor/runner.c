@@ -30,6 +30,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/relay.h"
 
 /* What the end of a process's channels may take to be read, after its exit: somebody may have inherited them. */
 #define LINGER_US (100 * USEC_PER_MSEC)
@@ -85,6 +86,7 @@ int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerSpec *spec, ui
         runner->output_fds[0] = runner->output_fds[1] = -1;
         runner->timer = LOOP_TIMER_NULL(timer_fired);
         runner->gone = LOOP_TASK_NULL(tell_gone);
+        LIST_INIT(&runner->relays);
         LIST_INIT(&runner->drops);
         LIST_INIT(&runner->on_exit);
         LIST_INIT(&runner->on_gone);
@@ -120,6 +122,7 @@ Runner *runner_free(Runner *runner) {
         runner->ended = true;
         if (runner->peer)
                 peer_close(runner->peer, STATUS_UNAVAILABLE, "the supervisor is ending");
+        relay_end_all(runner);
         runner_tell_started(runner, RUNNER_FAILURE_SYSTEM);
         call_watchers(runner, &runner->on_exit);
         call_watchers(runner, &runner->on_gone);
@@ -272,7 +275,7 @@ static void peer_ended(Peer *peer, Status status, const char *reason) {
                 log_info("runner %s: its connection ended: %s: %s", runner->spec.name, status_name(status), reason);
         (void) snprintf(runner->lost, sizeof(runner->lost), "its connection ended: %s", reason);
         runner->asking = NULL;
-        runner->peer = peer_free(runner->peer);
+        relay_keep_peer(runner, TAKE_PTR(runner->peer));
         if (runner->lane >= 0)
                 (void) shutdown(runner->lane, SHUT_RDWR);
         if (runner->ended) {

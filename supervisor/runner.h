@@ -19,6 +19,7 @@
 #include "supervisor/output.h"
 #include "supervisor/process.h"
 
+typedef struct Relay Relay;
 typedef struct Runner Runner;
 typedef struct RunnerDrop RunnerDrop;
 typedef struct RunnerSpec RunnerSpec;
@@ -102,6 +103,7 @@ struct Runner {
 
         Bootstrap bootstrap;
         Peer *peer;                   /* NULL: a plain runner, or the peer has ended */
+        Peer *ended_peer;             /* the one that has, while relays still have items of it; else NULL */
         int lane;                     /* our duplicate, the one watched; -1: none */
         int output_fds[OUTPUT_PIPES]; /* write ends, until the runner has them */
         unsigned stored;              /* bits of RunnerStored: duplicates in the keeper */
@@ -120,6 +122,7 @@ struct Runner {
         RunnerFailure failure;
         char failure_text[RUNNER_FAILURE_SIZE]; /* "at exec(/bin/nope): No such file or directory" */
 
+        LIST_HEAD(, Relay) relays;
         LIST_HEAD(, RunnerDrop) drops; /* stored descriptors on their way out */
         LoopTask gone;                 /* everything is gone: tell */
         bool is_gone, over;            /* the task is queued; it has run */
