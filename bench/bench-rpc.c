@@ -27,7 +27,8 @@
 #include "common/parse.h"
 #include "supervisor/peer-loop.h"
 
-#define PAYLOAD 64
+#define PAYLOAD    64
+#define WINDOW_MAX 256
 
 typedef struct Options {
         size_t rounds, calls;
@@ -198,7 +199,21 @@ static void measure_baton(const Case *c, size_t calls, Round *ret) {
         bootstrap_remove(path);
 }
 
+static void floor_calls(const CandidateOptions *options, size_t n, Samples *latency) {
+        static uint8_t payload[PAYLOAD];
+        double started[WINDOW_MAX];
+        Exchange exchange = { .options = options,
+                              .payload = payload,
+                              .n = n,
+                              .sample_every = latency ? 1 : n,
+                              .started = started,
+                              .latency = latency };
+
+        floor_run(&exchange);
+}
+
 static void measure_floor(const Case *c, size_t calls, Round *ret) {
+        CandidateOptions options = { .size = PAYLOAD, .answer = PAYLOAD, .window = c->window };
         Samples latency = { 0 };
         double start, cpu;
         int fds[2];
@@ -210,18 +225,20 @@ static void measure_floor(const Case *c, size_t calls, Round *ret) {
         if (pid == 0) {
                 close(fds[0]);
                 measure_pin(c->cpu_server);
-                floor_serve(fds[1]);
+                floor_serve(fds[1], PAYLOAD);
                 _exit(0);
         }
         close(fds[1]);
         measure_pin(c->cpu_client);
-        floor_call(fds[0], calls / 10, PAYLOAD, c->window, NULL);
+        floor_open(fds[0]);
+        floor_calls(&options, calls / 10, NULL);
         cpu = measure_cpu();
         start = measure_now();
-        floor_call(fds[0], calls, PAYLOAD, c->window, c->window == 1 ? &latency : NULL);
+        floor_calls(&options, calls, c->window == 1 ? &latency : NULL);
         ret->rate = (double) calls / (measure_now() - start);
         ret->p50_us = samples_median(&latency) * 1e6;
         samples_free(&latency);
+        floor_close();
         close(fds[0]);
         (void) waitpid(pid, NULL, 0);
         ret->cpu_us = (measure_cpu() - cpu) / (double) calls * 1e6;

@@ -8,12 +8,12 @@
 
 #include <stddef.h>
 
-/* floor_serve() - answers every frame on @fd with the same body until its end. */
-void floor_serve(int fd);
+#include "bench/candidate.h"
 
-/*
- * floor_call() - @n calls with @size bytes, @window of them in flight; where @latency is not NULL (with a window of 1)
- * it gets the seconds of each.
- */
-struct Samples;
-void floor_call(int fd, size_t n, size_t size, size_t window, struct Samples *latency);
+/* floor_serve() - answers every frame on @fd with at most @answer bytes of its body, until the end of @fd. */
+void floor_serve(int fd, size_t answer);
+
+/* floor_open(), floor_run(), floor_close() - the client's side on @fd, which stays the caller's. One at a time. */
+void floor_open(int fd);
+void floor_run(Exchange *exchange);
+void floor_close(void);

@@ -9,6 +9,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Measured values, in any order. */
 typedef struct Samples {
         double *values;
@@ -38,3 +42,7 @@ void measure_write(const char *path, json_t *object);
 
 /* die() - a benchmark that cannot go on says why and ends. */
 void die(const char *format, ...) __attribute__((__noreturn__, __format__(__printf__, 1, 2)));
+
+#ifdef __cplusplus
+}
+#endif
