@@ -122,39 +122,72 @@ static const struct {
         const char *what;
         void (*send)(TestBench *bench);
         const char *fragment[2]; /* by side of the engine */
-        Status status;           /* OK: INVALID_ARGUMENT */
+        Status status;
 } violations[] = {
-        { "7 bytes", send_7_bytes, { "shorter than an id", "shorter than an id" } },
-        { "1 byte", send_1_byte, { "shorter than an id", "shorter than an id" } },
-        { "no descriptor", send_no_descriptor, { "without a descriptor", "without a descriptor" } },
-        { "two descriptors", send_two_descriptors, { "more than one descriptor", "more than one descriptor" } },
-        { "five descriptors", send_five_descriptors, { "more than one descriptor", "more than one descriptor" } },
-        { "own side's id", send_own_id, { "id of the receiver's side", "id of the receiver's side" } },
-        { "unclaimed id again", send_twice, { "still unclaimed", "still unclaimed" } },
+        { "7 bytes", send_7_bytes, { "shorter than an id", "shorter than an id" }, STATUS_INVALID_ARGUMENT },
+        { "1 byte", send_1_byte, { "shorter than an id", "shorter than an id" }, STATUS_INVALID_ARGUMENT },
+        { "no descriptor",
+          send_no_descriptor,
+          { "without a descriptor", "without a descriptor" },
+          STATUS_INVALID_ARGUMENT },
+        { "two descriptors",
+          send_two_descriptors,
+          { "more than one descriptor", "more than one descriptor" },
+          STATUS_INVALID_ARGUMENT },
+        { "five descriptors",
+          send_five_descriptors,
+          { "more than one descriptor", "more than one descriptor" },
+          STATUS_INVALID_ARGUMENT },
+        { "own side's id",
+          send_own_id,
+          { "id of the receiver's side", "id of the receiver's side" },
+          STATUS_INVALID_ARGUMENT },
+        { "unclaimed id again", send_twice, { "still unclaimed", "still unclaimed" }, STATUS_INVALID_ARGUMENT },
         { "overdraft",
           send_overdraft,
           { "than there was credit for", "than there was credit for" },
           STATUS_RESOURCE_EXHAUSTED },
-        { "channel again", send_channel_again, { "channel that is not due", "channel that is not due" } },
-        { "channel 0 again", send_channel_0_again, { "channel that is not due", "channel that is not due" } },
-        { "fourth channel", send_fourth_channel, { "channel that is not due", "channel that is not due" } },
-        { "id below the first", send_id_5, { "channel that is not due", "channel that is not due" } },
-        { "descriptor of a future epoch", send_future_descriptor, { "no renewal", "no renewal" } },
-        { "channel 1 of a future epoch", send_future_channel_1, { "no renewal", "no renewal" } },
-        { "renewal", send_renewal, { "no renewal", "no unix stream" } },
-        { "credentials", send_with_credentials, { "foreign control message", "foreign control message" } },
+        { "channel again",
+          send_channel_again,
+          { "channel that is not due", "channel that is not due" },
+          STATUS_INVALID_ARGUMENT },
+        { "channel 0 again",
+          send_channel_0_again,
+          { "channel that is not due", "channel that is not due" },
+          STATUS_INVALID_ARGUMENT },
+        { "fourth channel",
+          send_fourth_channel,
+          { "channel that is not due", "channel that is not due" },
+          STATUS_INVALID_ARGUMENT },
+        { "id below the first",
+          send_id_5,
+          { "channel that is not due", "channel that is not due" },
+          STATUS_INVALID_ARGUMENT },
+        { "descriptor of a future epoch",
+          send_future_descriptor,
+          { "no renewal", "no renewal" },
+          STATUS_INVALID_ARGUMENT },
+        { "channel 1 of a future epoch",
+          send_future_channel_1,
+          { "no renewal", "no renewal" },
+          STATUS_INVALID_ARGUMENT },
+        { "renewal", send_renewal, { "no renewal", "no unix stream" }, STATUS_INVALID_ARGUMENT },
+        { "credentials",
+          send_with_credentials,
+          { "foreign control message", "foreign control message" },
+          STATUS_INVALID_ARGUMENT },
 };
 
 static void test_violations(void **state) {
         (void) state;
         for (size_t i = 0; i < ARRAY_SIZE(violations); i++)
                 for (unsigned side = 0; side <= 1; side++) {
-                        Status status = violations[i].status ? violations[i].status : STATUS_INVALID_ARGUMENT;
                         TestBench bench = { 0 };
 
                         test_bench_ready(&bench, &configs[side]);
                         violations[i].send(&bench);
-                        test_bench_ended(&bench, violations[i].what, status, violations[i].fragment[side], true);
+                        test_bench_ended(&bench, violations[i].what, violations[i].status,
+                                         violations[i].fragment[side], true);
                         test_bench_close(&bench);
                 }
 }
