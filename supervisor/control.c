@@ -22,6 +22,7 @@
 #include "common/version.h"
 #include "proto/control.pb-c.h"
 #include "proto/message.h"
+#include "supervisor/attach.h"
 #include "supervisor/logs.h"
 #include "supervisor/peer-loop.h"
 #include "supervisor/relay.h"
@@ -37,7 +38,8 @@
 struct Control {
         Supervisor *supervisor;
         Peer *peer;
-        int lane; /* our duplicate, the one watched: the keeper has one too */
+        int lane;            /* our duplicate, the one watched: the keeper has one too */
+        struct ucred client; /* who made the lane */
 };
 
 /* find() - or @call is ended, NOT_FOUND. */
@@ -74,7 +76,7 @@ static void start_cancelled(Call *call, void *userdata) {
         runner_stop(userdata, 0);
 }
 
-static void start(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+static void start(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StartRequest *request = (const Baton__Control__StartRequest *) message;
         const char *wrong = start_request_check(request);
         Runner *runner;
@@ -87,7 +89,7 @@ static void start(Supervisor *supervisor, Call *call, const ProtobufCMessage *me
         }
         r = start_request_spec(request, &spec);
         if (r == 0)
-                r = supervisor_start(supervisor, &spec, started, call, &runner);
+                r = supervisor_start(control->supervisor, &spec, started, call, &runner);
         if (r == 0)
                 call_on_cancel(call, start_cancelled, runner);
         else if (r == -EEXIST)
@@ -124,9 +126,9 @@ static void stopped(RunnerWatcher *watcher, Runner *runner) {
         free(stop);
 }
 
-static void stop(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+static void stop(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StopRequest *request = (const Baton__Control__StopRequest *) message;
-        Runner *runner = find(supervisor, call, request->name);
+        Runner *runner = find(control->supervisor, call, request->name);
         Stop *waiting;
 
         if (!runner)
@@ -145,7 +147,7 @@ static void stop(Supervisor *supervisor, Call *call, const ProtobufCMessage *mes
         answer_stop(call, runner);
 }
 
-/* -------------------------------------------------------------------------------------------------- Signal, Call, Logs */
+/* ---------------------------------------------------------------------------------------- Signal, Call, Logs, Attach */
 
 /* What the keeper answers: the call outlives the runner, whose name is all that is needed. */
 typedef struct Signal {
@@ -168,9 +170,9 @@ static void signalled(KeeperLink *link, int result, void *userdata) {
                                  sent->name, sent->signal, strerror(-result));
 }
 
-static void send_signal(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+static void send_signal(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__SignalRequest *request = (const Baton__Control__SignalRequest *) message;
-        Runner *runner = find(supervisor, call, request->name);
+        Runner *runner = find(control->supervisor, call, request->name);
         Signal *sent;
         int r;
 
@@ -189,7 +191,7 @@ static void send_signal(Supervisor *supervisor, Call *call, const ProtobufCMessa
         if (r == 0) {
                 *sent = (Signal){ .call = call, .signal = request->signal };
                 (void) strcpy(sent->name, runner->spec.name);
-                r = keeper_link_signal(supervisor->link, runner->instance, request->signal, signalled, sent);
+                r = keeper_link_signal(control->supervisor->link, runner->instance, request->signal, signalled, sent);
         }
         if (r < 0) {
                 free(sent);
@@ -198,20 +200,28 @@ static void send_signal(Supervisor *supervisor, Call *call, const ProtobufCMessa
         }
 }
 
-static void call_runner(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+static void call_runner(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__CallRequest *request = (const Baton__Control__CallRequest *) message;
-        Runner *runner = find(supervisor, call, request->name);
+        Runner *runner = find(control->supervisor, call, request->name);
 
         if (runner)
                 relay_call(call, request, runner);
 }
 
-static void logs(Supervisor *supervisor, Call *call, const ProtobufCMessage *message) {
+static void logs(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__LogsRequest *request = (const Baton__Control__LogsRequest *) message;
-        Runner *runner = find(supervisor, call, request->name);
+        Runner *runner = find(control->supervisor, call, request->name);
 
         if (runner)
                 logs_call(call, request, runner);
+}
+
+static void attach(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__AttachRequest *request = (const Baton__Control__AttachRequest *) message;
+        Runner *runner = find(control->supervisor, call, request->name);
+
+        if (runner)
+                attach_call(call, runner, &control->client, peer_remote(control->peer)->software);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- the table */
@@ -219,16 +229,18 @@ static void logs(Supervisor *supervisor, Call *call, const ProtobufCMessage *mes
 static const struct {
         const char *name;
         const ProtobufCMessageDescriptor *request;
-        void (*function)(Supervisor *supervisor, Call *call, const ProtobufCMessage *message);
+        void (*function)(Control *control, Call *call, const ProtobufCMessage *message);
 } methods[] = {
         { "Start", &baton__control__start_request__descriptor, start },
         { "Stop", &baton__control__stop_request__descriptor, stop },
         { "Signal", &baton__control__signal_request__descriptor, send_signal },
         { "Call", &baton__control__call_request__descriptor, call_runner },
         { "Logs", &baton__control__logs_request__descriptor, logs },
+        { "Attach", &baton__control__attach_request__descriptor, attach },
 };
 
-void control_called(Supervisor *supervisor, Call *call) {
+static void client_called(Peer *peer, Call *call) {
+        Control *control = peer_userdata(peer);
         const Baton__Envelope *envelope = call_envelope(call);
         const char *name = envelope->method;
         size_t size, n = ARRAY_SIZE(methods);
@@ -245,7 +257,7 @@ void control_called(Supervisor *supervisor, Call *call) {
                 _cleanup_message_ ProtobufCMessage *message = message_unpack(methods[n].request, payload, size);
 
                 if (message) {
-                        methods[n].function(supervisor, call, message);
+                        methods[n].function(control, call, message);
                         return;
                 }
         }
@@ -253,12 +265,6 @@ void control_called(Supervisor *supervisor, Call *call) {
 }
 
 /* -------------------------------------------------------------------------------------------------- the private client */
-
-static void client_called(Peer *peer, Call *call) {
-        Control *control = peer_userdata(peer);
-
-        control_called(control->supervisor, call);
-}
 
 static void client_ended(Peer *peer, Status status, const char *reason) {
         Control *control = peer_userdata(peer);
@@ -301,6 +307,8 @@ int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consu
         if (!control)
                 return -ENOMEM;
         control->supervisor = supervisor;
+        control->client = (struct ucred){ .uid = (uid_t) -1, .gid = (gid_t) -1 };
+        (void) getsockopt(lane, SOL_SOCKET, SO_PEERCRED, &control->client, &(socklen_t){ sizeof(control->client) });
         r = control->lane = fd_dup(lane);
         if (r >= 0)
                 r = make_peer(control, fd_take(&lane));

@@ -13,6 +13,3 @@ int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consu
 
 /* control_free() - without a word to the client. Accepts NULL, returns NULL. */
 Control *control_free(Control *control);
-
-/* control_called() - one call of baton.Control, whoever's: a handler of peers whose userdata is @supervisor. */
-void control_called(Supervisor *supervisor, Call *call);

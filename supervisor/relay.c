@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fd.h"
 #include "supervisor/report.h"
 #include "supervisor/supervisor.h"
 
@@ -37,6 +38,8 @@ struct Relay {
         RunnerWatcher exit;
         LoopTimer timer;
         char *reason; /* why the inner call ended */
+        RelayAnswered answered;
+        void *userdata;
 };
 
 /* drop_peer() - the one that was kept, when nobody waits for what has come from it. */
@@ -60,6 +63,8 @@ static void relay_free(Relay *relay) {
         drop_peer(relay->runner);
         runner_unwatch(&relay->exit);
         loop_timer_stop(&relay->timer);
+        if (relay->answered)
+                relay->answered(NULL, relay->runner, NULL, relay->userdata);
         free(relay->reason);
         free(relay);
 }
@@ -203,7 +208,7 @@ static int *move_fds(int *fds, size_t n) {
         return moved;
 }
 
-static void answer_outer(Call *outer, const Answer *answer) {
+static void answer_outer(Call *outer, Runner *runner, const Answer *answer, void *userdata) {
         const Baton__Envelope *envelope = answer->envelope;
         _cleanup_free_ int *fds = move_fds(answer->fds, answer->n_fds);
         const AnswerParameters parameters = {
@@ -220,6 +225,8 @@ static void answer_outer(Call *outer, const Answer *answer) {
                 .n_metadata = envelope ? envelope->n_metadata : 0,
         };
 
+        (void) runner;
+        (void) userdata;
         if (answer->n_fds > 0 && !fds)
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer's descriptors");
         else
@@ -228,7 +235,10 @@ static void answer_outer(Call *outer, const Answer *answer) {
 
 static void inner_done(Call *inner, const Answer *answer, void *userdata) {
         Relay *relay = userdata;
+        RelayAnswered answered = relay->answered ? relay->answered : answer_outer;
+        Runner *runner = relay->runner;
         Call *outer = relay->outer;
+        void *its_userdata = relay->userdata;
 
         (void) inner;
         relay->inner = NULL;
@@ -237,38 +247,12 @@ static void inner_done(Call *inner, const Answer *answer, void *userdata) {
                 return;
         }
         call_on_cancel(outer, NULL, NULL);
+        relay->answered = NULL;
         relay_free(relay);
-        answer_outer(outer, answer);
+        answered(outer, runner, answer, its_userdata);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- the call */
-
-static int start_inner(Relay *relay, const Baton__Control__CallRequest *request) {
-        const Baton__Envelope *envelope = call_envelope(relay->outer);
-        uint64_t left = call_time_left(relay->outer);
-        size_t n;
-        int *outer_fds = call_fds(relay->outer, &n);
-        _cleanup_free_ int *fds = move_fds(outer_fds, n);
-        const CallParameters parameters = {
-                .channel = CHANNEL_RPC,
-                .method = request->method,
-                .type = request->type,
-                .payload = request->payload.data,
-                .size = request->payload.len,
-                .timeout_us = left == USEC_INFINITY ? 0 : MAX(left, 1),
-                .fds_consume = fds,
-                .n_fds = n,
-                .metadata = envelope->metadata,
-                .n_metadata = envelope->n_metadata,
-                .stream = call_takes_items(relay->outer),
-                .item = inner_item,
-                .writable = inner_writable,
-        };
-
-        if (n > 0 && !fds)
-                return -ENOMEM;
-        return call_start(relay->runner->peer, &parameters, inner_done, relay, &relay->inner);
-}
 
 /* is_callable() - else @outer is ended, saying why. */
 static bool is_callable(Call *outer, Runner *runner) {
@@ -286,17 +270,17 @@ static bool is_callable(Call *outer, Runner *runner) {
         return false;
 }
 
-void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner *runner) {
+/* relay_new() - NULL: @outer has been ended, saying why. */
+static Relay *relay_new(Call *outer, Runner *runner) {
         Relay *relay;
-        int r;
 
         if (!is_callable(outer, runner))
-                return;
+                return NULL;
         relay = calloc(1, sizeof(*relay));
         if (!relay) {
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a call",
                                  runner->spec.name);
-                return;
+                return NULL;
         }
         *relay = (Relay){
                 .outer = outer,
@@ -305,13 +289,69 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner 
                 .timer = LOOP_TIMER_NULL(wait_is_over),
         };
         LIST_INSERT_HEAD(&runner->relays, relay, link);
-        r = start_inner(relay, request);
-        if (r < 0) {
-                relay_free(relay);
-                (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s",
-                                 runner->spec.name, request->method, strerror(-r));
+        return relay;
+}
+
+/* start() - the inner call, in what time the outer one has left. */
+static void start(Relay *relay, CallParameters *parameters) {
+        Runner *runner = relay->runner;
+        Call *outer = relay->outer;
+        uint64_t left = call_time_left(outer);
+        int r;
+
+        parameters->timeout_us = left == USEC_INFINITY ? 0 : MAX(left, 1);
+        r = call_start(runner->peer, parameters, inner_done, relay, &relay->inner);
+        if (r == 0) {
+                call_on_cancel(outer, outer_cancelled, relay);
                 return;
         }
-        call_on_cancel(outer, outer_cancelled, relay);
+        relay_free(relay);
+        (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s", runner->spec.name,
+                         parameters->method, strerror(-r));
+}
+
+void relay_ask(Call *outer, Runner *runner, CallParameters *parameters, RelayAnswered answered, void *userdata) {
+        Relay *relay = relay_new(outer, runner);
+
+        if (!relay) {
+                for (size_t i = 0; i < parameters->n_fds; i++)
+                        fd_close(parameters->fds_consume[i]);
+                answered(NULL, runner, NULL, userdata);
+                return;
+        }
+        relay->answered = answered;
+        relay->userdata = userdata;
+        start(relay, parameters);
+}
+
+void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner *runner) {
+        Relay *relay = relay_new(outer, runner);
+        const Baton__Envelope *envelope = call_envelope(outer);
+        _cleanup_free_ int *fds = NULL;
+        int *outer_fds;
+        CallParameters parameters = {
+                .channel = CHANNEL_RPC,
+                .method = request->method,
+                .type = request->type,
+                .payload = request->payload.data,
+                .size = request->payload.len,
+                .item = inner_item,
+                .writable = inner_writable,
+        };
+
+        if (!relay)
+                return;
+        parameters.metadata = envelope->metadata;
+        parameters.n_metadata = envelope->n_metadata;
+        parameters.stream = call_takes_items(outer);
+        outer_fds = call_fds(outer, &parameters.n_fds);
+        parameters.fds_consume = fds = move_fds(outer_fds, parameters.n_fds);
+        if (parameters.n_fds > 0 && !fds) {
+                relay_free(relay);
+                (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a call",
+                                 runner->spec.name);
+                return;
+        }
         call_on_stream(outer, outer_item, outer_writable, relay);
+        start(relay, &parameters);
 }

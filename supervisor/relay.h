@@ -1,7 +1,7 @@
 #pragma once
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The supervised call: a client's, carried to a runner and back. */
+/* The supervised call: a client's, carried to a runner and back. And calls of our own to a runner on a client's behalf. */
 
 #include "proto/control.pb-c.h"
 #include "proto/peer.h"
@@ -9,6 +9,19 @@
 
 /* relay_call() - takes @outer; it is answered with what @runner answers, or with what became of the runner. */
 void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner *runner);
+
+/*
+ * RelayAnswered - called once: @runner has answered, and @outer is to be ended; or, with @answer NULL, it has been ended
+ * already (cancelled, the runner is gone): only @userdata is to be freed.
+ */
+typedef void (*RelayAnswered)(Call *outer, Runner *runner, const Answer *answer, void *userdata);
+
+/*
+ * relay_ask() - a call to @runner for @outer, whose deadline and cancellation hold for it, and which is ended as that of
+ * relay_call() when the runner cannot be called or is gone. @parameters are completed by the time left; they are taken as
+ * call_start() takes them. @outer and @userdata are taken on every path.
+ */
+void relay_ask(Call *outer, Runner *runner, CallParameters *parameters, RelayAnswered answered, void *userdata);
 
 /*
  * relay_keep_peer() - the peer of @runner has ended: it is freed, at once, or when all that had come from it has been

@@ -39,10 +39,7 @@ static void reserved(KeeperLink *link, int result, void *userdata) {
 
 static int make_peer(Runner *runner) {
         char software[64];
-        const PeerLimits limits = {
-                /* The start has a time-out of its own, which knows more to say. */
-                .hello_timeout_us = clock_after(runner->spec.start_timeout_us, USEC_PER_SEC),
-        };
+        PeerLimits limits = runner->spec.limits;
         const PeerConfig config = {
                 .side = 0,
                 .n_channels = LANE_CHANNELS,
@@ -59,6 +56,8 @@ static int make_peer(Runner *runner) {
                 .watched_lane = &runner->lane,
         };
 
+        /* The start has a time-out of its own, which knows more to say. */
+        limits.hello_timeout_us = clock_after(runner->spec.start_timeout_us, USEC_PER_SEC);
         (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
         return peer_loop_new(&runner->peer, &parameters, -1);
 }

@@ -68,7 +68,9 @@ struct RunnerSpec {
         char **environment; /* the whole of it; ended by NULL */
         char *directory;    /* NULL: the supervisor's */
         uint64_t start_timeout_us, stop_timeout_us;
-        bool park_output; /* rather than lines that a follower has not been given being dropped */
+        uint32_t max_attached; /* clients at once */
+        PeerLimits limits;     /* of what we accept from it */
+        bool park_output;      /* rather than lines that a follower has not been given being dropped */
 };
 
 /* Somebody who waits for a runner's end. A watcher is taken off the list before it is called. */

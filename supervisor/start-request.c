@@ -15,9 +15,11 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "supervisor/attach.h"
 #include "supervisor/supervisor.h"
 
 /* Give up on more than this: an answer in our lifetime is meant. */
+#define MAX_FRAME_MIN  65536u
 #define TIMEOUT_MAX_US (24 * 3600 * USEC_PER_SEC)
 
 static bool has_zero(const ProtobufCBinaryData *bytes) {
@@ -35,6 +37,11 @@ static bool is_variable(const ProtobufCBinaryData *bytes) {
         return bytes->len > 0 && memchr(bytes->data, '=', bytes->len);
 }
 
+/* is_frame_size() - what a Hello may say. */
+static bool is_frame_size(uint64_t size) {
+        return size == 0 || (size >= MAX_FRAME_MIN && size <= UINT32_MAX);
+}
+
 const char *start_request_check(const Baton__Control__StartRequest *request) {
         if (request->program.len == 0)
                 return "a program is needed";
@@ -47,6 +54,8 @@ const char *start_request_check(const Baton__Control__StartRequest *request) {
             any_has_zero(request->arguments, request->n_arguments) ||
             any_has_zero(request->environment, request->n_environment))
                 return "a program, argument, variable or directory has no byte 0 in it";
+        if (request->limits && !is_frame_size(request->limits->max_frame))
+                return "max_frame is 65536 to 4294967295 bytes";
         for (size_t i = 0; i < request->n_environment; i++)
                 if (!is_variable(&request->environment[i]))
                         return "an entry of the environment is NAME=value";
@@ -87,9 +96,18 @@ int start_request_spec(const Baton__Control__StartRequest *request, RunnerSpec *
                 .start_timeout_us = MIN(timeout_us, TIMEOUT_MAX_US),
                 .stop_timeout_us = RUNNER_STOP_TIMEOUT_US,
                 .park_output = request->park_output,
+                .max_attached = request->max_attached ? request->max_attached : ATTACH_MAX_CLIENTS,
         };
 
         (void) snprintf(spec.name, sizeof(spec.name), "%s", request->name);
+        if (request->limits)
+                spec.limits = (PeerLimits){
+                        .max_frame = request->limits->max_frame,
+                        .max_calls = request->limits->max_calls,
+                        .fd_credit = request->limits->fd_credit,
+                        .stream_window = request->limits->stream_window,
+                        .max_memory = request->limits->max_memory,
+                };
         if (!spec.program || !spec.argv || !spec.environment || (request->directory.len > 0 && !spec.directory)) {
                 runner_spec_deinit(&spec);
                 return -ENOMEM;

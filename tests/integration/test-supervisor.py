@@ -14,61 +14,19 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-import traceback
 
 import baton_wire as wire
 from baton_wire import control, i64
+from tree_tests import Reason, failure, has, main, processes_with, start_python, test, until
 
 ECHO = os.path.join(wire.BUILD, "baton-runner-echo")
 PYTHON = sys.executable
-HERE = os.path.dirname(os.path.abspath(__file__))
 INSTRUMENTED = os.environ.get("BATON_TEST_TIME_FACTOR", "1") != "1"
 SYS_PIDFD_GETFD, SYS_KCMP = 438, 312
 libc = ctypes.CDLL(None, use_errno=True)
 
-Reason = control.StartFailure
 EXITED, SIGNALED, DUMPED = control.Exit.EXITED, control.Exit.SIGNALED, control.Exit.DUMPED
-tests = []
-
-
-def test(function):
-    tests.append(function)
-    return function
-
-
-def processes_with(folder):
-    """Processes whose TMPDIR is the test's folder: what the tree has started."""
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                if entry.isdigit() and f"TMPDIR={folder}".encode() in file.read().split(b"\0"):
-                    found.append(int(entry))
-        except OSError:
-            pass
-    return found
-
-
-def until(condition, what):
-    end = time.monotonic() + wire.TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come"
-        time.sleep(0.005)
-
-
-def failure(call):
-    """The StartFailure of a start that failed."""
-    assert call.status == wire.UNAVAILABLE, (call.status, call.message)
-    return call.detail(control.StartFailure)
-
-
-def has(text, *parts):
-    assert all(part in text for part in parts), f"{text!r} lacks one of {parts}"
-    assert "\n" not in text, f"{text!r} has more than one line"
-
-
 # ------------------------------------------------------------------------------------------------------ the main job
 
 @test
@@ -266,21 +224,6 @@ def hangs_before_connecting(tree, folder):
     assert list(detail.last_output) == ["here"], detail
     has(call.message, "runner hang: start failed: did not connect within 0.2 s")
     until(lambda: len(processes_with(folder)) == 2, "the end of its whole group")
-
-
-NATIVE = """
-import os, socket, sys, time
-sys.path.insert(0, os.environ["WIRE"])
-def connect():
-    lane = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    lane.connect(os.environ["BATON_BOOTSTRAP"])
-    return lane
-"""
-
-
-def start_python(tree, code, wait=True, **fields):
-    environment = [f"{name}={value}" for name, value in tree.environment.items()] + [f"WIRE={HERE}"]
-    return tree.begin(PYTHON, "-c", NATIVE + code, wait=wait, environment=environment, **fields)
 
 
 @test
@@ -539,10 +482,8 @@ def more_output_than_is_kept(tree, folder):
 @test
 def parked_output(tree, folder):
     """The runner waits for the follower, not for one that is gone."""
-    started = tree.start("/bin/sh", "-c", "seq 1 300000; echo end", name="parked", kind=1, park_output=True)
+    tree.start("/bin/sh", "-c", "seq 1 300000; echo end", name="parked", kind=1, park_output=True)
     first = tree.logs("parked", wait_for_line=True)
-    with open(f"/proc/{started.pid}/stat", encoding="ascii") as file:
-        assert file.read().split()[2] == "S"
     assert not tree.logs("parked", 1 << 60).ended, "it cannot end before it is read"
     lines, last = tree.all_logs("parked")
     assert last.dropped == 0 and [line.seq for line in lines] == list(range(1, 300002)), last
@@ -732,50 +673,4 @@ def started_by_hand(tree, folder):
         assert result.returncode == 0 and result.stdout and not result.stderr, result
 
 
-# ------------------------------------------------------------------------------------------------------------ the run
-
-def run(function):
-    with tempfile.TemporaryDirectory(prefix="baton-supervisor-") as folder:
-        os.environ["TMPDIR"] = folder
-        tree = wire.Tree()
-        try:
-            function(tree, folder)
-            status = tree.end()
-            assert status == 0, f"the keeper ended with {status}"
-            assert os.listdir(folder) == [], f"left behind: {os.listdir(folder)}"
-            until(lambda: not processes_with(folder), "the end of every process")
-        except BaseException:
-            try:
-                print("# " + tree.log()[-3000:].replace("\n", "\n# "))
-            except ValueError:
-                pass
-            for pid in processes_with(folder):
-                os.kill(pid, signal.SIGKILL)
-            tree.keeper.wait()
-            raise
-        finally:
-            os.environ["TMPDIR"] = original
-            tempfile.tempdir = None
-
-
-def on_alarm(number, frame):
-    raise TimeoutError("this test took too long")
-
-
-original = os.environ.get("TMPDIR", "/tmp")
-chosen = [function for function in tests if len(sys.argv) < 2 or function.__name__ in sys.argv[1:]]
-failed = 0
-print(f"1..{len(chosen)}")
-signal.signal(signal.SIGALRM, on_alarm)
-for index, one in enumerate(chosen, 1):
-    signal.alarm(int(3 * wire.TIMEOUT))
-    try:
-        run(one)
-        print(f"ok {index} - {one.__name__}")
-    except Exception:
-        failed += 1
-        print(f"not ok {index} - {one.__name__}")
-        print("# " + traceback.format_exc().replace("\n", "\n# "))
-    signal.alarm(0)
-    sys.stdout.flush()
-sys.exit(failed > 0)
+main("baton-supervisor-")
