@@ -226,8 +226,21 @@ static size_t utf8_length(const uint8_t *p, size_t left) {
         return c < lowest[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : n;
 }
 
+/* skip_ascii() - eight bytes at a time, none of them NUL: all that most names are made of. */
+static const uint8_t *skip_ascii(const uint8_t *p, const uint8_t *end) {
+        const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
+        uint64_t word;
+
+        for (; (size_t) (end - p) >= sizeof(word); p += sizeof(word)) {
+                memcpy(&word, p, sizeof(word));
+                if ((word | (word - ones)) & highs)
+                        break;
+        }
+        return p;
+}
+
 bool utf8_is_valid(const void *text, size_t size) {
-        const uint8_t *p = text, *end = p + size;
+        const uint8_t *end = (const uint8_t *) text + size, *p = skip_ascii(text, end);
 
         while (p < end) {
                 size_t n;

@@ -141,10 +141,12 @@ static void call_free(Call *call) {
         }
         if (call->gone)
                 *call->gone = true;
-        if (call->fds)
+        if (call->fds) {
                 fd_close_all(call->fds, call->n_fds);
-        free(call->fds);
-        free(call->message);
+                free(call->fds);
+        }
+        if (call->message)
+                free(call->message);
         call_recycle(call->peer, call);
 }
 
@@ -164,7 +166,7 @@ _printf_(1, 0) static char *format_text(const char *format, va_list arguments) {
 }
 
 bool text_is_valid(const char *text) {
-        return !text || utf8_is_valid(text, strlen(text));
+        return !text || !*text || utf8_is_valid(text, strlen(text));
 }
 
 static bool are_pairs(Baton__Pair *const *pairs, size_t n) {
@@ -200,7 +202,7 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
         int r;
 
         if (peer->state == PEER_STATE_ENDED || length == 0 || length > METHOD_MAX ||
-            parameters->channel >= peer->n_channels || !text_is_valid(parameters->method) ||
+            parameters->channel >= peer->n_channels || !utf8_is_valid(parameters->method, length) ||
             !text_is_valid(parameters->type) || !are_pairs(parameters->metadata, parameters->n_metadata)) {
                 close_consumed(parameters->fds_consume, parameters->n_fds);
                 return peer->state == PEER_STATE_ENDED ? -ESHUTDOWN : -EINVAL;

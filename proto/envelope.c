@@ -54,15 +54,20 @@ static uint8_t *put_string(uint8_t *p, unsigned tag, const char *text, size_t le
         return p + length;
 }
 
+/* text_length() - most texts of an Envelope are empty: not worth a call. */
+static inline size_t text_length(const char *text) {
+        return *text ? strlen(text) : 0;
+}
+
 size_t envelope_pack_short(const Baton__Envelope *envelope, uint8_t bytes[ENVELOPE_SHORT]) {
         size_t method, message, type;
         uint8_t *p = bytes;
 
         if (envelope->hello || envelope->n_details || envelope->n_metadata || envelope->n_fds || envelope->n_blocks)
                 return 0;
-        method = strlen(envelope->method);
-        message = strlen(envelope->message);
-        type = strlen(envelope->type);
+        method = text_length(envelope->method);
+        message = text_length(envelope->message);
+        type = text_length(envelope->type);
         if (method + message + type > ENVELOPE_SHORT - NUMBERS_MAX)
                 return 0;
         p = put_number(p, TAG_KIND, (uint64_t) (int32_t) envelope->kind);

@@ -182,6 +182,8 @@ static void queued_free(Queued *queued) {
 void stream_drop(Call *call) {
         Queued *queued;
 
+        if (!(call->reserved | call->owed | call->blocked) && !call->scheduled && STAILQ_EMPTY(&call->queue))
+                return; /* a call without streams */
         while ((queued = STAILQ_FIRST(&call->queue))) {
                 STAILQ_REMOVE_HEAD(&call->queue, link);
                 queued_free(queued);
