@@ -205,11 +205,13 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
             parameters->channel >= peer->n_channels || !utf8_is_valid(parameters->method, length) ||
             !text_is_valid(parameters->type) || !are_pairs(parameters->metadata, parameters->n_metadata)) {
                 close_consumed(parameters->fds_consume, parameters->n_fds);
+                share_sent(parameters->buffer);
                 return peer->state == PEER_STATE_ENDED ? -ESHUTDOWN : -EINVAL;
         }
         call = call_new(peer);
         if (!call) {
                 close_consumed(parameters->fds_consume, parameters->n_fds);
+                share_sent(parameters->buffer);
                 return -ENOMEM;
         }
         call->peer = peer;
@@ -232,6 +234,7 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
         } else {
                 r = peer_send_call(peer, call, parameters);
         }
+        share_sent(parameters->buffer);
         if (r < 0) {
                 close_consumed(parameters->fds_consume, parameters->n_fds);
                 call_free(call);
@@ -356,19 +359,25 @@ void peer_refuse_call(Peer *peer, unsigned channel, uint64_t id, Status status, 
                 peer_doom(peer);
 }
 
+static void hand_over(Peer *peer, Call *call) {
+        if (share_called(peer, call))
+                return;
+        if (peer->handler.call)
+                peer->handler.call(peer, call);
+        else
+                (void) call_fail(call, STATUS_UNIMPLEMENTED, "no methods here");
+}
+
 void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envelope, const uint8_t *payload,
-                      size_t size, int *fds_consume, size_t n_fds) {
+                      size_t size, ArenaView *shared, int *fds_consume, size_t n_fds) {
         Call *call = call_new(peer);
         bool gone = false;
 
-        if (!call || !peer->handler.call) {
+        if (!call) {
                 if (fds_consume)
                         fd_close_all(fds_consume, n_fds);
                 free(fds_consume);
-                if (call)
-                        call_recycle(peer, call);
-                peer_refuse_call(peer, channel, envelope->id, call ? STATUS_UNIMPLEMENTED : STATUS_RESOURCE_EXHAUSTED,
-                                 call ? "no methods here" : "out of memory");
+                peer_refuse_call(peer, channel, envelope->id, STATUS_RESOURCE_EXHAUSTED, "out of memory");
                 return;
         }
         call->peer = peer;
@@ -377,6 +386,7 @@ void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envel
         call->envelope = envelope;
         call->payload = payload;
         call->size = size;
+        call->shared = shared;
         call->takes = !envelope->end;
         call->fds = fds_consume;
         call->n_fds = n_fds;
@@ -394,7 +404,7 @@ void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envel
         if (call->deadline != USEC_INFINITY)
                 peer_wake(peer);
         call->gone = &gone;
-        peer->handler.call(peer, call);
+        hand_over(peer, call);
         if (gone)
                 return;
         /* Not ended yet: what lies in the frame is gone from here. */
@@ -402,6 +412,7 @@ void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envel
         call->envelope = NULL;
         call->payload = NULL;
         call->size = 0;
+        call->shared = NULL;
 }
 
 void call_over(Call *call) {
@@ -432,6 +443,10 @@ const uint8_t *call_payload(const Call *call, size_t *ret_size) {
 int *call_fds(Call *call, size_t *ret_n) {
         *ret_n = call->n_fds;
         return call->fds;
+}
+
+ArenaView *call_shared(Call *call) {
+        return call->shared;
 }
 
 Peer *call_peer(const Call *call) {
@@ -508,6 +523,7 @@ int call_answer(Call *call, const AnswerParameters *parameters) {
                 r = send_answer(call, parameters);
         else
                 close_consumed(parameters->fds_consume, parameters->n_fds);
+        share_sent(parameters->buffer);
         call_free(call);
         return r;
 }
@@ -549,7 +565,7 @@ static void end_outgoing(Peer *peer, int channel, bool keep_unsent, Status statu
         for (call = LIST_FIRST(&peer->outgoing); call; call = next) {
                 next = LIST_NEXT(call, link);
                 if (!concerns(call, channel) || call->answered ||
-                    (keep_unsent && !call->open && call->parcel && !call->parcel->on_lane))
+                    (keep_unsent && !call->open && call->parcel && !call->parcel->on_lane && !call->parcel->has_block))
                         continue;
                 call->cancel_sent = true; /* there is nobody to tell */
                 if (!stream_fail_later(call, status, reason))

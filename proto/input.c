@@ -28,10 +28,13 @@ typedef struct Frame {
         size_t length, size;
         int *fds;
         size_t n_fds;
+        ArenaView view;    /* the payload, where it is a block */
+        int block_error;   /* of the blocks it lists */
         bool absent, lost; /* a listed descriptor is not there; one was lost to our own limit */
 } Frame;
 
 static void frame_discard(Frame *frame) {
+        arena_view_release(&frame->view);
         if (frame->fds)
                 fd_close_all(frame->fds, frame->n_fds);
         free(TAKE_PTR(frame->fds));
@@ -70,6 +73,26 @@ static int frame_claim(Peer *peer, Frame *frame) {
         return 0;
 }
 
+/* frame_claim_blocks() - False: the peer has ended. */
+static bool frame_claim_blocks(Peer *peer, Frame *frame) {
+        if (frame->envelope->n_blocks == 0)
+                return true;
+        if (!peer->share) {
+                peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a block, although shared memory was not agreed");
+                return false;
+        }
+        frame->block_error = share_claim(peer, frame->envelope, frame->size == 0, &frame->view);
+        if (frame->view.mapping) {
+                frame->payload = frame->view.memory;
+                frame->size = frame->view.size;
+        }
+        return true;
+}
+
+static ArenaView *frame_shared(Frame *frame) {
+        return frame->view.mapping ? &frame->view : NULL;
+}
+
 /* ---- kinds ---- */
 
 static void on_hello(Peer *peer, Frame *frame) {
@@ -99,7 +122,7 @@ static void on_call(Peer *peer, Frame *frame) {
                          (unsigned long long) channel->last_in);
                 return;
         }
-        if (peer->open_in >= peer->limits.max_calls) {
+        if ((uint64_t) peer->open_in + channel_unsent_answers(channel) >= peer->limits.max_calls) {
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "CALL %llu is one more than the %u that may be open",
                          id, peer->limits.max_calls);
                 return;
@@ -113,16 +136,23 @@ static void on_call(Peer *peer, Frame *frame) {
                 peer_refuse_call(
                         peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                         "a descriptor of the call was lost to the receiver's descriptor limit; try again later");
+        else if (frame->block_error < 0)
+                peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT, "the call's block: %s",
+                                 arena_error(frame->block_error));
         else if (peer->held_fds + frame->n_fds > peer->limits.max_held_fds)
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                                  "open calls hold %zu descriptors already, at most %u may", peer->held_fds,
                                  peer->limits.max_held_fds);
+        else if (frame_writer_pending(&channel->writer) > peer->limits.max_unsent + peer->limits.max_memory)
+                peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
+                                 "%zu bytes wait for the caller to read them already",
+                                 frame_writer_pending(&channel->writer));
         else if (!*envelope->method || strlen(envelope->method) > METHOD_MAX)
                 peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT,
                                  "a method's name has 1 to %u bytes", METHOD_MAX);
         else
-                peer_accept_call(peer, frame->channel, envelope, frame->payload, frame->size, TAKE_PTR(frame->fds),
-                                 frame->n_fds);
+                peer_accept_call(peer, frame->channel, envelope, frame->payload, frame->size, frame_shared(frame),
+                                 TAKE_PTR(frame->fds), frame->n_fds);
 }
 
 static bool is_ours(const Peer *peer, uint64_t id) {
@@ -148,7 +178,10 @@ static void queue_answer(Peer *peer, Call *call, Frame *frame) {
         if (frame->absent || frame->lost)
                 call_fail_local(call, frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED,
                                 "a descriptor of the answer is not there");
-        else if (stream_queue_answer(call, frame->body, frame->length, frame->fds, frame->n_fds) < 0)
+        else if (frame->block_error < 0)
+                call_fail_local(call, STATUS_INVALID_ARGUMENT, "the answer's block: %s",
+                                arena_error(frame->block_error));
+        else if (stream_queue_answer(call, frame->body, frame->length, &frame->view, frame->fds, frame->n_fds) < 0)
                 call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "no room for the answer behind items not taken yet");
         else
                 frame->fds = NULL;
@@ -165,6 +198,7 @@ static void on_answer(Peer *peer, Frame *frame) {
                 .size = frame->size,
                 .fds = frame->fds,
                 .n_fds = frame->n_fds,
+                .shared = frame_shared(frame),
         };
 
         if (!is_ours(peer, envelope->id)) {
@@ -183,6 +217,11 @@ static void on_answer(Peer *peer, Frame *frame) {
                 answer.status = frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED;
                 answer.message = frame->absent ? "the answer lists a descriptor that was not sent"
                                                : "a descriptor of the answer was lost to our own descriptor limit";
+                answer.local = true;
+        }
+        if (frame->block_error < 0) {
+                answer.status = STATUS_INVALID_ARGUMENT;
+                answer.message = arena_error(frame->block_error);
                 answer.local = true;
         }
         call_answered(call, &answer);
@@ -210,6 +249,7 @@ static void on_item(Peer *peer, Frame *frame) {
                 .n_fds = frame->n_fds,
                 .end = envelope->end,
                 .bare = envelope->end && frame->size == 0 && frame->n_fds == 0,
+                .shared = frame_shared(frame),
         };
 
         if (!call)
@@ -220,6 +260,8 @@ static void on_item(Peer *peer, Frame *frame) {
                 refuse_item(peer, call, frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED,
                             frame->absent ? "an item lists a descriptor that was not sent"
                                           : "a descriptor of an item was lost to the receiver's descriptor limit");
+        else if (frame->block_error < 0)
+                refuse_item(peer, call, STATUS_INVALID_ARGUMENT, arena_error(frame->block_error));
         else if (!call->outgoing && !call->takes)
                 refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
                             "an item after the half-close: the call takes no stream any more");
@@ -265,14 +307,21 @@ static void on_credit(Peer *peer, Frame *frame) {
                 missed(peer, frame);
 }
 
+/* closed_by_peer() - what it had sent on the other channels before is heard first; the Envelope is gone then. */
+static void closed_by_peer(Peer *peer, Status status, const char *message) {
+        _cleanup_free_ char *reason = *message ? strdup(message) : NULL;
+
+        peer_read_rest(peer, CHANNEL_RPC);
+        peer_end(peer, status, false, "%s", reason ? reason : "closed by the peer");
+}
+
 static void on_close(Peer *peer, Frame *frame) {
         const Baton__Envelope *envelope = frame->envelope;
 
         if (envelope->id != 0 || frame->channel != CHANNEL_RPC)
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a CLOSE that belongs to a call or another channel");
         else
-                peer_end(peer, status_from_wire(envelope->status), false, "%s",
-                         *envelope->message ? envelope->message : "closed by the peer");
+                closed_by_peer(peer, status_from_wire(envelope->status), envelope->message);
 }
 
 static const struct {
@@ -359,7 +408,7 @@ static void handle_frame(Peer *peer, unsigned n, const uint8_t *body, uint32_t l
         }
         if (frame_claim(peer, &frame) < 0)
                 return;
-        if (add_credit(peer, frame.envelope->fd_credit) && is_wanted(peer, &frame))
+        if (add_credit(peer, frame.envelope->fd_credit) && frame_claim_blocks(peer, &frame) && is_wanted(peer, &frame))
                 kinds[kind].handle(peer, &frame);
         frame_discard(&frame);
 }
@@ -382,7 +431,7 @@ static bool handle_buffered(Peer *peer, unsigned n, bool to_end, bool *any) {
                 uint32_t length;
                 int r;
 
-                if (!to_end && peer_has_backlog(peer, channel)) {
+                if (!to_end && peer_is_unheard(peer, channel)) {
                         channel->paused = true;
                         return false;
                 }

@@ -26,6 +26,7 @@
 #define LANE_RETRY_US \
         (10 * USEC_PER_MSEC) /* too many descriptors in flight, no memory: no event  \
                           ends that */
+#define FEATURES_MAX    64u
 #define VARINT_MAX      10u
 #define PARCEL_REST_MAX (2u * (1u + VARINT_MAX) + 6u) /* id and time left; tag and length of the list of descriptors */
 #define WAITING_BYTES   (64u * 1024u * 1024u)         /* of parcels; beyond it calls fail at once */
@@ -36,6 +37,28 @@ uint64_t peer_max_frame(const Peer *peer) {
 
 bool peer_has_backlog(const Peer *peer, const Channel *channel) {
         return frame_writer_pending(&channel->writer) > peer->limits.max_unsent;
+}
+
+static uint64_t channel_sent(const Channel *channel) {
+        return channel->written - frame_writer_pending(&channel->writer);
+}
+
+bool peer_is_unheard(const Peer *peer, const Channel *channel) {
+        return peer_has_backlog(peer, channel) && channel->answers_end > channel_sent(channel) && peer->open_out == 0;
+}
+
+uint32_t channel_unsent_answers(const Channel *channel) {
+        return channel_sent(channel) < channel->answers_mark ? channel->n_answers : 0;
+}
+
+static void answer_written(Channel *channel) {
+        if (channel_sent(channel) >= channel->answers_mark) {
+                channel->answers_mark = channel->written;
+                channel->n_answers = 0;
+        } else {
+                channel->n_answers++;
+        }
+        channel->answers_end = channel->written;
 }
 
 /* write_frame() - @head, if any, is the first part of the Envelope, packed before. */
@@ -64,6 +87,7 @@ static int write_frame(Peer *peer, Channel *channel, const void *head, size_t he
         r = frame_writer_reserve(&channel->writer, (uint32_t) total, &body);
         if (r < 0)
                 return r;
+        channel->written += FRAME_HEADER_SIZE + total;
         peer->fd_owed -= envelope->fd_credit;
         wire = htobe32((uint32_t) envelope_size);
         memcpy(body, &wire, sizeof(wire));
@@ -132,6 +156,8 @@ static void parcel_queue(Peer *peer, Parcel *parcel, const int *fds_consume, siz
 void peer_drop_parcel(Peer *peer, Parcel *parcel) {
         Parcel *waiting;
 
+        if (parcel->has_block)
+                share_revoke(peer, &parcel->block);
         TAILQ_REMOVE(&peer->parcels, parcel, link);
         peer->n_parcels--;
         peer->parcel_bytes -= parcel->envelope_size + parcel->payload_size;
@@ -241,6 +267,9 @@ static void parcel_write(Peer *peer, Parcel *parcel) {
                 call_number(call, channel, &rest);
         r = write_frame(peer, channel, parcel->bytes, parcel->envelope_size, &rest,
                         parcel->bytes + parcel->envelope_size, parcel->payload_size);
+        if (r == 0 && parcel->kind == PARCEL_ANSWER)
+                answer_written(channel);
+        parcel->has_block &= r < 0;
         peer_drop_parcel(peer, parcel);
         if (r == 0) {
                 if (is_call)
@@ -313,6 +342,7 @@ void peer_pump(Peer *peer) {
 void peer_send_hello(Peer *peer) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
         Baton__Hello hello = BATON__HELLO__INIT;
+        char *features[FEATURES_MAX + 1];
 
         hello.protocol_min = PROTOCOL_MIN;
         hello.protocol_max = PROTOCOL_MAX;
@@ -320,9 +350,12 @@ void peer_send_hello(Peer *peer) {
         hello.max_calls = peer->limits.max_calls;
         hello.fd_credit = peer->limits.fd_credit;
         hello.stream_window = peer->limits.stream_window;
-        hello.features = (char **) peer->features;
-        while (hello.features && hello.features[hello.n_features])
-                hello.n_features++;
+        hello.features = features;
+        for (; peer->features && peer->features[hello.n_features] && hello.n_features < FEATURES_MAX;
+             hello.n_features++)
+                features[hello.n_features] = (char *) peer->features[hello.n_features];
+        if (peer->offers_share)
+                features[hello.n_features++] = (char *) SHARE_FEATURE;
         hello.software = peer->software;
         hello.instance = peer->instance;
         hello.service_state = peer->service_state;
@@ -338,23 +371,64 @@ static bool may_write_now(const Peer *peer, const Channel *channel) {
                peer->open_out < peer->remote.max_calls && !peer_has_backlog(peer, channel);
 }
 
-static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, const CallParameters *parameters) {
+/* A payload on its way: bytes to be copied, or a block that the Envelope lists. */
+typedef struct Outgoing {
+        const void *payload;
+        size_t size;
+        bool has_block;
+        Baton__Block block, *blocks;
+} Outgoing;
+
+/* outgoing_set() - the payload of @envelope, by @buffer if there is one. @outgoing must live as long as @envelope is used. */
+static void outgoing_set(Peer *peer, Outgoing *outgoing, Baton__Envelope *envelope, const void *payload, size_t size,
+                         const PeerBuffer *buffer) {
+        outgoing->payload = payload;
+        outgoing->size = size;
+        outgoing->has_block = false;
+        if (!buffer)
+                return;
+        baton__block__init(&outgoing->block);
+        outgoing->has_block =
+                share_use(peer, buffer, envelope->type, &outgoing->block, &outgoing->payload, &outgoing->size);
+        if (outgoing->has_block) {
+                outgoing->blocks = &outgoing->block;
+                envelope->blocks = &outgoing->blocks;
+                envelope->n_blocks = 1;
+        }
+}
+
+/* outgoing_gave() - the frame is written, or in @parcel. */
+static void outgoing_gave(Peer *peer, const Outgoing *outgoing, Parcel *parcel) {
+        ArenaBlock block;
+
+        if (!outgoing->has_block)
+                return;
+        share_give(peer, &outgoing->block, &block);
+        if (parcel) {
+                parcel->has_block = true;
+                parcel->block = block;
+        }
+}
+
+static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, const CallParameters *parameters,
+                      const Outgoing *outgoing) {
         Channel *channel = &peer->channels[call->channel];
         int r;
 
         envelope->id = channel->next_out;
         envelope->timeout_us = parameters->timeout_us;
         call_open(peer, call, envelope->id);
-        r = write_frame(peer, channel, NULL, 0, envelope, parameters->payload, parameters->size);
+        r = write_frame(peer, channel, NULL, 0, envelope, outgoing->payload, outgoing->size);
         if (r == 0) {
                 channel->next_out += 2;
+                outgoing_gave(peer, outgoing, NULL);
                 return 0;
         }
         call_close(call);
         if (r != -EMSGSIZE)
                 return r;
         call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "the call has %zu bytes, the peer accepts frames of %llu",
-                        parameters->size, (unsigned long long) peer_max_frame(peer));
+                        outgoing->size, (unsigned long long) peer_max_frame(peer));
         return 0;
 }
 
@@ -371,6 +445,7 @@ static bool cannot_wait(Peer *peer, Call *call, const CallParameters *parameters
 
 int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+        Outgoing outgoing;
         Parcel *parcel;
 
         envelope.kind = BATON__KIND__CALL;
@@ -379,20 +454,22 @@ int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         envelope.metadata = (Baton__Pair **) parameters->metadata;
         envelope.n_metadata = parameters->n_metadata;
         envelope.end = !parameters->stream;
+        outgoing_set(peer, &outgoing, &envelope, parameters->payload, parameters->size, parameters->buffer);
         if (parameters->n_fds == 0 && may_write_now(peer, &peer->channels[call->channel]))
-                return write_call(peer, call, &envelope, parameters);
+                return write_call(peer, call, &envelope, parameters, &outgoing);
 
         if (cannot_wait(peer, call, parameters)) {
                 for (size_t i = 0; i < parameters->n_fds; i++)
                         fd_close(parameters->fds_consume[i]);
                 return 0;
         }
-        parcel = parcel_new(call->channel, &envelope, parameters->payload, parameters->size, parameters->n_fds);
+        parcel = parcel_new(call->channel, &envelope, outgoing.payload, outgoing.size, parameters->n_fds);
         if (!parcel)
                 return -ENOMEM;
         parcel->kind = PARCEL_CALL;
         parcel->call = call;
         call->parcel = parcel;
+        outgoing_gave(peer, &outgoing, parcel);
         parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
         return 0;
 }
@@ -400,6 +477,7 @@ int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
 int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, const AnswerParameters *parameters,
                      bool *ret_deferred) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+        Outgoing outgoing;
         Parcel *parcel;
         int r;
 
@@ -411,20 +489,25 @@ int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, c
         envelope.n_details = parameters->n_details;
         envelope.metadata = (Baton__Pair **) parameters->metadata;
         envelope.n_metadata = parameters->n_metadata;
+        outgoing_set(peer, &outgoing, &envelope, parameters->payload, parameters->size, parameters->buffer);
         if (parameters->n_fds == 0 && !after) {
                 envelope.id = id;
-                r = peer_write(peer, channel, &envelope, parameters->payload, parameters->size);
-                if (r == 0)
-                        *ret_deferred = false;
-                return r;
+                r = peer_write(peer, channel, &envelope, outgoing.payload, outgoing.size);
+                if (r < 0)
+                        return r;
+                outgoing_gave(peer, &outgoing, NULL);
+                answer_written(&peer->channels[channel]);
+                *ret_deferred = false;
+                return 0;
         }
         if (parameters->n_fds > peer->remote.fd_credit ||
-            frame_bound(baton__envelope__get_packed_size(&envelope), parameters->size, parameters->n_fds) >
+            frame_bound(baton__envelope__get_packed_size(&envelope), outgoing.size, parameters->n_fds) >
                     peer->remote.max_frame)
                 return -EMSGSIZE;
-        parcel = parcel_new(channel, &envelope, parameters->payload, parameters->size, parameters->n_fds);
+        parcel = parcel_new(channel, &envelope, outgoing.payload, outgoing.size, parameters->n_fds);
         if (!parcel)
                 return -ENOMEM;
+        outgoing_gave(peer, &outgoing, parcel);
         parcel->kind = PARCEL_ANSWER;
         parcel->after = after;
         parcel->id = id;
@@ -435,19 +518,27 @@ int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, c
 
 int peer_send_item(Call *call, Baton__Envelope *envelope, const ItemParameters *parameters) {
         Peer *peer = call->peer;
+        Outgoing outgoing;
         Parcel *parcel;
 
+        outgoing_set(peer, &outgoing, envelope, parameters->payload, parameters->size, parameters->buffer);
         if (parameters->n_fds == 0) {
+                int r;
+
                 envelope->id = call->id;
-                return peer_write(peer, call->channel, envelope, parameters->payload, parameters->size);
+                r = peer_write(peer, call->channel, envelope, outgoing.payload, outgoing.size);
+                if (r == 0)
+                        outgoing_gave(peer, &outgoing, NULL);
+                return r;
         }
         if (parameters->n_fds > peer->remote.fd_credit ||
-            frame_bound(baton__envelope__get_packed_size(envelope), parameters->size, parameters->n_fds) >
+            frame_bound(baton__envelope__get_packed_size(envelope), outgoing.size, parameters->n_fds) >
                     peer->remote.max_frame)
                 return -EMSGSIZE;
-        parcel = parcel_new(call->channel, envelope, parameters->payload, parameters->size, parameters->n_fds);
+        parcel = parcel_new(call->channel, envelope, outgoing.payload, outgoing.size, parameters->n_fds);
         if (!parcel)
                 return -ENOMEM;
+        outgoing_gave(peer, &outgoing, parcel);
         parcel->kind = PARCEL_ITEM;
         parcel->id = call->id;
         parcel->call = call;

@@ -29,6 +29,8 @@
 
 typedef struct Parcel Parcel;
 typedef struct Queued Queued;
+typedef struct Share Share;
+typedef struct SharePool SharePool;
 
 typedef enum PeerState {
         PEER_STATE_HELLO, /* channel 0 is there or to come, Hellos are not exchanged */
@@ -50,12 +52,16 @@ typedef struct Channel {
         ChannelUse use;
         bool want_framed; /* frame it whenever it arrives */
         bool stalled;     /* the kernel took not all: wait for PEER_OUT */
-        bool paused;      /* too much unsent: not read */
+        bool paused;      /* the peer does not read its answers: not read */
         bool broken;      /* cannot be written any more; EOF is still to be read */
         bool lost;        /* 1 and 2: the peer has closed it; there is none before a renewal */
         unsigned watched; /* events told to the host */
         FrameReader reader;
         FrameWriter writer;
+        uint64_t written;       /* bytes of all frames; those the writer does not have any more are sent */
+        uint64_t answers_end;   /* of @written: where the last ANSWER ends */
+        uint64_t answers_mark;  /* of @written; not sent yet, and since then: */
+        uint32_t n_answers;     /* were written. For the peer these calls are certainly open. */
         uint64_t partial_since; /* a frame has begun and not ended; 0: none */
         uint64_t next_out;      /* id of our next call */
         uint64_t last_in;       /* highest id the peer has called with */
@@ -90,6 +96,7 @@ struct Call {
         const Baton__Envelope *envelope; /* while the handler runs */
         const uint8_t *payload;
         size_t size;
+        ArenaView *shared; /* while the handler runs */
         int *fds;
         size_t n_fds;
         void (*on_cancel)(Call *call, void *userdata);
@@ -119,6 +126,7 @@ struct Call {
 struct Queued {
         STAILQ_ENTRY(Queued) link;
         uint64_t cost;
+        ArenaView view; /* its payload, where that lies in shared memory */
         int *fds;
         size_t n_fds, length;
         uint8_t body[];
@@ -137,9 +145,11 @@ struct Parcel {
         Call *call;    /* CALL: always; ITEM: NULL when the call is over; ANSWER: NULL */
         Parcel *after; /* ANSWER: the ITEM of the same call that goes first */
         uint8_t channel;
-        bool on_lane;  /* descriptors are with the lane: it must be written */
-        uint64_t id;   /* ITEM, ANSWER */
-        uint64_t mark; /* of the lane */
+        bool on_lane; /* descriptors are with the lane: it must be written */
+        bool has_block;
+        ArenaBlock block; /* given to the peer; ours again when it is not written */
+        uint64_t id;      /* ITEM, ANSWER */
+        uint64_t mark;    /* of the lane */
         int *fds;
         uint64_t *ids;
         size_t n_fds;
@@ -196,7 +206,7 @@ struct Peer {
         struct CallQueue failed;
         struct CallQueue scheduled; /* streams with something to do at the next flush */
         size_t n_scheduled;
-        bool has_blocked;        /* a producer waits for the backlog of a channel */
+        bool has_blocked;        /* a producer, or credit, waits for the backlog of a channel */
         uint64_t reserved_bytes; /* of limits.max_memory */
         struct ParcelQueue parcels;
         size_t n_parcels, parcel_bytes;
@@ -204,6 +214,8 @@ struct Peer {
         size_t held_fds;
 
         uint64_t hello_deadline, renewal_deadline;
+        bool offers_share;
+        Share *share; /* NULL: not agreed */
         MessageScratch scratch;
 };
 
@@ -221,6 +233,8 @@ void peer_end(Peer *peer, Status status, bool tell, const char *format, ...) _pr
 void peer_doom(Peer *peer);
 /* peer_drain_lane() - reads the lane once, without waiting. */
 void peer_drain_lane(Peer *peer);
+/* peer_read_rest() - before an end that was read: all framed channels but @except, to their ends. */
+void peer_read_rest(Peer *peer, unsigned except);
 /* peer_hello_received() - checks and takes the peer's Hello. */
 void peer_hello_received(Peer *peer, const Baton__Hello *hello);
 /* peer_channel_lost() - EOF or an error on channel @n. */
@@ -249,6 +263,37 @@ void peer_drop_parcel(Peer *peer, Parcel *parcel);
 /* peer_max_frame() - what the peer accepts. */
 uint64_t peer_max_frame(const Peer *peer);
 bool peer_has_backlog(const Peer *peer, const Channel *channel);
+/* peer_is_unheard() - a backlog of answers, and nothing of ours is open: reading on would only make more of them. */
+bool peer_is_unheard(const Peer *peer, const Channel *channel);
+/* channel_unsent_answers() - at least so many; at most as many were sent or written before them. */
+uint32_t channel_unsent_answers(const Channel *channel);
+
+/* ---- share.c ---- */
+#define SHARE_FEATURE "arena"
+int share_open(Peer *peer);
+void share_close(Peer *peer);
+void share_flush(Peer *peer);
+uint64_t share_deadline(const Peer *peer);
+void share_expire(Peer *peer, uint64_t now);
+/* share_called() - takes a call of baton.Arena's. False: it is none. */
+bool share_called(Peer *peer, Call *call);
+/*
+ * share_use() - how @buffer travels: as @block (true), or as the payload that is written to @ret_payload and @ret_size.
+ * Without a buffer neither is touched.
+ */
+bool share_use(const Peer *peer, const PeerBuffer *buffer, const char *type, Baton__Block *block,
+               const void **ret_payload, size_t *ret_size);
+/* share_give() - the block is the peer's: its frame is written, or in a parcel. */
+void share_give(Peer *peer, const Baton__Block *block, ArenaBlock *ret_block);
+/* share_revoke() - a parcel was dropped: the peer will never see the block. */
+void share_revoke(Peer *peer, const ArenaBlock *block);
+/* share_sent() - takes @buffer: its frame is accepted or refused. */
+void share_sent(PeerBuffer *buffer_consume);
+/*
+ * share_claim() - the blocks of a frame; @bare: it has no payload of its own. The one that is the payload is resolved, all
+ * others go back. 0 or a negative errno for arena_error(): the call is to be refused.
+ */
+int share_claim(Peer *peer, const Baton__Envelope *envelope, bool bare, ArenaView *ret_view);
 
 /* ---- stream.c ---- */
 void stream_schedule(Call *call);
@@ -264,7 +309,8 @@ void stream_received(Call *call, const uint8_t *body, size_t length, Item *item)
 /*
  * stream_queue_answer() - the ANSWER to a call whose items wait. 0, -ENOBUFS; the descriptors are taken on success.
  */
-int stream_queue_answer(Call *call, const uint8_t *body, size_t length, int *fds_consume, size_t n_fds);
+int stream_queue_answer(Call *call, const uint8_t *body, size_t length, ArenaView *view, int *fds_consume,
+                        size_t n_fds);
 /* stream_fail_later() - as call_fail_local(), behind the items of @call that were not taken; false: there are none. */
 bool stream_fail_later(Call *call, Status status, const char *reason);
 /* stream_drop() - the call is over: what was received and not taken, and what was reserved, goes. */
@@ -287,7 +333,7 @@ void call_answered(Call *call, const Answer *answer);
 void call_over(Call *call);
 /* peer_accept_call() - a CALL that passed the checks of its id: to the handler, or refused. @fds is taken. */
 void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envelope, const uint8_t *payload,
-                      size_t size, int *fds_consume, size_t n_fds);
+                      size_t size, ArenaView *shared, int *fds_consume, size_t n_fds);
 /* peer_refuse_call() - answers a CALL at once. */
 void peer_refuse_call(Peer *peer, unsigned channel, uint64_t id, Status status, const char *format, ...)
         _printf_(5, 6);

@@ -37,6 +37,7 @@ static const PeerLimits default_limits = {
         .max_unsent = 1024u * 1024u,
         .max_waiting = 4096,
         .max_memory = 256u * 1024u * 1024u,
+        .max_shared = 64u * 1024u * 1024u,
         .hello_timeout_us = 10 * USEC_PER_SEC,
         .frame_timeout_us = 30 * USEC_PER_SEC,
         .renewal_timeout_us = 60 * USEC_PER_SEC,
@@ -59,6 +60,7 @@ static PeerLimits fill_limits(const PeerLimits *given) {
         DEFAULT(max_unsent);
         DEFAULT(max_waiting);
         DEFAULT(max_memory);
+        DEFAULT(max_shared);
         DEFAULT(hello_timeout_us);
         DEFAULT(frame_timeout_us);
         DEFAULT(renewal_timeout_us);
@@ -244,6 +246,7 @@ int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, con
         peer->limits = fill_limits(config->limits);
         peer->features = config->features;
         peer->instance = config->instance;
+        peer->offers_share = config->share;
         peer->service_state = config->service_state;
         peer->hello_deadline = peer->renewal_deadline = peer->lane_retry = USEC_INFINITY;
         peer->renewal_fd = -1;
@@ -361,6 +364,14 @@ static bool hello_is_acceptable(Peer *peer, const Baton__Hello *hello) {
         return true;
 }
 
+/* agree_on_sharing() - without memory for it there is none: the peer never hears of an arena. */
+static bool agree_on_sharing(Peer *peer, const Baton__Hello *hello) {
+        for (size_t i = 0; peer->offers_share && i < hello->n_features; i++)
+                if (strcmp(hello->features[i], SHARE_FEATURE) == 0)
+                        return share_open(peer) == 0;
+        return true;
+}
+
 void peer_hello_received(Peer *peer, const Baton__Hello *hello) {
         bool renewed = peer->lane.epoch > 0 || peer->remote.protocol > 0;
         PeerRemote *remote = &peer->remote;
@@ -369,7 +380,8 @@ void peer_hello_received(Peer *peer, const Baton__Hello *hello) {
         if (!hello_is_acceptable(peer, hello))
                 return;
         software = strdup(hello->software);
-        if (!software) {
+        if (!software || !agree_on_sharing(peer, hello)) {
+                free(software);
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "out of memory for a Hello");
                 return;
         }
@@ -414,6 +426,7 @@ static void drop_all_parcels(Peer *peer, bool answers_only) {
 static void end_epoch(Peer *peer) {
         peer->state = PEER_STATE_HELLO; /* what a callback starts from here on waits for the new channels */
         drop_all_parcels(peer, true);
+        share_close(peer);
         peer_end_calls(peer, -1, true, STATUS_UNAVAILABLE,
                        "the connection was renewed after a crash; the call may have run");
         for (unsigned n = 0; n < LANE_CHANNELS && !peer->freed; n++)
@@ -514,11 +527,16 @@ void peer_drain_lane(Peer *peer) {
         while (lane_event(peer, r, id, fd));
 }
 
+void peer_read_rest(Peer *peer, unsigned except) {
+        for (unsigned n = 0; n < peer->n_channels && peer->state != PEER_STATE_ENDED; n++)
+                if (n != except && peer->channels[n].use == CHANNEL_FRAMED &&
+                    (n == CHANNEL_RPC || peer->state != PEER_STATE_HELLO))
+                        (void) peer_read_channel(peer, n, true);
+}
+
 /* lane_ended() - the end of the peer, after its channels were read to theirs: it may have said why in a CLOSE. */
 static void lane_ended(Peer *peer) {
-        for (unsigned n = 0; n < peer->n_channels && peer->state != PEER_STATE_ENDED; n++)
-                if (peer->channels[n].use == CHANNEL_FRAMED && (n == CHANNEL_RPC || peer->state != PEER_STATE_HELLO))
-                        (void) peer_read_channel(peer, n, true);
+        peer_read_rest(peer, LANE_CHANNELS);
         peer_end(peer, STATUS_UNAVAILABLE, false, "the peer has closed its lane");
 }
 
@@ -558,6 +576,7 @@ void peer_channel_lost(Peer *peer, unsigned n, int error) {
                 peer->renewal_deadline = clock_after(clock_now(), peer->limits.renewal_timeout_us);
                 update_watches(peer);
         } else {
+                peer_read_rest(peer, CHANNEL_RPC);
                 peer_end(peer, STATUS_UNAVAILABLE, false, "the peer has closed channel 0%s",
                          torn ? " in the middle of a frame" : "");
         }
@@ -586,16 +605,25 @@ static void write_channel(Channel *channel) {
         }
 }
 
+/* backlog_gone() - frames and producers that waited for it go on in the next turn. */
+static void backlog_gone(Peer *peer) {
+        if (peer->has_blocked)
+                stream_backlog_gone(peer);
+        peer_wake(peer);
+}
+
 /* flush_channel() - a channel paused for its backlog goes on when half of it is gone, but not inside a callback. */
 static void flush_channel(Peer *peer, unsigned n) {
         Channel *channel = &peer->channels[n];
+        bool backlog = peer_has_backlog(peer, channel);
 
         if (channel->use != CHANNEL_FRAMED || channel->fd < 0)
                 return;
         write_channel(channel);
-        if (peer->has_blocked && !peer_has_backlog(peer, channel))
-                stream_backlog_gone(peer);
-        if (channel->paused && frame_writer_pending(&channel->writer) <= peer->limits.max_unsent / 2) {
+        if (backlog && !peer_has_backlog(peer, channel))
+                backlog_gone(peer);
+        if (channel->paused && (frame_writer_pending(&channel->writer) <= peer->limits.max_unsent / 2 ||
+                                !peer_is_unheard(peer, channel))) {
                 if (peer->depth > 1) {
                         peer_wake(peer);
                 } else {
@@ -611,7 +639,9 @@ static void flush_channel(Peer *peer, unsigned n) {
 static void return_credit(Peer *peer) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
 
-        if (peer->state != PEER_STATE_READY || peer->fd_owed == 0)
+        /* Not behind a backlog: a peer that does not read would have us collect them. */
+        if (peer->state != PEER_STATE_READY || peer->fd_owed == 0 ||
+            peer_has_backlog(peer, &peer->channels[CHANNEL_RPC]))
                 return;
         envelope.kind = BATON__KIND__CREDIT;
         if (peer_write(peer, CHANNEL_RPC, &envelope, NULL, 0) < 0)
@@ -631,6 +661,8 @@ void peer_flush(Peer *peer) {
         }
         if (peer->doomed)
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for a frame that must be sent");
+        if (peer->state != PEER_STATE_ENDED)
+                share_flush(peer);
         if (peer->state != PEER_STATE_ENDED)
                 peer_pump(peer);
         if (peer->state != PEER_STATE_ENDED)
@@ -691,7 +723,7 @@ uint64_t peer_deadline(const Peer *peer) {
 
                 deadline = MIN(deadline, frame);
         }
-        return deadline;
+        return MIN(deadline, share_deadline(peer));
 }
 
 static void expire_silence(Peer *peer, uint64_t now) {
@@ -720,6 +752,8 @@ void peer_expire(Peer *peer) {
                 peer->lane_retry = USEC_INFINITY;
                 peer_wake(peer);
         }
+        if (peer->state != PEER_STATE_ENDED)
+                share_expire(peer, now);
         peer_leave(peer);
 }
 
@@ -764,6 +798,7 @@ static void end_with(Peer *peer, Status status, bool tell, const char *reason) {
                 say_close(peer, status, reason);
         peer->state = PEER_STATE_ENDED;
         drop_all_parcels(peer, true);
+        share_close(peer);
         peer_shut(peer);
         peer_end_calls(peer, -1, false, STATUS_UNAVAILABLE, reason);
         peer_deliver_failed(peer);
@@ -828,6 +863,7 @@ Peer *peer_free(Peer *peer) {
                 return NULL;
         peer->state = PEER_STATE_ENDED;
         drop_all_parcels(peer, false);
+        share_close(peer);
         peer_forget_calls(peer);
         peer_shut(peer);
         peer->freed = true;

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "common/lane.h"
+#include "proto/arena.h"
 #include "proto/baton.pb-c.h"
 #include "proto/status.h"
 
@@ -54,6 +55,7 @@ typedef struct PeerLimits {
         size_t max_waiting;     /* calls of ours that wait for Hello, room or credit; 4,096; beyond it they fail */
         uint64_t max_memory;    /* bytes that its streams may have waiting here together;
                           256 MiB; beyond it calls fail */
+        uint64_t max_shared;    /* bytes of arenas, of ours and of the peer's each; 64 MiB */
         uint64_t hello_timeout_us;   /* Hello, from the channel's opening; 10 s */
         uint64_t frame_timeout_us;   /* the rest of a frame begun; 30 s */
         uint64_t renewal_timeout_us; /* a renewal, from the channel's loss; 60 s */
@@ -67,6 +69,7 @@ typedef struct PeerConfig {
         const PeerLimits *limits;    /* NULL: all defaults; copied */
         const char *software;        /* copied */
         const char *const *features; /* NULL-terminated or NULL; the strings must outlive the peer */
+        bool share;                  /* offer shared arenas for large payloads (proto/arena.h) */
         uint64_t instance;           /* what our Hello states; a runner: 0 */
         uint32_t service_state;      /* of a runner; see peer_set_service() */
 } PeerConfig;
@@ -175,6 +178,24 @@ int peer_frame_channel(Peer *peer, unsigned channel);
  */
 int peer_renew(Peer *peer, uint32_t epoch);
 
+/* ---- buffers ---- */
+
+/*
+ * A payload of raw bytes to be written in place and sent: in memory shared with the peer where it is large, the peer takes
+ * arenas and there is room; else private, and copied as any payload. Which of the two, nobody need know. Sent with a
+ * `type', or to another peer than it was made for, it is copied. It may be held longer than the peer lives.
+ */
+typedef struct PeerBuffer PeerBuffer;
+
+/* peer_buffer_new() - @size bytes, whatever is in them. 0 or -ENOMEM. */
+int peer_buffer_new(Peer *peer, size_t size, PeerBuffer **ret_buffer);
+/* peer_buffer_free() - one that was not sent. Accepts NULL, returns NULL. */
+PeerBuffer *peer_buffer_free(PeerBuffer *buffer);
+void *peer_buffer_data(PeerBuffer *buffer, size_t *ret_size);
+/* peer_buffer_trim() - it is only @size bytes long. 0, -ERANGE. */
+int peer_buffer_trim(PeerBuffer *buffer, size_t size);
+bool peer_buffer_is_shared(const PeerBuffer *buffer);
+
 /* ---- streams ---- */
 
 /*
@@ -188,8 +209,9 @@ typedef struct Item {
         size_t size;
         int *fds;
         size_t n_fds;
-        bool end;  /* the caller's half-close: no item follows */
-        bool bare; /* nothing but the half-close */
+        bool end;          /* the caller's half-close: no item follows */
+        bool bare;         /* nothing but the half-close */
+        ArenaView *shared; /* the payload lies in shared memory; who takes the view keeps it. NULL: inline */
 } Item;
 
 /*
@@ -207,6 +229,7 @@ typedef struct ItemParameters {
         size_t size;
         const int *fds_consume; /* taken when the result is 0, else left to the caller */
         size_t n_fds;
+        PeerBuffer *buffer; /* instead of the payload; taken when the result is 0 */
 } ItemParameters;
 
 /*
@@ -239,6 +262,7 @@ typedef struct CallParameters {
         size_t n_fds;
         Baton__Pair *const *metadata;
         size_t n_metadata;
+        PeerBuffer *buffer;    /* instead of the payload; taken on every path */
         bool stream;           /* items of ours follow, until call_end() */
         CallItem item;         /* items of the peer's come; NULL: one that comes ends the
                     call, UNIMPLEMENTED */
@@ -257,7 +281,8 @@ typedef struct Answer {
         size_t size;
         int *fds;
         size_t n_fds;
-        bool local; /* not the peer's words: deadline, end of the peer, a limit */
+        ArenaView *shared; /* the payload lies in shared memory; who takes the view keeps it. NULL: inline */
+        bool local;        /* not the peer's words: deadline, end of the peer, a limit */
 } Answer;
 
 typedef void (*CallDone)(Call *call, const Answer *answer, void *userdata);
@@ -279,6 +304,8 @@ const Baton__Envelope *call_envelope(const Call *call);
 const uint8_t *call_payload(const Call *call, size_t *ret_size);
 /* call_fds() - the descriptors listed, in order; the caller may take one by leaving -1. Valid until the call is ended. */
 int *call_fds(Call *call, size_t *ret_n);
+/* call_shared() - the payload lies in shared memory: valid until the handler returns, unless it takes the view. NULL: inline. */
+ArenaView *call_shared(Call *call);
 Peer *call_peer(const Call *call); /* NULL once the peer is gone */
 unsigned call_channel(const Call *call);
 /* call_time_left() - until the deadline; USEC_INFINITY without one. */
@@ -306,6 +333,7 @@ typedef struct AnswerParameters {
         size_t n_details;
         Baton__Pair *const *metadata;
         size_t n_metadata;
+        PeerBuffer *buffer; /* instead of the payload; taken on every path */
 } AnswerParameters;
 
 /*

@@ -80,13 +80,24 @@ static int block(Call *call, uint64_t cost) {
         return -EAGAIN;
 }
 
+/* parameters_cost() - what lies in shared memory costs no credit of the stream: the arenas bound it. */
+static uint64_t parameters_cost(const Call *call, const ItemParameters *parameters) {
+        Baton__Block block = BATON__BLOCK__INIT;
+        const void *payload = parameters->payload;
+        size_t size = parameters->size;
+
+        (void) share_use(call->peer, parameters->buffer, parameters->type, &block, &payload, &size);
+        return item_cost(size, parameters->n_fds);
+}
+
 int call_send(Call *call, const ItemParameters *parameters) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
-        uint64_t cost = item_cost(parameters->size, parameters->n_fds);
         int r = may_send(call);
+        uint64_t cost;
 
         if (r < 0)
                 return r;
+        cost = parameters_cost(call, parameters);
         if (!text_is_valid(parameters->type))
                 return -EINVAL;
         if (call->peer->state == PEER_STATE_READY && cost > call->peer->remote.stream_window)
@@ -96,9 +107,12 @@ int call_send(Call *call, const ItemParameters *parameters) {
         envelope.kind = BATON__KIND__ITEM;
         envelope.type = (char *) (parameters->type ? parameters->type : "");
         r = peer_send_item(call, &envelope, parameters);
-        if (r == 0)
-                call->credit_out -= cost;
-        return r;
+        if (r < 0)
+                return r;
+        share_sent(parameters->buffer);
+        call->credit_out -= cost;
+        call->blocked = 0; /* it has gone on by itself */
+        return 0;
 }
 
 /* send_end() - the half-close, once nothing of the call is on its way. */
@@ -121,6 +135,7 @@ int call_end(Call *call) {
         if (r < 0)
                 return r;
         call->end_wanted = true;
+        call->blocked = 0;
         send_end(call);
         return 0;
 }
@@ -153,7 +168,7 @@ void stream_backlog_gone(Peer *peer) {
         peer->has_blocked = false;
         for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
                 LIST_FOREACH (call, lists[i], link)
-                        if (call->blocked)
+                        if (call->blocked || call->owed)
                                 stream_schedule(call);
 }
 
@@ -174,6 +189,7 @@ int stream_reserve(Call *call) {
 }
 
 static void queued_free(Queued *queued) {
+        arena_view_release(&queued->view);
         fd_close_all(queued->fds, queued->n_fds);
         free(queued->fds);
         free(queued);
@@ -196,22 +212,28 @@ void stream_drop(Call *call) {
 }
 
 /* keep() - a frame, as it came, for later; its descriptors are taken. -ENOMEM: they are not. */
-static int keep(Call *call, const uint8_t *body, size_t length, uint64_t cost, int *fds_consume, size_t n_fds) {
+static int keep(Call *call, const uint8_t *body, size_t length, uint64_t cost, ArenaView *view, int *fds_consume,
+                size_t n_fds) {
         Queued *queued = malloc(sizeof(*queued) + length);
 
         if (!queued)
                 return -ENOMEM;
         *queued = (Queued){ .cost = cost, .fds = fds_consume, .n_fds = n_fds, .length = length };
         memcpy(queued->body, body, length);
+        if (view) {
+                queued->view = *view;
+                *view = ARENA_VIEW_NULL;
+        }
         STAILQ_INSERT_TAIL(&call->queue, queued, link);
         return 0;
 }
 
-int stream_queue_answer(Call *call, const uint8_t *body, size_t length, int *fds_consume, size_t n_fds) {
+int stream_queue_answer(Call *call, const uint8_t *body, size_t length, ArenaView *view, int *fds_consume,
+                        size_t n_fds) {
         Peer *peer = call->peer;
 
         if (peer->reserved_bytes + length > peer->limits.max_memory ||
-            keep(call, body, length, 0, fds_consume, n_fds) < 0)
+            keep(call, body, length, 0, view, fds_consume, n_fds) < 0)
                 return -ENOBUFS;
         peer->reserved_bytes += length;
         call->reserved += length;
@@ -246,6 +268,7 @@ static bool hand_out(Call *call, const Item *item, bool *ret_gone) {
         bool gone = false, *outer = call->gone, took;
 
         call->gone = &gone;
+        call->paused = true; /* so that call_resume() counts already now */
         took = call->on_item(call, item, call->stream_userdata);
         *ret_gone = gone;
         if (gone) {
@@ -254,12 +277,13 @@ static bool hand_out(Call *call, const Item *item, bool *ret_gone) {
                 return false;
         }
         call->gone = outer;
-        call->paused |= !took;
+        if (took)
+                call->paused = false;
         return took;
 }
 
 void stream_received(Call *call, const uint8_t *body, size_t length, Item *item) {
-        uint64_t cost = item->bare ? 0 : item_cost(item->size, item->n_fds);
+        uint64_t cost = item->bare ? 0 : item_cost(item->shared ? 0 : item->size, item->n_fds);
         Peer *peer = call->peer;
         bool gone = false;
 
@@ -278,7 +302,7 @@ void stream_received(Call *call, const uint8_t *body, size_t length, Item *item)
         }
         if (gone || is_over(call))
                 return;
-        if (keep(call, body, length, cost, item->fds, item->n_fds) < 0)
+        if (keep(call, body, length, cost, item->shared, item->fds, item->n_fds) < 0)
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for an ITEM");
         else
                 item->fds = NULL;
@@ -292,7 +316,7 @@ void call_resume(Call *call) {
 }
 
 /* unpack_queued() - what was a frame once, into the peer's scratch. */
-static bool unpack_queued(Peer *peer, const Queued *queued, Item *ret_item) {
+static bool unpack_queued(Peer *peer, Queued *queued, Item *ret_item) {
         uint32_t envelope_size;
         const Baton__Envelope *envelope;
 
@@ -310,6 +334,11 @@ static bool unpack_queued(Peer *peer, const Queued *queued, Item *ret_item) {
                 .n_fds = queued->n_fds,
                 .end = envelope->end,
         };
+        if (queued->view.mapping) {
+                ret_item->shared = &queued->view;
+                ret_item->payload = queued->view.memory;
+                ret_item->size = queued->view.size;
+        }
         ret_item->bare = ret_item->end && ret_item->size == 0 && ret_item->n_fds == 0;
         return true;
 }
@@ -324,6 +353,7 @@ static void answer_queued(Call *call, const Item *item) {
                 .size = item->size,
                 .fds = item->fds,
                 .n_fds = item->n_fds,
+                .shared = item->shared,
         };
 
         call_answered(call, &answer);
@@ -363,6 +393,10 @@ static void return_stream_credit(Call *call) {
 
         if (!call->owed || !call->open || call->peer->state != PEER_STATE_READY)
                 return;
+        if (peer_has_backlog(call->peer, &call->peer->channels[call->channel])) {
+                call->peer->has_blocked = true;
+                return;
+        }
         envelope.kind = BATON__KIND__CREDIT;
         envelope.id = call->id;
         envelope.credit = call->owed;
