@@ -138,7 +138,7 @@ static int announce(void *userdata, uint64_t id, int fd, uint64_t size) {
         *announcing = (Announcing){ .shared = shared, .id = id };
         message.id = id;
         message.size = size;
-        r = call_arena(shared->peer, SERVICE "Announce", &message.base, &copy, announced, announcing,
+        r = call_arena(shared->peer, "baton.Arena/Announce", &message.base, &copy, announced, announcing,
                        &announcing->call);
         if (r < 0)
                 free(announcing);
@@ -154,7 +154,7 @@ static void retire(void *userdata, uint64_t id) {
         set_unready(shared, id);
         message.id = id;
         if (shared->peer)
-                (void) call_arena(shared->peer, SERVICE "Retire", &message.base, NULL, NULL, NULL, NULL);
+                (void) call_arena(shared->peer, "baton.Arena/Retire", &message.base, NULL, NULL, NULL, NULL);
 }
 
 static SharePool *pool_new(Peer *peer) {
@@ -386,7 +386,7 @@ void share_flush(Peer *peer) {
                 }
                 message.blocks = pointers;
                 message.n_blocks = n;
-                if (call_arena(peer, SERVICE "Release", &message.base, NULL, returned, peer, NULL) < 0) {
+                if (call_arena(peer, "baton.Arena/Release", &message.base, NULL, returned, peer, NULL) < 0) {
                         peer_doom(peer); /* else they would never come back */
                         return;
                 }
@@ -448,9 +448,9 @@ static const struct {
         const ProtobufCMessageDescriptor *type;
         int (*handle)(Peer *peer, Call *call, const void *message);
 } methods[] = {
-        { SERVICE "Announce", &baton__arena_announce__descriptor, on_announce },
-        { SERVICE "Retire", &baton__arena_retire__descriptor, on_retire },
-        { SERVICE "Release", &baton__arena_release__descriptor, on_release },
+        { "baton.Arena/Announce", &baton__arena_announce__descriptor, on_announce },
+        { "baton.Arena/Retire", &baton__arena_retire__descriptor, on_retire },
+        { "baton.Arena/Release", &baton__arena_release__descriptor, on_release },
 };
 
 bool share_called(Peer *peer, Call *call) {
