@@ -75,7 +75,7 @@ METHOD = re.compile(r"\bbaton\.[A-Z]\w*/[A-Z]\w*")
 
 def methods():
     real = set()
-    for text in sources("supervisor", "runner", "client").values():
+    for text in sources("proto", "supervisor", "runner", "client").values():
         names = {name for literal in re.findall(r'"((?:\\.|[^"\\])*)"', text) for name in METHOD.findall(literal)}
         service = re.search(r'#define SERVICE +"(baton\.\w+/)"', text)
         if service:
