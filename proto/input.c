@@ -384,11 +384,15 @@ static bool add_credit(Peer *peer, uint64_t credit) {
         return true;
 }
 
+/* is_epoch_over() - a renewal is there: the old channels are only read for what is still wanted. */
+static bool is_epoch_over(const Peer *peer) {
+        return peer->renewing || peer->renewal_fd >= 0;
+}
+
 /* is_wanted() - of an epoch that is over: whole ANSWERs to our own calls are delivered, all else is dropped. */
 static bool is_wanted(const Peer *peer, const Frame *frame) {
-        bool over = peer->renewing || peer->renewal_fd >= 0;
-
-        return !over || frame->envelope->kind == BATON__KIND__ANSWER || frame->envelope->kind == BATON__KIND__ITEM;
+        return !is_epoch_over(peer) || frame->envelope->kind == BATON__KIND__ANSWER ||
+               frame->envelope->kind == BATON__KIND__ITEM;
 }
 
 static void handle_frame(Peer *peer, unsigned n, const uint8_t *body, uint32_t length) {
@@ -402,7 +406,9 @@ static void handle_frame(Peer *peer, unsigned n, const uint8_t *body, uint32_t l
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a frame of kind %u", kind);
                 return;
         }
-        if (peer->state == PEER_STATE_HELLO && kind != BATON__KIND__HELLO && kind != BATON__KIND__CLOSE) {
+        /* A Hello that comes when its epoch is over is dropped, and so is what follows it. */
+        if (peer->state == PEER_STATE_HELLO && kind != BATON__KIND__HELLO && kind != BATON__KIND__CLOSE &&
+            !is_epoch_over(peer)) {
                 peer_end(peer, STATUS_FAILED_PRECONDITION, true, "%s before Hello", kinds[kind].name);
                 return;
         }
@@ -424,6 +430,7 @@ static void note_progress(Channel *channel, bool any) {
 /* handle_buffered() - the whole frames that have been read. False: stop reading. */
 static bool handle_buffered(Peer *peer, unsigned n, bool to_end, bool *any) {
         Channel *channel = &peer->channels[n];
+        uint32_t epoch = peer->lane.epoch; /* a new channel may well get the old one's number */
         int fd = channel->fd;
 
         for (;;) {
@@ -445,7 +452,7 @@ static bool handle_buffered(Peer *peer, unsigned n, bool to_end, bool *any) {
                 }
                 *any = true;
                 handle_frame(peer, n, body, length);
-                if (peer->state == PEER_STATE_ENDED || channel->fd != fd)
+                if (peer->state == PEER_STATE_ENDED || channel->fd != fd || peer->lane.epoch != epoch)
                         return false;
         }
 }

@@ -165,6 +165,8 @@ void peer_drop_parcel(Peer *peer, Parcel *parcel) {
                 parcel->call->parcel = NULL;
         if (parcel->kind == PARCEL_ANSWER)
                 peer->open_in--;
+        if (parcel->kind == PARCEL_CALL && parcel->on_lane)
+                peer->lane_calls--;
         if (parcel->kind == PARCEL_ITEM)
                 TAILQ_FOREACH (waiting, &peer->parcels, link)
                         if (waiting->after == parcel)
@@ -225,6 +227,7 @@ static int parcel_to_lane(Peer *peer, Parcel *parcel) {
         }
         peer->fd_credit -= parcel->n_fds;
         parcel->on_lane = true;
+        peer->lane_calls += parcel->kind == PARCEL_CALL;
         for (size_t i = 0; i < parcel->n_fds && r == 0; i++)
                 r = lane_queue(&peer->lane, parcel->ids[i], fd_take(&parcel->fds[i]));
         parcel->mark = lane_mark(&peer->lane);
@@ -287,7 +290,12 @@ static void parcel_write(Peer *peer, Parcel *parcel) {
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for a frame that must be sent");
 }
 
-/* parcel_may_go() - whether nothing but the lane holds it back. @stop: nothing behind it may go either. */
+/* may_open() - whether the peer accepts one more call. */
+static bool may_open(const Peer *peer) {
+        return (uint64_t) peer->open_out + peer->lane_calls < peer->remote.max_calls;
+}
+
+/* parcel_may_go() - whether nothing but the lane holds it back. @stop: nothing behind it may begin either. */
 static bool parcel_may_go(Peer *peer, const Parcel *parcel, bool *credit_short, bool *stop) {
         const Channel *channel = &peer->channels[parcel->channel];
 
@@ -295,10 +303,9 @@ static bool parcel_may_go(Peer *peer, const Parcel *parcel, bool *credit_short, 
                 return lane_sent(&peer->lane, parcel->mark);
         if (parcel->after)
                 return false;
-        if (parcel->kind == PARCEL_CALL && peer->open_out >= peer->remote.max_calls) {
-                *stop = true;
+        *stop |= parcel->kind == PARCEL_CALL && !may_open(peer);
+        if (*stop)
                 return false;
-        }
         if (channel->use != CHANNEL_FRAMED || peer_has_backlog(peer, channel))
                 return false;
         if (parcel->n_fds == 0)
@@ -328,7 +335,9 @@ void peer_pump(Peer *peer) {
                 flush_lane(peer);
         if (peer->state != PEER_STATE_READY)
                 return;
-        for (parcel = TAILQ_FIRST(&peer->parcels); parcel && !stop && peer->state == PEER_STATE_READY; parcel = next) {
+        /* Behind a call that must wait for another's end, only those go on whose descriptors have gone before. */
+        for (parcel = TAILQ_FIRST(&peer->parcels);
+             parcel && (!stop || peer->lane_calls > 0) && peer->state == PEER_STATE_READY; parcel = next) {
                 next = TAILQ_NEXT(parcel, link);
                 if (!parcel->on_lane && !parcel_check(peer, parcel))
                         continue;
@@ -367,8 +376,8 @@ void peer_send_hello(Peer *peer) {
 }
 
 static bool may_write_now(const Peer *peer, const Channel *channel) {
-        return peer->state == PEER_STATE_READY && channel->use == CHANNEL_FRAMED &&
-               peer->open_out < peer->remote.max_calls && !peer_has_backlog(peer, channel);
+        return peer->state == PEER_STATE_READY && channel->use == CHANNEL_FRAMED && may_open(peer) &&
+               !peer_has_backlog(peer, channel);
 }
 
 /* A payload on its way: bytes to be copied, or a block that the Envelope lists. */

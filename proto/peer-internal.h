@@ -211,6 +211,7 @@ struct Peer {
         struct ParcelQueue parcels;
         size_t n_parcels, parcel_bytes;
         uint32_t open_out, open_in;
+        uint32_t lane_calls; /* of ours, not open yet, whose descriptors are with the lane: they will be */
         size_t held_fds;
 
         uint64_t hello_deadline, renewal_deadline;

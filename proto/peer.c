@@ -152,6 +152,7 @@ static void channel_frame(Peer *peer, unsigned n) {
         frame_writer_init(&channel->writer);
         channel->next_out = 2 + peer->side;
         peer_update_watch(peer, n);
+        peer_wake(peer); /* calls for it may be waiting */
 }
 
 /* channel_arrived() - from the lane, in its turn. */
@@ -215,10 +216,8 @@ int peer_frame_channel(Peer *peer, unsigned n) {
         if (channel->use == CHANNEL_FRAMED || channel->use == CHANNEL_RAW || channel->want_framed)
                 return -EEXIST;
         channel->want_framed = true;
-        if (channel->use == CHANNEL_WAITING) {
+        if (channel->use == CHANNEL_WAITING)
                 channel_frame(peer, n);
-                peer_wake(peer); /* calls for it may be waiting */
-        }
         return 0;
 }
 
@@ -422,13 +421,20 @@ static void drop_all_parcels(Peer *peer, bool answers_only) {
         }
 }
 
-/* end_epoch() - what belonged to the old channels is over; calls not begun go on waiting for the new ones. */
-static void end_epoch(Peer *peer) {
+/*
+ * end_epoch() - what belonged to the old channels is over; calls not begun go on waiting for the new ones. False: a
+ * callback has renewed already.
+ */
+static bool end_epoch(Peer *peer) {
+        uint32_t epoch = peer->lane.epoch;
+
         peer->state = PEER_STATE_HELLO; /* what a callback starts from here on waits for the new channels */
         drop_all_parcels(peer, true);
         share_close(peer);
         peer_end_calls(peer, -1, true, STATUS_UNAVAILABLE,
                        "the connection was renewed after a crash; the call may have run");
+        if (peer->lane.epoch != epoch)
+                return false;
         for (unsigned n = 0; n < LANE_CHANNELS && !peer->freed; n++)
                 channel_close(peer, n);
         peer->fd_credit = peer->fd_owed = 0;
@@ -437,6 +443,7 @@ static void end_epoch(Peer *peer) {
         peer->instance = peer->side == 1 && peer->n_channels == LANE_CHANNELS && peer->remote.instance
                                  ? peer->remote.instance
                                  : peer->instance;
+        return true;
 }
 
 /* renewed_by_peer() - channel 0 of a higher epoch has arrived. */
@@ -444,13 +451,12 @@ static void renewed_by_peer(Peer *peer, uint32_t epoch, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
 
         peer->renewing = true;
-        for (unsigned n = 0; n < peer->n_channels && peer->state != PEER_STATE_ENDED; n++)
-                if (peer->channels[n].use == CHANNEL_FRAMED && peer->remote.protocol)
-                        (void) peer_read_channel(peer, n, true);
+        if (peer->remote.protocol)
+                peer_read_rest(peer, LANE_CHANNELS);
         peer->renewing = false;
         if (peer->state == PEER_STATE_ENDED)
                 return;
-        end_epoch(peer);
+        (void) end_epoch(peer); /* nobody here may renew */
         if (peer->state == PEER_STATE_ENDED)
                 return;
         peer->counters.unlisted_fds += peer->lane.n_arrived;
@@ -469,8 +475,9 @@ int peer_renew(Peer *peer, uint32_t epoch) {
         if (epoch <= peer->lane.epoch)
                 return -ESTALE;
         peer_enter(peer);
-        end_epoch(peer);
-        r = peer->state == PEER_STATE_ENDED ? -ESHUTDOWN : 0;
+        while (epoch > peer->lane.epoch && peer->state != PEER_STATE_ENDED && !end_epoch(peer))
+                ;
+        r = peer->state == PEER_STATE_ENDED ? -ESHUTDOWN : epoch > peer->lane.epoch ? 0 : -ESTALE;
         if (r == 0) {
                 peer->counters.unlisted_fds += peer->lane.n_arrived;
                 lane_begin_epoch(&peer->lane, epoch, LANE_CHANNELS);
@@ -479,7 +486,7 @@ int peer_renew(Peer *peer, uint32_t epoch) {
         }
         if (r == 0)
                 arm_hello(peer);
-        else
+        else if (r != -ESTALE)
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, false, "renewal failed: %s", strerror(-r));
         peer_leave(peer);
         return r;

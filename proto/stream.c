@@ -415,7 +415,8 @@ static bool tell_writable(Call *call) {
 
         if (!cost || !call->on_writable || is_over(call) || call->answered)
                 return true;
-        if (is_blocked(call, cost)) {
+        /* Before Hello nobody knew that it is too large: the next attempt says so. */
+        if (is_blocked(call, MIN(cost, call->peer->remote.stream_window))) {
                 (void) block(call, cost);
                 return true;
         }
