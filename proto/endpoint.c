@@ -85,6 +85,7 @@ struct Endpoint {
         uint64_t spin_us, spin_max_us; /* how long to ask before blocking: now, and at most; 0: not */
         uint64_t armed;                /* what the timerfd is set to; USEC_INFINITY: not */
         TAILQ_HEAD(, EndpointTask) tasks;
+        EndpointTask *on_wake; /* NULL: none */
         LIST_HEAD(, Host) hosts;
         LIST_HEAD(, Extra) extras;
         int n_events, next_event;
@@ -387,6 +388,8 @@ static void event_ready(Source *source, unsigned events) {
         (void) events;
         endpoint->signalled = false;
         (void) !read(source->fd, &n, sizeof(n));
+        if (endpoint->on_wake)
+                endpoint_defer(endpoint, endpoint->on_wake);
 }
 
 int endpoint_new(Endpoint **ret_endpoint) {
@@ -529,6 +532,10 @@ int endpoint_dispatch(Endpoint *endpoint, int timeout_ms) {
                 arm_timer(endpoint);
         }
         return r;
+}
+
+void endpoint_on_wake(Endpoint *endpoint, EndpointTask *task) {
+        endpoint->on_wake = task;
 }
 
 void endpoint_wake(Endpoint *endpoint) {

@@ -64,5 +64,8 @@ int endpoint_dispatch(Endpoint *endpoint, int timeout_ms);
  */
 void endpoint_set_busy_poll(Endpoint *endpoint, uint64_t max_us);
 
+/* endpoint_on_wake() - @task is to be run in the turn that endpoint_wake() has asked for; NULL: none any more. */
+void endpoint_on_wake(Endpoint *endpoint, EndpointTask *task);
+
 /* endpoint_wake() - makes a waiting endpoint_dispatch() return; from any thread, and from signal handlers. */
 void endpoint_wake(Endpoint *endpoint);

@@ -34,7 +34,7 @@ static CallHandle *call_handle_new(Connection *connection) {
         }
         if (!call)
                 return NULL;
-        *call = (CallHandle){ .handle = { .connection = connection } };
+        *call = (CallHandle){ .handle = { .connection = connection, .incoming = true } };
         LIST_INSERT_HEAD(&connection->calls, call, link);
         handles->n_calls++;
         return call;
@@ -58,6 +58,8 @@ static void release(CallHandle *call) {
         Handles *handles = call->handle.connection->handles;
 
         clear(call);
+        if (atomic_load_explicit(&call->handle.outbox, memory_order_relaxed))
+                handle_detach(&call->handle);
         call->handle.call = NULL;
         LIST_REMOVE(call, link);
         handles->n_calls--;
@@ -82,6 +84,7 @@ static void call_handle_ended(CallHandle *call) {
 
 void call_handle_forget(CallHandle *call) {
         (void) call_fail(call->handle.call, STATUS_UNAVAILABLE, "the connection has ended");
+        handle_detach(&call->handle);
         release(call);
 }
 
@@ -98,9 +101,11 @@ static void on_cancelled(Call *engine_call, void *userdata) {
         CallHandle *call = userdata;
 
         (void) engine_call;
-        atomic_store_explicit(&call->cancelled, true, memory_order_relaxed);
         move_children(&call->children, &children);
-        if (call->on_cancel)
+        handle_over(&call->handle);
+        if (call->handle.due.answers)
+                handle_catch_up(&call->handle);
+        else if (call->on_cancel && !handle_is_answered(&call->handle))
                 call->on_cancel(call, call->on_cancel_userdata);
         request_cancel_children(&children);
 }
@@ -190,7 +195,7 @@ void baton_call_on_cancel(struct baton_call *call, void (*function)(struct baton
 }
 
 int baton_call_is_cancelled(struct baton_call *call) {
-        return atomic_load_explicit(&call->cancelled, memory_order_relaxed);
+        return atomic_load_explicit(&call->handle.over, memory_order_relaxed);
 }
 
 /* ---- their streams ---- */
@@ -202,10 +207,12 @@ static bool on_item(Call *call, const Item *item, void *userdata) {
 
 static void on_writable(Call *call, void *userdata) {
         (void) call;
-        handle_writable(userdata);
+        handle_catch_up(userdata);
 }
 
-static void set_stream(Handle *handle) {
+void call_handle_listen(CallHandle *call) {
+        Handle *handle = &call->handle;
+
         call_on_stream(handle->call, handle->on_item ? on_item : NULL, on_writable, handle);
 }
 
@@ -216,13 +223,13 @@ int baton_call_takes_items(struct baton_call *call) {
 void baton_call_on_item(struct baton_call *call, baton_item_fn function, void *userdata) {
         call->handle.on_item = function;
         call->handle.item_userdata = userdata;
-        set_stream(&call->handle);
+        call_handle_listen(call);
 }
 
 void baton_call_on_writable(struct baton_call *call, baton_writable_fn function, void *userdata) {
         call->handle.on_writable = function;
         call->handle.writable_userdata = userdata;
-        set_stream(&call->handle);
+        call_handle_listen(call);
 }
 
 int baton_call_send(struct baton_call *call, const char *type, const void *data, size_t size) {
@@ -248,11 +255,10 @@ void baton_call_resume(struct baton_call *call) {
 
 /* ---- answers ---- */
 
-/* answer() - ends the call with @parameters and what was added to it before. */
-static int answer(CallHandle *call, AnswerParameters *parameters) {
+/* answer_here() - in the loop, with nothing of other threads before it; what was added to it before goes along. */
+static int answer_here(CallHandle *call, AnswerParameters *parameters) {
         int r;
 
-        assert(call->handle.call); /* ended twice */
         parameters->details = call->details;
         parameters->n_details = call->n_details;
         parameters->metadata = call->metadata;
@@ -260,6 +266,57 @@ static int answer(CallHandle *call, AnswerParameters *parameters) {
         r = call_answer(call->handle.call, parameters);
         call_handle_ended(call);
         return r;
+}
+
+void call_handle_finish(CallHandle *call, Work *answer_consume) {
+        AnswerParameters parameters = { .status = STATUS_RESOURCE_EXHAUSTED };
+        Work *answer = answer_consume;
+
+        if (call->handle.broken || !answer) {
+                parameters.message = answer ? "no memory for an item" : "no memory for the answer";
+        } else {
+                parameters.status = answer->status;
+                parameters.message = answer->message;
+                parameters.type = answer->type;
+                parameters.payload = answer->payload;
+                parameters.size = answer->size;
+                parameters.fds_consume = answer->fds;
+                parameters.n_fds = answer->n_fds;
+                answer->n_fds = 0;
+        }
+        (void) answer_here(call, &parameters);
+        (void) work_free(answer);
+}
+
+/* answer_later() - the loop does it, after the items that were handed in before. */
+static int answer_later(CallHandle *call, const AnswerParameters *parameters) {
+        ItemParameters copied = {
+                .type = parameters->type,
+                .payload = parameters->payload,
+                .size = parameters->size,
+                .fds_consume = parameters->fds_consume,
+                .n_fds = parameters->n_fds,
+        };
+        bool over = atomic_load_explicit(&call->handle.over, memory_order_relaxed);
+        Due due = { .answers = true };
+        int r;
+
+        if (!over)
+                due.answer = work_new(parameters->status, parameters->message, &copied);
+        for (size_t i = 0; !due.answer && i < parameters->n_fds; i++)
+                fd_close(parameters->fds_consume[i]);
+        r = due.answer ? 0 : over ? -ECANCELED : -ENOMEM;
+        handle_notice(&call->handle, &due);
+        return r;
+}
+
+/* answer() - ends the call; it is gone. */
+static int answer(CallHandle *call, AnswerParameters *parameters) {
+        assert(!call->ended); /* ended twice */
+        call->ended = true;
+        if (!handle_in_loop(&call->handle) || atomic_load_explicit(&call->handle.outbox, memory_order_relaxed))
+                return answer_later(call, parameters);
+        return answer_here(call, parameters);
 }
 
 int baton_call_answer(struct baton_call *call, const char *type, const void *data, size_t size) {

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/clock.h"
+
 /* What baton_answer_metadata() and baton_answer_detail() look into; the application sees the first member. */
 typedef struct AnswerView {
         struct baton_answer public;
@@ -38,6 +40,8 @@ static RequestHandle *request_new(Connection *connection) {
 static void release(RequestHandle *request) {
         Handles *handles = request->handle.connection->handles;
 
+        if (atomic_load_explicit(&request->handle.outbox, memory_order_relaxed))
+                handle_detach(&request->handle);
         LIST_REMOVE(request, link);
         if (handles->n_free_requests + 1 > HANDLE_SPARE) {
                 free(request);
@@ -47,10 +51,11 @@ static void release(RequestHandle *request) {
         handles->n_free_requests++;
 }
 
-static void unref(RequestHandle *request) {
+void request_unref(RequestHandle *request, unsigned n) {
         Connection *connection = request->handle.connection;
 
-        if (--request->refs > 0)
+        request->refs -= n;
+        if (request->refs > 0)
                 return;
         release(request);
         connection_check(connection);
@@ -64,6 +69,7 @@ void request_orphan(RequestHandle *request) {
 
 void request_handle_forget(RequestHandle *request) {
         request_orphan(request);
+        handle_detach(&request->handle);
         release(request);
 }
 
@@ -73,9 +79,10 @@ void request_handle_forget(RequestHandle *request) {
 static void tell(RequestHandle *request, const AnswerView *view) {
         request->handle.call = NULL;
         request_orphan(request);
+        handle_over(&request->handle);
         if (request->function)
                 request->function(&view->public, request->userdata);
-        unref(request);
+        request_unref(request, 1);
 }
 
 static void on_done(Call *call, const Answer *answer, void *userdata) {
@@ -96,23 +103,27 @@ static void on_done(Call *call, const Answer *answer, void *userdata) {
         tell(userdata, &view);
 }
 
-void request_cancel_children(struct RequestHandleList *children) {
+/* end_here() - ends the call, and tells why. */
+static void end_here(RequestHandle *request, enum baton_status status, const char *message) {
         Baton__Envelope none = BATON__ENVELOPE__INIT;
         AnswerView view = {
-                .public = {
-                        .status = BATON_CANCELLED,
-                        .message = "nobody waits any more for the call that it was made for",
-                        .type = "",
-                        .data = "",
-                },
+                .public = { .status = status, .message = message, .type = "", .data = "" },
                 .envelope = &none,
         };
+
+        call_cancel(request->handle.call);
+        tell(request, &view);
+}
+
+void request_cancel_children(struct RequestHandleList *children) {
         RequestHandle *child;
 
-        while ((child = LIST_FIRST(children))) {
-                call_cancel(child->handle.call);
-                tell(child, &view);
-        }
+        while ((child = LIST_FIRST(children)))
+                end_here(child, BATON_CANCELLED, "nobody waits any more for the call that it was made for");
+}
+
+void request_break(RequestHandle *request) {
+        end_here(request, BATON_RESOURCE_EXHAUSTED, "no memory for an item");
 }
 
 const void *baton_answer_metadata(const struct baton_answer *answer, const char *key, size_t *ret_size) {
@@ -144,7 +155,7 @@ static void on_writable(Call *call, void *userdata) {
         RequestHandle *request = userdata;
 
         (void) call;
-        handle_writable(&request->handle);
+        handle_catch_up(&request->handle);
 }
 
 /* copy_parameters() - as many fields as the caller knew of. 0, or why it cannot be. */
@@ -187,6 +198,7 @@ static int start(RequestHandle *request, const struct baton_call_parameters *giv
                 .writable = on_writable,
         };
 
+        request->deadline = parameters.timeout_us ? clock_after(clock_now(), parameters.timeout_us) : USEC_INFINITY;
         pair.key = (char *) given->metadata_key;
         pair.value = (ProtobufCBinaryData){ .len = given->metadata_size, .data = (uint8_t *) given->metadata_value };
         return call_start(request->handle.connection->peer, &parameters, on_done, request, &request->handle.call);
@@ -200,6 +212,7 @@ static void set_functions(RequestHandle *request, const struct baton_call_parame
         request->handle.item_userdata = userdata;
         request->handle.on_writable = given->on_writable;
         request->handle.writable_userdata = userdata;
+        atomic_init(&request->handle.no_items, !given->stream);
 }
 
 int baton_connection_call(struct baton_connection *connection, const struct baton_call_parameters *parameters,
@@ -216,7 +229,7 @@ int baton_connection_call(struct baton_connection *connection, const struct bato
         set_functions(request, &given, function, userdata);
         r = start(request, &given);
         if (r < 0) {
-                unref(request);
+                request_unref(request, 1);
                 return r;
         }
         if (given.parent) {
@@ -233,7 +246,8 @@ void baton_request_cancel(struct baton_request *request) {
                 return; /* its function is running */
         call_cancel(TAKE_PTR(request->handle.call));
         request_orphan(request);
-        unref(request);
+        handle_over(&request->handle);
+        request_unref(request, 1);
 }
 
 void baton_request_ref(struct baton_request *request) {
@@ -241,7 +255,10 @@ void baton_request_ref(struct baton_request *request) {
 }
 
 void baton_request_unref(struct baton_request *request) {
-        unref(request);
+        if (handle_in_loop(&request->handle))
+                request_unref(request, 1);
+        else
+                handle_notice(&request->handle, &(Due){ .unrefs = 1 });
 }
 
 /* ---- our stream ---- */
@@ -264,7 +281,7 @@ int baton_request_send_fds(struct baton_request *request, const char *type, cons
 }
 
 int baton_request_end(struct baton_request *request) {
-        return request->handle.call ? call_end(request->handle.call) : -ECANCELED;
+        return handle_end(&request->handle);
 }
 
 void baton_request_resume(struct baton_request *request) {

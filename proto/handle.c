@@ -22,14 +22,24 @@
 
 int handles_new(Handles **ret_handles, Endpoint *endpoint, void (*drained)(void *userdata), void *userdata) {
         Handles *handles = calloc(1, sizeof(*handles));
+        int r;
 
         if (!handles)
                 return -ENOMEM;
         handles->endpoint = endpoint;
         handles->drained = drained;
         handles->userdata = userdata;
+        r = handle_threads_init(handles);
+        if (r < 0) {
+                free(handles);
+                return r;
+        }
         *ret_handles = handles;
         return 0;
+}
+
+void handles_on_wake(Handles *handles, void (*function)(void *userdata)) {
+        handles->on_wake = function;
 }
 
 Handles *handles_free(Handles *handles) {
@@ -51,12 +61,9 @@ Handles *handles_free(Handles *handles) {
                 LIST_REMOVE(request, link);
                 free(request);
         }
+        handle_threads_deinit(handles);
         free(handles);
         return NULL;
-}
-
-int handles_dispatch(Handles *handles, int timeout_ms) {
-        return endpoint_dispatch(handles->endpoint, timeout_ms);
 }
 
 size_t handles_open_calls(const Handles *handles) {
@@ -68,6 +75,7 @@ size_t handles_open_calls(const Handles *handles) {
 static void on_ready(Peer *peer, bool renewed) {
         Connection *connection = peer_userdata(peer);
 
+        atomic_store_explicit(&connection->window, peer_remote(peer)->stream_window, memory_order_relaxed);
         if (!connection->retired && connection->handler->ready)
                 connection->handler->ready(connection, renewed);
 }
@@ -144,6 +152,8 @@ Connection *connection_free(Connection *connection) {
                 request_handle_forget(request);
         endpoint_cancel(connection->handles->endpoint, &connection->reap);
         LIST_REMOVE(connection, link);
+        if (connection->peer && connection->handler->released)
+                connection->handler->released(connection->owner);
         free(connection);
         return NULL;
 }
@@ -155,7 +165,6 @@ void connection_check(Connection *connection) {
 
 void connection_retire(Connection *connection) {
         connection->retired = true;
-        connection->owner = NULL;
         connection_check(connection);
 }
 

@@ -32,6 +32,9 @@ typedef struct baton_connection Connection;
  */
 int handles_new(Handles **ret_handles, Endpoint *endpoint, void (*drained)(void *userdata), void *userdata);
 
+/* handles_on_wake() - @function(userdata) in the loop, after other threads or endpoint_wake() have woken it. */
+void handles_on_wake(Handles *handles, void (*function)(void *userdata));
+
 /*
  * handles_free() - its connections must be gone, but for retired ones, which go with it. Handles that are open are
  * forgotten without a callback. Accepts NULL, returns NULL.
@@ -60,6 +63,8 @@ typedef struct ConnectionHandler {
         /* A call of the peer's: to connection_accept(), call_answer() or call_fail(). NULL: UNIMPLEMENTED. */
         void (*call)(Connection *connection, Call *call);
         void (*ended)(Connection *connection, Status status, const char *reason);
+        /* The last: the connection is gone, also where it was freed. Not after a failed connection_new(). */
+        void (*released)(void *owner);
 } ConnectionHandler;
 
 /*
@@ -77,13 +82,13 @@ Connection *connection_free(Connection *connection);
 DEFINE_CLEANUP(Connection *, connection_free);
 
 /*
- * connection_retire() - for one that has ended: its owner forgets it; it goes when the last of its handles has been ended.
- * Nothing of ConnectionHandler is called any more.
+ * connection_retire() - for one that has ended: it goes by itself when the last of its handles has been ended. Nothing of
+ * ConnectionHandler but released() is called any more.
  */
 void connection_retire(Connection *connection);
 
 Peer *connection_peer(const Connection *connection);
-/* connection_owner() - what connection_new() was given; NULL once it is retired. */
+/* connection_owner() - what connection_new() was given. */
 void *connection_owner(const Connection *connection);
 const ConnectionHandler *connection_handler(const Connection *connection);
 

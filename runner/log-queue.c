@@ -9,6 +9,9 @@
  * Records of one turn leave in one call: adding only queues, the pump runs before the endpoint waits. At most
  * LOG_QUEUE_CALLS calls are open; while they are, records gather for the next one.
  *
+ * Other threads make the same entries, and put them into a hand-off that drops. The loop numbers them when it collects
+ * them: order between threads is the order of arrival, their times are those of the call.
+ *
  * Logging must never stop a runner: nothing waits, memory is bounded by count and bytes, and what does not fit is counted
  * and reported by a record of its own as soon as there is room.
  */
@@ -34,6 +37,7 @@
 
 struct LogEntry {
         TAILQ_ENTRY(LogEntry) link;
+        HandoffNode node; /* from another thread, until it is collected */
         uint64_t seq, time_us;
         unsigned level, line;
         bool sent; /* in a call that is open */
@@ -157,7 +161,7 @@ static void pump(EndpointTask *task) {
         }
 }
 
-/* ---- adding ---- */
+/* ---- entries ---- */
 
 /* copy_string() - at most @max bytes of @from to @to, mended; returns where the next one goes. */
 static char *copy_string(char *to, const char *from, size_t max) {
@@ -169,31 +173,100 @@ static char *copy_string(char *to, const char *from, size_t max) {
         return to + text_mend(to) + 1;
 }
 
-static void add_entry(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
-                      const char *text) {
-        size_t size = sizeof(LogEntry) + strnlen(text, LOG_QUEUE_TEXT + 1) + strnlen(target, TARGET_MAX + 1) +
-                      strnlen(file, FILE_MAX + 1) + 3;
-        LogEntry *entry = NULL;
+/* entry_size() - with copies of the texts. */
+static size_t entry_size(const char *target, const char *file, const char *text) {
+        return sizeof(LogEntry) + strnlen(text, LOG_QUEUE_TEXT + 1) + strnlen(target, TARGET_MAX + 1) +
+               strnlen(file, FILE_MAX + 1) + 3;
+}
+
+/* entry_new() - of entry_size() bytes; NULL: no memory. */
+static LogEntry *entry_new(size_t size, unsigned level, const char *target, const char *file, unsigned line,
+                           const char *text) {
+        LogEntry *entry = malloc(size);
         char *end;
 
-        if (queue->n < queue->max && queue->bytes + size <= LOG_QUEUE_BYTES)
-                entry = malloc(size);
-        if (!entry) {
-                queue->dropped++;
-                return;
-        }
-        *entry = (LogEntry){ .seq = queue->next_seq++, .time_us = clock_wall(), .level = level, .line = line };
+        if (!entry)
+                return NULL;
+        *entry = (LogEntry){ .time_us = clock_wall(), .level = level, .line = line, .size = size };
         end = copy_string(entry->text, text, LOG_QUEUE_TEXT);
         entry->target = end;
         end = copy_string(end, target, TARGET_MAX);
         entry->file = end;
         (void) copy_string(end, file, FILE_MAX);
-        entry->size = size;
+        return entry;
+}
+
+static bool has_room(const LogQueue *queue, size_t size) {
+        return queue->n < queue->max && queue->bytes + size <= LOG_QUEUE_BYTES;
+}
+
+/* append() - there is room. */
+static void append(LogQueue *queue, LogEntry *entry) {
+        entry->seq = queue->next_seq++;
         TAILQ_INSERT_TAIL(&queue->entries, entry, link);
         queue->n++;
-        queue->bytes += size;
+        queue->bytes += entry->size;
         endpoint_defer(queue->endpoint, &queue->pump);
 }
+
+static void add_entry(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
+                      const char *text) {
+        size_t size = entry_size(target, file, text);
+        LogEntry *entry = has_room(queue, size) ? entry_new(size, level, target, file, line, text) : NULL;
+
+        if (entry)
+                append(queue, entry);
+        else
+                queue->dropped++;
+}
+
+/* ---- other threads ---- */
+
+static void destroy(HandoffNode *node) {
+        free(CONTAINER_OF(node, LogEntry, node));
+}
+
+static void wake(void *userdata) {
+        LogQueue *queue = userdata;
+
+        endpoint_wake(queue->endpoint);
+}
+
+/* hand_in() - in another thread. One that finds no memory counts like one that finds no room. */
+static void hand_in(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
+                    const char *text) {
+        size_t size = entry_size(target, file, text);
+        LogEntry *entry = entry_new(size, level, target, file, line, text);
+
+        if (!entry)
+                atomic_fetch_add_explicit(&queue->lost, 1, memory_order_relaxed);
+        else if (handoff_push(&queue->inbox, &entry->node, size, NULL) < 0)
+                free(entry);
+        atomic_store_explicit(&queue->handed_in, true, memory_order_relaxed);
+}
+
+void log_queue_collect(LogQueue *queue) {
+        HandoffNode *node;
+
+        atomic_store_explicit(&queue->handed_in, false, memory_order_relaxed);
+        while ((node = handoff_pop(&queue->inbox))) {
+                LogEntry *entry = CONTAINER_OF(node, LogEntry, node);
+
+                queue->dropped += node->gap;
+                report_drops(queue, 1);
+                if (has_room(queue, entry->size)) {
+                        append(queue, entry);
+                } else {
+                        queue->dropped++;
+                        free(entry);
+                }
+        }
+        queue->dropped += handoff_take_gap(&queue->inbox);
+        queue->dropped += atomic_exchange_explicit(&queue->lost, 0, memory_order_relaxed);
+        report_drops(queue, 0);
+}
+
+/* ---- adding ---- */
 
 void log_queue_add(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
                    const char *format, va_list arguments) {
@@ -201,23 +274,46 @@ void log_queue_add(LogQueue *queue, unsigned level, const char *target, const ch
 
         text[0] = '\0';
         (void) vsnprintf(text, sizeof(text), format, arguments);
+        level = MIN(level, LEVEL_LOWEST);
+        target = target ? target : "";
+        file = file ? file : "";
+        if (!handles_is_loop_thread(queue->handles)) {
+                hand_in(queue, level, target, file, line, text);
+                return;
+        }
+        /* What another thread has added, and told this one of, goes first. */
+        if (atomic_load_explicit(&queue->handed_in, memory_order_relaxed))
+                log_queue_collect(queue);
         report_drops(queue, 1);
-        add_entry(queue, MIN(level, LEVEL_LOWEST), target ? target : "", file ? file : "", line, text);
+        add_entry(queue, level, target, file, line, text);
 }
 
 /* ---- life ---- */
 
-void log_queue_init(LogQueue *queue, Endpoint *endpoint, Peer *peer, size_t max) {
-        *queue = (LogQueue){
-                .endpoint = endpoint,
-                .peer = peer,
-                .pump = ENDPOINT_TASK_NULL(pump),
-                .max = max ? max : LOG_QUEUE_RECORDS,
-                .next_seq = 1,
+int log_queue_init(LogQueue *queue, Endpoint *endpoint, const Handles *handles, Peer *peer, size_t max) {
+        HandoffConfig config = {
+                .policy = HANDOFF_DROP,
+                .max_count = max ? max : LOG_QUEUE_RECORDS,
+                .max_bytes = LOG_QUEUE_BYTES,
+                .destroy = destroy,
+                .wake = wake,
+                .userdata = queue,
         };
+        int r;
+
+        r = handoff_init(&queue->inbox, &config);
+        if (r < 0)
+                return r;
+        queue->endpoint = endpoint;
+        queue->handles = handles;
+        queue->peer = peer;
+        queue->pump = ENDPOINT_TASK_NULL(pump);
+        queue->max = config.max_count;
+        queue->next_seq = 1;
         TAILQ_INIT(&queue->entries);
         for (unsigned i = 0; i < LOG_QUEUE_CALLS; i++)
                 queue->batches[i].queue = queue;
+        return 0;
 }
 
 void log_queue_deinit(LogQueue *queue) {
@@ -228,6 +324,7 @@ void log_queue_deinit(LogQueue *queue) {
         endpoint_cancel(queue->endpoint, &queue->pump);
         while ((entry = TAILQ_FIRST(&queue->entries)))
                 remove_entry(queue, entry);
+        handoff_deinit(&queue->inbox);
 }
 
 void log_queue_ready(LogQueue *queue) {

@@ -1,13 +1,18 @@
 #pragma once
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Log records on their way to the supervisor: numbered, bounded, kept until acknowledged, sent again after a renewal. */
+/*
+ * Log records on their way to the supervisor: numbered, bounded, kept until acknowledged, sent again after a renewal.
+ * Only log_queue_add() may be called in other threads than the loop's.
+ */
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
-#include "proto/endpoint.h"
+#include "common/handoff.h"
+#include "proto/handle.h"
 
 #define LOG_QUEUE_CALLS   4u              /* open at once */
 #define LOG_QUEUE_RECORDS 1024u           /* kept, unless the runner's options say otherwise */
@@ -27,6 +32,7 @@ typedef struct LogBatch {
 
 struct LogQueue {
         Endpoint *endpoint;
+        const Handles *handles;
         Peer *peer;
         EndpointTask pump;
         TAILQ_HEAD(, LogEntry) entries; /* by sequence number */
@@ -34,22 +40,31 @@ struct LogQueue {
         uint64_t next_seq;
         uint64_t dropped; /* and not reported yet */
         LogBatch batches[LOG_QUEUE_CALLS];
+        Handoff inbox;              /* records from other threads */
+        atomic_bool handed_in;      /* it may have some */
+        atomic_uint_least64_t lost; /* in other threads, for lack of memory */
 };
 
-/* log_queue_init() - for records over @peer, at most @max of them (0: LOG_QUEUE_RECORDS). Must not move afterwards. */
-void log_queue_init(LogQueue *queue, Endpoint *endpoint, Peer *peer, size_t max);
+/*
+ * log_queue_init() - of a zeroed structure, for records over @peer, at most @max of them (0: LOG_QUEUE_RECORDS). Must not move afterwards. 0 or a
+ * negative errno.
+ */
+int log_queue_init(LogQueue *queue, Endpoint *endpoint, const Handles *handles, Peer *peer, size_t max);
 
 /* log_queue_deinit() - forgets everything; the peer is gone already. Good for a zeroed structure. */
 void log_queue_deinit(LogQueue *queue);
 
-/* log_queue_add() - one record; never fails: what does not fit is dropped and counted. */
+/* log_queue_collect() - takes what other threads have added; when the endpoint has been woken. */
+void log_queue_collect(LogQueue *queue);
+
+/* log_queue_add() - one record; never waits and never fails: what does not fit is dropped and counted. Any thread. */
 void log_queue_add(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
                    const char *format, va_list arguments) _printf_(6, 0);
 
 /* log_queue_ready() - the peer has said Hello (again): what is unacknowledged is to be sent. */
 void log_queue_ready(LogQueue *queue);
 
-/* log_queue_is_empty() - whether every record was acknowledged. */
+/* log_queue_is_empty() - whether every record that was collected has been acknowledged. */
 static inline bool log_queue_is_empty(const LogQueue *queue) {
         return queue->n == 0;
 }

@@ -139,6 +139,13 @@ static void on_drained(void *userdata) {
         lifecycle_drained(userdata);
 }
 
+/* on_woken() - other threads may have written log records. */
+static void on_woken(void *userdata) {
+        Runner *runner = userdata;
+
+        log_queue_collect(&runner->log);
+}
+
 static inline void runner_freep(Runner **runner) {
         baton_runner_free(*runner);
 }
@@ -169,7 +176,11 @@ int baton_runner_new(struct baton_runner **ret_runner, const struct baton_runner
         r = connect_supervisor(runner, &given, fd_take(&lane_fd));
         if (r < 0)
                 return r;
-        log_queue_init(&runner->log, runner->endpoint, connection_peer(runner->supervisor), given.max_log_records);
+        r = log_queue_init(&runner->log, runner->endpoint, runner->handles, connection_peer(runner->supervisor),
+                           given.max_log_records);
+        if (r < 0)
+                return r;
+        handles_on_wake(runner->handles, on_woken);
         *ret_runner = TAKE_PTR(runner);
         return 0;
 }
@@ -197,10 +208,19 @@ static bool may_leave(Runner *runner) {
 
         if (!runner->leaving && !atomic_load_explicit(&runner->quit, memory_order_relaxed))
                 return false;
+        log_queue_collect(&runner->log);
         return peer_is_flushed(peer) && (log_queue_is_empty(&runner->log) || !peer_is_ready(peer));
 }
 
+/* leave() - the end, by ourselves. */
+static void leave(Runner *runner, Status status, const char *reason, int result) {
+        peer_close(connection_peer(runner->supervisor), status, "%s", reason);
+        runner->ended = true;
+        runner->result = result;
+}
+
 int baton_runner_dispatch(struct baton_runner *runner, int timeout_ms) {
+        char reason[RUNNER_REASON_SIZE];
         int r;
 
         if (runner->ended)
@@ -208,20 +228,16 @@ int baton_runner_dispatch(struct baton_runner *runner, int timeout_ms) {
         r = handles_dispatch(runner->handles, timeout_ms);
         if (r == -EBUSY)
                 return r;
-        if (runner->ended)
-                return runner->result;
-        if (r < 0) {
-                peer_close(connection_peer(runner->supervisor), STATUS_INTERNAL, "cannot wait for events: %s",
-                           strerror(-r));
-                runner->ended = true;
-                runner->result = r;
-        } else if (may_leave(runner)) {
-                peer_close(connection_peer(runner->supervisor), STATUS_OK, "%s",
-                           runner->leaving ? "stopped" : "the runner has quit");
-                runner->ended = true;
-                runner->result = RESULT_ENDED;
+        if (!runner->ended && r < 0) {
+                (void) snprintf(reason, sizeof(reason), "cannot wait for events: %s", strerror(-r));
+                leave(runner, STATUS_INTERNAL, reason, r);
+        } else if (!runner->ended && may_leave(runner)) {
+                leave(runner, STATUS_OK, runner->leaving ? "stopped" : "the runner has quit", RESULT_ENDED);
         }
-        return runner->ended ? runner->result : 0;
+        if (!runner->ended)
+                return 0;
+        handles_close(runner->handles); /* nobody collects any more what other threads hand in */
+        return runner->result;
 }
 
 int baton_runner_run(struct baton_runner *runner) {

@@ -177,9 +177,9 @@ unsigned seam_each_tolerated(SeamCall call, int error, int (*operation)(void *),
 /* seam_enter() - counts a call; whether it fails, with errno set. */
 static bool seam_enter(SeamCall call) {
         Point *p = &points[call];
+        unsigned count = __atomic_add_fetch(&p->count, 1, __ATOMIC_RELAXED); /* threads may call, too */
 
-        p->count++;
-        if (p->first == 0 || p->count < p->first || p->count > p->last)
+        if (p->first == 0 || count < p->first || count > p->last)
                 return false;
         p->hits++;
         errno = p->error;

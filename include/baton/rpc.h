@@ -24,12 +24,15 @@
  * - what ends a call, and what its answer is made of: baton_call_answer(), _answer_fds(), _fail(), _add_detail(),
  *   _add_metadata();
  * - items: baton_call_send(), _send_fds(), baton_request_send(), _send_fds(), _end(), _unref();
- * - baton_call_is_cancelled() and baton_call_time_left();
+ * - baton_call_n_fds(), _take_fd(), _is_cancelled() and _time_left();
  * - baton_log(), baton_runner_quit().
  * One call is served by one thread at a time: hand it over, as you would any object. Outside of the loop's thread these
- * functions copy what they are given, wake the loop, and return; what they cannot know yet (that nobody waits for the
- * answer) is not told. A stream that takes no more makes the sending thread wait, at most until the call's deadline; with
- * BATON_NO_WAIT it says -EAGAIN instead. Whoever frees a runner or client has stopped such threads before.
+ * functions copy what they are given, wake the loop, and return: 0 means that it is on its way, and does not tell that
+ * somebody still waits. A stream that takes no more makes the sending thread wait, at most until the call's deadline;
+ * with BATON_NO_WAIT it says -EAGAIN instead. For each stream up to 256 KiB wait so, beside its window. What a thread has
+ * handed in for a call goes before what the loop's thread does with it afterwards. The cancellation of a call may be told
+ * while a thread is ending it: what a baton_call_on_cancel() function uses must outlive that, or the thread looks at
+ * baton_call_is_cancelled() instead. Whoever frees a runner or client has stopped such threads before.
  */
 
 #include <stddef.h>
@@ -151,7 +154,7 @@ BATON_PUBLIC int baton_call_is_cancelled(struct baton_call *call);
  * baton_call_answer() - ends @call with OK and a payload of @size bytes of message @type ("" for raw bytes). Items sent
  * before go first. 0; -ECANCELED: nobody waits any more; -EMSGSIZE: larger than the caller's limit (it got
  * RESOURCE_EXHAUSTED instead); -EINVAL: @type is no UTF-8 (it got INTERNAL instead); -ENOMEM. In another thread than the
- * loop's: 0, or -ECANCELED, or -ENOMEM (it got RESOURCE_EXHAUSTED instead).
+ * loop's, or after one has sent items: 0, -ECANCELED, or -ENOMEM (it got RESOURCE_EXHAUSTED instead).
  */
 BATON_PUBLIC int baton_call_answer(struct baton_call *call, const char *type, const void *data, size_t size);
 
