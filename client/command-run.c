@@ -116,7 +116,7 @@ static int follow(RunCommand *c) {
         take_logs(c, logs);
         control_call_deinit(&c->logs);
         if (!c->log_ended)
-                control_begin_logs(&c->session.control, &c->logs, c->name, c->next_seq);
+                control_begin_logs(&c->session.control, &c->logs, c->name, c->next_seq, true);
         return c->output_error;
 }
 
@@ -141,7 +141,7 @@ static void take_stop(RunCommand *c) {
 static int keep(RunCommand *c) {
         int r = 0;
 
-        control_begin_logs(&c->session.control, &c->logs, c->name, 0);
+        control_begin_logs(&c->session.control, &c->logs, c->name, 0, true);
         while (r == 0 && !c->log_ended) {
                 r = c->logs.done ? 0 : endpoint_dispatch(c->session.endpoint, -1);
                 take_stop(c);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fd.h"
 #include "proto/message.h"
 
 #define SERVICE               "baton.Control/"
@@ -91,6 +92,9 @@ static void keep_payload(ControlCall *call, const Answer *answer) {
         if (answer->size)
                 memcpy(call->payload, answer->payload, answer->size);
         call->size = answer->size;
+        call->fds = calloc(answer->n_fds + 1, sizeof(*call->fds));
+        for (size_t i = 0; call->fds && i < answer->n_fds; i++)
+                call->fds[call->n_fds++] = fd_take(&answer->fds[i]);
 }
 
 static void on_done(Call *handle, const Answer *answer, void *userdata) {
@@ -101,10 +105,12 @@ static void on_done(Call *handle, const Answer *answer, void *userdata) {
         call->done = true;
         if (answer->status == STATUS_OK) {
                 keep_payload(call, answer);
-                return;
+        } else {
+                fail(call, answer->status, answer->message);
+                read_details(&call->failure, answer->envelope);
         }
-        fail(call, answer->status, answer->message);
-        read_details(&call->failure, answer->envelope);
+        if (call->told)
+                call->told(call);
 }
 
 /* begin_failed() - call_start() refused: the same place for what went wrong as for everything else. */
@@ -164,6 +170,8 @@ void control_call_deinit(ControlCall *call) {
         if (call->call)
                 call_cancel(call->call);
         control_failure_deinit(&call->failure);
+        fd_close_all(call->fds, call->n_fds);
+        free(call->fds);
         free(call->type);
         free(call->payload);
         *call = (ControlCall){ 0 };
@@ -251,14 +259,21 @@ int control_signal(Control *control, const char *name, int signal, ControlFailur
         return finish(control, &call, &baton__control__signal_response__descriptor, NULL, ret_failure);
 }
 
-void control_begin_logs(Control *control, ControlCall *call, const char *name, uint64_t from_seq) {
+void control_begin_logs(Control *control, ControlCall *call, const char *name, uint64_t from_seq, bool wait) {
         Baton__Control__LogsRequest request = BATON__CONTROL__LOGS_REQUEST__INIT;
 
         request.name = (char *) name;
         request.from_seq = from_seq;
         request.max_records = LOG_RECORDS;
-        request.wait = true;
+        request.wait = wait;
         control_begin(control, call, "Logs", &request.base, 0);
+}
+
+void control_begin_attach(Control *control, ControlCall *call, const char *name, uint64_t timeout_us) {
+        Baton__Control__AttachRequest request = BATON__CONTROL__ATTACH_REQUEST__INIT;
+
+        request.name = (char *) name;
+        control_begin(control, call, "Attach", &request.base, timeout_us);
 }
 
 void control_begin_invoke(Control *control, ControlCall *call, const ControlInvocation *invocation) {

@@ -15,6 +15,7 @@ typedef Baton__Control__Exit ControlExit;
 typedef Baton__Control__StartRequest ControlStart;
 typedef Baton__Control__StartResponse ControlStarted;
 typedef Baton__Control__StopResponse ControlStopped;
+typedef Baton__Control__AttachResponse ControlAttached;
 typedef Baton__Control__LogLine ControlLogLine;
 typedef Baton__Control__LogsResponse ControlLogs;
 typedef Baton__Control__StartFailure ControlStartFailure;
@@ -45,14 +46,18 @@ typedef struct Control {
 } Control;
 
 /* One call. Null value: zeroed. It must not move while it runs. */
-typedef struct ControlCall {
+typedef struct ControlCall ControlCall;
+struct ControlCall {
         Call *call; /* while it runs */
         bool done;
-        ControlFailure failure; /* status OK: none */
-        char *type;             /* of the answer's payload; "" for raw bytes */
-        uint8_t *payload;       /* never NULL with status OK */
+        void (*told)(ControlCall *call); /* NULL, or set after control_begin...(): `done' has become true */
+        ControlFailure failure;          /* status OK: none */
+        char *type;                      /* of the answer's payload; "" for raw bytes */
+        uint8_t *payload;                /* never NULL with status OK */
         size_t size;
-} ControlCall;
+        int *fds; /* of the answer; -1: taken out */
+        size_t n_fds;
+};
 
 /* control_handler - for the peer that will be attached; its userdata is the Control. */
 extern const PeerHandler control_handler;
@@ -104,7 +109,9 @@ int control_signal(Control *control, const char *name, int signal, ControlFailur
 /* control_begin_...() - the same without waiting. */
 void control_begin_stop(Control *control, ControlCall *call, const char *name, uint64_t timeout_us);
 void control_begin_signal(Control *control, ControlCall *call, const char *name, int signal);
-void control_begin_logs(Control *control, ControlCall *call, const char *name, uint64_t from_seq);
+void control_begin_logs(Control *control, ControlCall *call, const char *name, uint64_t from_seq, bool wait);
+/* control_begin_attach() - the answer, a ControlAttached, has the lane among its descriptors. @timeout_us 0: none. */
+void control_begin_attach(Control *control, ControlCall *call, const char *name, uint64_t timeout_us);
 
 /* What a runner is called with. */
 typedef struct ControlInvocation {

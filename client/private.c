@@ -41,7 +41,7 @@ struct Private {
         int pidfd; /* -1: ended and reaped */
 };
 
-static const char *default_program(void) {
+const char *private_default_program(void) {
         const char *program = secure_getenv("BATON_PROGRAM");
 
         return program && *program ? program : INSTALLED_BATON;
@@ -144,7 +144,11 @@ static bool wait_end(const Private *private, uint64_t timeout_us) {
 }
 
 int private_start(Private **ret_private, Endpoint *endpoint, const PrivateConfig *config) {
-        PeerConfig peer = { .side = 1, .n_channels = 1, .renewal = LANE_RENEWAL_NONE, .software = config->software };
+        PeerConfig peer = { .side = 1,
+                            .n_channels = 1,
+                            .renewal = LANE_RENEWAL_NONE,
+                            .limits = config->limits,
+                            .software = config->software };
         _cleanup_(private_freep) Private *private = NULL;
         int pair[2], r;
         pid_t pid;
@@ -159,7 +163,7 @@ int private_start(Private **ret_private, Endpoint *endpoint, const PrivateConfig
                 return r;
         r = endpoint_add_peer(endpoint, &peer, pair[0], config->handler, config->userdata, &private->peer);
         if (r == 0)
-                r = spawn(config->program ? config->program : default_program(), pair[1], &pid);
+                r = spawn(config->program ? config->program : private_default_program(), pair[1], &pid);
         (void) fd_close(pair[1]);
         if (r == 0)
                 r = watch_child(pid, &private->pidfd);

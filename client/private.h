@@ -10,8 +10,9 @@
 typedef struct Private Private;
 
 typedef struct PrivateConfig {
-        const char *program;  /* baton; NULL: $BATON_PROGRAM, else the installed one */
-        const char *software; /* what our Hello says: "name version" */
+        const char *program;      /* baton; NULL: $BATON_PROGRAM, else the installed one */
+        const char *software;     /* what our Hello says: "name version" */
+        const PeerLimits *limits; /* NULL: all defaults */
         const PeerHandler *handler;
         void *userdata; /* of the peer */
 } PrivateConfig;
@@ -24,6 +25,9 @@ typedef struct PrivateConfig {
  * handler's ended(); after a failure here nothing is.
  */
 int private_start(Private **ret_private, Endpoint *endpoint, const PrivateConfig *config);
+
+/* private_default_program() - $BATON_PROGRAM, else the installed one. */
+const char *private_default_program(void);
 
 /* private_free() - private_stop() with a time-out of 15 s, longer than an orderly stop can take. Accepts NULL, returns NULL. */
 Private *private_free(Private *private);

@@ -3,7 +3,8 @@
 
 /*
  * What the files of the handles share, and nobody else includes: handle.c (the loop and its connections), handle-call.c
- * (calls to us), handle-request.c (calls of ours), handle-stream.c (items), handle-thread.c (what other threads hand in).
+ * (calls to us), handle-request.c (calls of ours), handle-answer.c (what they bring), handle-stream.c (items),
+ * handle-thread.c (what other threads hand in).
  */
 
 #include <pthread.h>
@@ -147,6 +148,12 @@ struct baton_connection {
         atomic_uint_least64_t window; /* of the peer's streams; 0: not known yet */
         EndpointTask reap;            /* of one that is retired and has no handles */
 };
+
+/* What baton_answer_metadata() and baton_answer_detail() look into; the application sees the first member. */
+typedef struct AnswerView {
+        struct baton_answer public;
+        const Baton__Envelope *envelope;
+} AnswerView;
 
 /* ---- handle.c ---- */
 

@@ -12,12 +12,6 @@
 
 #include "common/clock.h"
 
-/* What baton_answer_metadata() and baton_answer_detail() look into; the application sees the first member. */
-typedef struct AnswerView {
-        struct baton_answer public;
-        const Baton__Envelope *envelope;
-} AnswerView;
-
 /* ---- objects ---- */
 
 static RequestHandle *request_new(Connection *connection) {
@@ -124,22 +118,6 @@ void request_cancel_children(struct RequestHandleList *children) {
 
 void request_break(RequestHandle *request) {
         end_here(request, BATON_RESOURCE_EXHAUSTED, "no memory for an item");
-}
-
-const void *baton_answer_metadata(const struct baton_answer *answer, const char *key, size_t *ret_size) {
-        const AnswerView *view = CONTAINER_OF(answer, AnswerView, public);
-
-        return envelope_find_pair(view->envelope, key, ret_size);
-}
-
-const void *baton_answer_detail(const struct baton_answer *answer, const char *type, size_t *ret_size) {
-        const AnswerView *view = CONTAINER_OF(answer, AnswerView, public);
-
-        for (size_t i = 0; i < view->envelope->n_details; i++)
-                if (strcmp(view->envelope->details[i]->type, type) == 0)
-                        return bytes_value(&view->envelope->details[i]->value, ret_size);
-        *ret_size = 0;
-        return NULL;
 }
 
 /* ---- calls ---- */

@@ -99,3 +99,6 @@ int connection_frame_channel(Connection *connection, unsigned channel);
 void connection_accept(Connection *connection, Call *call, baton_method_fn function, void *userdata);
 
 /* Calls of ours: baton_connection_call() of baton/rpc.h. */
+
+/* answer_copy() - for who keeps it beyond the callback: descriptors are taken. Freed by baton_answer_free(). 0, -ENOMEM. */
+int answer_copy(const struct baton_answer *answer, struct baton_answer **ret_answer);

@@ -357,7 +357,7 @@ static void test_logs_and_invoke(void **state) {
 
         (void) state;
         assert_int_equal(stage_open(&stage, PLAY_ANSWER), 0);
-        control_begin_logs(&stage.control, &first, "web", 41);
+        control_begin_logs(&stage.control, &first, "web", 41, true);
         control_begin_invoke(&stage.control, &second, &invocation);
         assert_int_equal(control_wait(&stage.control, &second), 0);
         assert_int_equal(control_wait(&stage.control, &first), 0);
@@ -382,7 +382,7 @@ static void test_dropped(void **state) {
 
         (void) state;
         assert_int_equal(stage_open(&stage, PLAY_ANSWER), 0);
-        control_begin_logs(&stage.control, &call, "web", 0);
+        control_begin_logs(&stage.control, &call, "web", 0, true);
         control_call_deinit(&call);
         stage_close(&stage);
 }
