@@ -326,7 +326,7 @@ void relay_ask(Call *outer, Runner *runner, CallParameters *parameters, RelayAns
 
 void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner *runner) {
         Relay *relay = relay_new(outer, runner);
-        const Baton__Envelope *envelope = call_envelope(outer);
+        const Baton__Envelope *envelope;
         _cleanup_free_ int *fds = NULL;
         int *outer_fds;
         CallParameters parameters = {
@@ -340,7 +340,8 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner 
         };
 
         if (!relay)
-                return;
+                return; /* nor is there a call any more */
+        envelope = call_envelope(outer);
         parameters.metadata = envelope->metadata;
         parameters.n_metadata = envelope->n_metadata;
         parameters.stream = call_takes_items(outer);

@@ -183,7 +183,7 @@ def the_runner_dies(tree, folder):
 def limits_of_a_start(tree, folder):
     limits = control.Limits(max_frame=65536, max_calls=3, fd_credit=5, stream_window=70000)
     code = RUNNER.replace('if call.envelope.method == "baton.Runner/Attach"', """if call.envelope.method == "hello":
-        h = peer.remote
+        h = call.peer.remote
         call.answer(f"{h.max_frame} {h.max_calls} {h.fd_credit} {h.stream_window}".encode())
     elif call.envelope.method == "baton.Runner/Attach\"""")
     assert start_python(tree, code, name="py", limits=limits).status == wire.OK
