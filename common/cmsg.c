@@ -15,6 +15,15 @@
 #include <string.h>
 #include <sys/socket.h>
 
+static ssize_t transmit(int socket, const struct msghdr *message) {
+        ssize_t n;
+
+        do
+                n = sendmsg(socket, message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : n;
+}
+
 ssize_t cmsg_send(int socket, const void *data, size_t size, const int *fds, size_t n_fds) {
         union {
                 struct cmsghdr align;
@@ -22,7 +31,6 @@ ssize_t cmsg_send(int socket, const void *data, size_t size, const int *fds, siz
         } control;
         struct iovec iov = { (void *) data, size };
         struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
-        ssize_t n;
 
         assert(size > 0 && n_fds <= CMSG_FDS_MAX);
         if (n_fds > 0) {
@@ -37,10 +45,13 @@ ssize_t cmsg_send(int socket, const void *data, size_t size, const int *fds, siz
                 cmsg->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
                 memcpy(CMSG_DATA(cmsg), fds, sizeof(int) * n_fds);
         }
-        do
-                n = sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-        while (n < 0 && errno == EINTR);
-        return n < 0 ? -errno : n;
+        return transmit(socket, &message);
+}
+
+ssize_t cmsg_write(int socket, const struct iovec *pieces, size_t n) {
+        struct msghdr message = { .msg_iov = (struct iovec *) pieces, .msg_iovlen = n };
+
+        return transmit(socket, &message);
 }
 
 /* cmsg_collect() - the descriptors of one SCM_RIGHTS: what fits goes to @fds, the rest is closed and told. */

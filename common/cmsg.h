@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "common/fd.h"
 
@@ -26,6 +27,9 @@ typedef struct CmsgInfo {
  * -ETOOMANYREFS (too many descriptors in flight), -EPIPE.
  */
 ssize_t cmsg_send(int socket, const void *data, size_t size, const int *fds, size_t n_fds);
+
+/* cmsg_write() - as cmsg_send() for the bytes of @n pieces, without descriptors. */
+ssize_t cmsg_write(int socket, const struct iovec *pieces, size_t n);
 
 /*
  * cmsg_receive() - one message: at most @size bytes into @data, at most @n_max (up to CMSG_FDS_MAX) CLOEXEC descriptors

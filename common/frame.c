@@ -6,6 +6,9 @@
  *
  * The reader's buffer grows with the bytes that have come, doubling, never with the length that was announced: a peer
  * that promises 8 MiB and sends 5 bytes costs the smallest buffer. After a large frame the memory is given back.
+ *
+ * A large body need not be collected: what the kernel takes of it at once is never copied here. There is room for all of
+ * it beforehand, so that no lack of memory can tear a frame.
  */
 
 #include "common/frame.h"
@@ -146,6 +149,19 @@ int frame_writer_reserve(FrameWriter *writer, uint32_t length, uint8_t **ret_bod
         *ret_body = writer->buffer + writer->end + FRAME_HEADER_SIZE;
         writer->end += need;
         return 0;
+}
+
+void frame_writer_fill(FrameWriter *writer, int fd, const void *data, size_t size) {
+        size_t before = writer->end - writer->start - size, taken = 0;
+        struct iovec pieces[] = { { writer->buffer + writer->start, before }, { (void *) data, size } };
+        ssize_t n = cmsg_write(fd, pieces, ARRAY_SIZE(pieces));
+
+        if (n > 0) {
+                writer->start += (size_t) n;
+                taken = (size_t) n > before ? (size_t) n - before : 0;
+        }
+        memcpy(writer->buffer + writer->end - (size - taken), (const uint8_t *) data + taken, size - taken);
+        settle(&writer->buffer, &writer->size, &writer->start, &writer->end);
 }
 
 int frame_writer_flush(FrameWriter *writer, int fd) {

@@ -70,6 +70,13 @@ static inline size_t frame_writer_pending(const FrameWriter *writer) {
 int frame_writer_reserve(FrameWriter *writer, uint32_t length, uint8_t **ret_body);
 
 /*
+ * frame_writer_fill() - the last @size bytes of the frame reserved last, whose other bytes are filled in: they go to the
+ * kernel from @data at once, behind all that is pending, as far as it takes them; only the rest is copied. A stream that
+ * is full or broken is told by the next flush.
+ */
+void frame_writer_fill(FrameWriter *writer, int fd, const void *data, size_t size);
+
+/*
  * frame_writer_flush() - one send of all that is pending, without waiting. 0: all sent; -EAGAIN: wait until @fd is
  * writable; else the errno of a broken stream.
  */

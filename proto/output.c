@@ -10,6 +10,8 @@
  * all of its lane messages, and then it must be written, whatever became of its call. A frame takes its credit whole or
  * not at all, and waits for it in turn; frames without descriptors pass by.
  *
+ * A large payload is not collected with the rest of a turn: it goes from where it lies, with all that was written before.
+ *
  * Answers wait at the head of the queue, calls at its tail: when max_calls stops the first call, it stops all behind it.
  */
 
@@ -27,6 +29,7 @@
         (10 * USEC_PER_MSEC) /* too many descriptors in flight, no memory: no event  \
                           ends that */
 #define FEATURES_MAX    64u
+#define DIRECT          (32u * 1024u) /* bytes of a payload that is worth a system call of its own rather than a copy */
 #define VARINT_MAX      10u
 #define PARCEL_REST_MAX (2u * (1u + VARINT_MAX) + 6u) /* id and time left; tag and length of the list of descriptors */
 #define WAITING_BYTES   (64u * 1024u * 1024u)         /* of parcels; beyond it calls fail at once */
@@ -98,8 +101,12 @@ static int write_frame(Peer *peer, Channel *channel, const void *head, size_t he
                 memcpy(body + head_size, packed, short_size);
         else
                 baton__envelope__pack(envelope, body + head_size);
-        if (size > 0)
+        if (size >= DIRECT && !channel->stalled) {
+                frame_writer_fill(&channel->writer, channel->fd, payload, size);
+                channel->stalled = frame_writer_pending(&channel->writer) > 0; /* the flush says what of it is left */
+        } else if (size > 0) {
                 memcpy(body + envelope_size, payload, size);
+        }
         peer_wake(peer);
         return 0;
 }

@@ -223,16 +223,22 @@ WRAP(SEAM_POLL, int, poll, (struct pollfd * a, nfds_t b, int c), (a, b, c), -1);
 WRAP(SEAM_PPOLL, int, ppoll, (struct pollfd * a, nfds_t b, const struct timespec *c, const sigset_t *d), (a, b, c, d),
      -1);
 
-/* seam_shorten() - a message of one piece whose piece is cut to the limit. */
-static struct msghdr seam_shorten(SeamCall call, const struct msghdr *message, struct iovec *piece) {
-        struct msghdr cut = *message;
+#define PIECES 4
 
-        if (points[call].bytes > 0 && cut.msg_iovlen > 0) {
-                *piece = cut.msg_iov[0];
-                piece->iov_len = MIN(piece->iov_len, points[call].bytes);
-                cut.msg_iov = piece;
-                cut.msg_iovlen = 1;
+/* seam_shorten() - a message whose pieces are cut to the limit, together. */
+static struct msghdr seam_shorten(SeamCall call, const struct msghdr *message, struct iovec pieces[PIECES]) {
+        struct msghdr cut = *message;
+        size_t left = points[call].bytes;
+
+        if (left == 0 || cut.msg_iovlen == 0)
+                return cut;
+        assert_true(cut.msg_iovlen <= PIECES);
+        for (size_t i = 0; i < cut.msg_iovlen; i++) {
+                pieces[i] = message->msg_iov[i];
+                pieces[i].iov_len = MIN(pieces[i].iov_len, left);
+                left -= pieces[i].iov_len;
         }
+        cut.msg_iov = pieces;
         return cut;
 }
 
@@ -240,11 +246,11 @@ ssize_t __real_sendmsg(int socket, const struct msghdr *message, int flags);
 ssize_t __wrap_sendmsg(int socket, const struct msghdr *message, int flags);
 ssize_t __wrap_sendmsg(int socket, const struct msghdr *message, int flags) {
         struct msghdr cut;
-        struct iovec piece;
+        struct iovec pieces[PIECES];
 
         if (seam_enter(SEAM_SENDMSG))
                 return -1;
-        cut = seam_shorten(SEAM_SENDMSG, message, &piece);
+        cut = seam_shorten(SEAM_SENDMSG, message, pieces);
         return __real_sendmsg(socket, &cut, flags);
 }
 
@@ -252,12 +258,12 @@ ssize_t __real_recvmsg(int socket, struct msghdr *message, int flags);
 ssize_t __wrap_recvmsg(int socket, struct msghdr *message, int flags);
 ssize_t __wrap_recvmsg(int socket, struct msghdr *message, int flags) {
         struct msghdr cut;
-        struct iovec piece;
+        struct iovec pieces[PIECES];
         ssize_t n;
 
         if (seam_enter(SEAM_RECVMSG))
                 return -1;
-        cut = seam_shorten(SEAM_RECVMSG, message, &piece);
+        cut = seam_shorten(SEAM_RECVMSG, message, pieces);
         n = __real_recvmsg(socket, &cut, flags);
         message->msg_namelen = cut.msg_namelen;
         message->msg_controllen = cut.msg_controllen;

@@ -392,6 +392,46 @@ static void test_full_socket(void **state) {
         free(stream.bytes);
 }
 
+/* A body from where it lies, behind a frame that waits: however much of both the kernel takes at once. */
+static void test_fill(void **state) {
+        static const uint32_t lengths[] = { 100, 5000, 3 };
+        static const size_t takes[] = { 1, 50, 104, 107, 108, 109, 3000, 5107, 5108 };
+        Stream stream = make_stream(lengths, ARRAY_SIZE(lengths));
+        const uint8_t *second = stream.bytes + 2 * FRAME_HEADER_SIZE + lengths[0];
+
+        (void) state;
+        for (size_t i = 0; i <= ARRAY_SIZE(takes); i++) {
+                FrameReader reader;
+                FrameWriter writer;
+                uint8_t *body = NULL;
+                size_t next = 0;
+                int pair[2];
+
+                assert_int_equal(fd_socketpair(SOCK_STREAM, pair), 0);
+                frame_reader_init(&reader, LIMIT);
+                frame_writer_init(&writer);
+                add_frame(&writer, 0, lengths[0]);
+                assert_int_equal(frame_writer_reserve(&writer, lengths[1], &body), 0);
+                memcpy(body, second, 10);
+                if (i < ARRAY_SIZE(takes))
+                        seam_limit_bytes(SEAM_SENDMSG, takes[i]);
+                else
+                        seam_fail(SEAM_SENDMSG, 1, EAGAIN);
+                frame_writer_fill(&writer, pair[0], second + 10, lengths[1] - 10);
+                assert_int_equal(frame_writer_pending(&writer), 5108 - (i < ARRAY_SIZE(takes) ? takes[i] : 0));
+                seam_reset();
+                add_frame(&writer, 2, lengths[2]);
+                assert_int_equal(frame_writer_flush(&writer, pair[0]), 0);
+                while (frame_reader_fill(&reader, pair[1]) == FRAME_READY)
+                        check_frames(&reader, &stream, &next);
+                assert_int_equal(next, ARRAY_SIZE(lengths));
+                frame_reader_deinit(&reader);
+                frame_writer_deinit(&writer);
+                fd_close_all(pair, 2);
+        }
+        free(stream.bytes);
+}
+
 static void test_writer_errors(void **state) {
         uint8_t *body = NULL, bytes[32];
         FrameWriter writer;
@@ -424,7 +464,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_cut_anywhere),  TEST(test_large_frames_cut), TEST(test_byte_by_byte),
         TEST(test_limit),         TEST(test_memory),           TEST(test_end),
         TEST(test_reader_errors), TEST(test_recorded),         TEST(test_partial_sends),
-        TEST(test_full_socket),   TEST(test_writer_errors),
+        TEST(test_full_socket),   TEST(test_writer_errors),    TEST(test_fill),
 };
 
 int main(void) {
