@@ -20,36 +20,32 @@ static void send_more(void *userdata) {
 }
 
 static int on_item(const struct baton_item *item, void *userdata) {
-        struct stream *stream = userdata;
-
-        stream->received += item->size > 0;
+        ((struct stream *) userdata)->received += item->size > 0;
         return 0;
 }
 
 static void on_answer(const struct baton_answer *answer, void *userdata) {
         struct stream *stream = userdata;
 
-        printf("stream: %d items came back; status %d %s\n", stream->received, answer->status, answer->message);
+        printf("%d items came back; status %d %s\n", stream->received, answer->status, answer->message);
         stream->over = 1;
 }
 
 static int call_and_stream(struct baton_client *client, struct baton_connection *one, struct baton_connection *two) {
-        struct baton_call_parameters call = { .size = sizeof(call), .method = "echo.Echo/Unary" };
+        struct baton_call_parameters call = { .size = sizeof(call), .method = "echo.Echo/Unary", .data = "hello" };
         struct stream stream = { .to_send = 1000 };
         struct baton_answer *answer;
         int r;
 
-        call.data = "hello";
-        call.data_size = strlen("hello");
+        call.data_size = strlen(call.data);
         r = baton_connection_call_wait(one, &call, &answer);
         if (r < 0)
                 return r;
-        printf("call: %.*s; status %d %s\n", (int) answer->size, (const char *) answer->data, answer->status,
+        printf("%.*s; status %d %s\n", (int) answer->size, (const char *) answer->data, answer->status,
                answer->message);
         baton_answer_free(answer);
 
-        call.method = "echo.Echo/Bidi";
-        call.stream = 1;
+        call = (struct baton_call_parameters){ .size = sizeof(call), .method = "echo.Echo/Bidi", .stream = 1 };
         call.on_item = on_item;
         call.on_writable = send_more;
         r = baton_connection_call(two, &call, on_answer, &stream, &stream.request);
@@ -67,19 +63,13 @@ int main(void) {
         struct baton_client *client;
         int r = baton_client_new_private(&client, NULL);
 
-        if (r < 0) {
-                fprintf(stderr, "attach: cannot start baton: %s\n", strerror(-r));
-                return 1;
-        }
-        r = baton_client_start(client, &start, &started);
-        if (r == 0)
-                r = baton_client_attach(client, started.name, 0, &one);
-        if (r == 0)
-                r = baton_client_attach(client, started.name, 0, &two);
+        if (r == 0 && (r = baton_client_start(client, &start, &started)) == 0 &&
+            (r = baton_client_attach(client, started.name, 0, &one)) == 0 &&
+            (r = baton_client_attach(client, started.name, 0, &two)) == 0)
+                r = call_and_stream(client, one, two);
         if (r != 0)
-                fprintf(stderr, "attach: %s\n", baton_client_failure(client)->message);
-        else if ((r = call_and_stream(client, one, two)) < 0)
-                fprintf(stderr, "attach: %s\n", strerror(-r));
+                fprintf(stderr, "attach: %s\n",
+                        client && r > 0 ? baton_client_failure(client)->message : strerror(-r));
         baton_client_free(client);
         return r != 0;
 }
