@@ -3,7 +3,8 @@
 /*
  * The answer of a call: values are printed as values, anything else as the bytes it is, since only the one who called
  * knows their type. JSON has the same fields whatever happened: status, code, time_us; then type with values or data
- * (hexadecimal, JSON has no bytes), or message with what is known about the runner's end.
+ * (hexadecimal, JSON has no bytes), or message with what is known about the runner's end; and metadata where the answer
+ * has some.
  */
 
 #include "client/call-output.h"
@@ -16,24 +17,42 @@
 
 #include "client/exit-code.h"
 #include "client/output.h"
+#include "client/values-json.h"
+#include "common/parse.h"
 #include "proto/values-text.h"
 
-static json_t *frame(Status status, uint64_t time_us) {
+json_t *call_output_frame(Status status, uint64_t time_us) {
         return json_pack("{s:s, s:i, s:I}", "status", status_name(status), "code", (int) status, "time_us",
                          (json_int_t) time_us);
 }
 
-static json_t *hexadecimal(const uint8_t *data, size_t size) {
-        static const char digits[] = "0123456789abcdef";
-        _cleanup_free_ char *text = malloc(2 * size + 1);
+int call_output_json(json_t *all_consume) {
+        json_auto_t *all = all_consume;
+        int r = all ? output_json(stdout, all) : -ENOMEM;
 
-        if (!text)
-                return NULL;
-        for (size_t i = 0; i < size; i++) {
-                text[2 * i] = digits[data[i] >> 4];
-                text[2 * i + 1] = digits[data[i] & 15];
-        }
-        return json_stringn(text, 2 * size);
+        return r < 0 ? r : output_flush(stdout);
+}
+
+/* pair_to_json() - bytes that are no text are "data", in hexadecimal, instead of "value". */
+static json_t *pair_to_json(const Baton__Pair *pair) {
+        const char *data = pair->value.len ? (const char *) pair->value.data : "";
+        bool is_text = utf8_is_valid(data, pair->value.len);
+        json_t *value = is_text ? json_stringn(data, pair->value.len) : hex_to_json(data, pair->value.len);
+
+        return json_pack("{s:s, s:o}", "key", pair->key, is_text ? "value" : "data", value);
+}
+
+/* add_metadata() - where there is some. */
+static int add_metadata(json_t *all, const Baton__Envelope *envelope) {
+        json_t *array;
+        int r = 0;
+
+        if (!envelope || envelope->n_metadata == 0)
+                return 0;
+        array = json_array();
+        for (size_t i = 0; i < envelope->n_metadata && r == 0; i++)
+                r = json_array_append_new(array, pair_to_json(envelope->metadata[i]));
+        return json_object_set_new(all, "metadata", array) < 0 || r < 0 ? -ENOMEM : 0;
 }
 
 static int print_values(const Baton__Values *values) {
@@ -46,36 +65,37 @@ static int print_values(const Baton__Values *values) {
         return fputs(text, stdout) < 0 ? (errno ? -errno : -EIO) : 0;
 }
 
-static int json_answer(const ControlCall *call, const Baton__Values *values, uint64_t time_us) {
-        json_auto_t *all = frame(STATUS_OK, time_us);
+static int json_answer(const Invocation *invocation, const Baton__Values *values, uint64_t time_us) {
+        json_auto_t *all = call_output_frame(STATUS_OK, time_us);
         json_t *content = NULL;
 
         if (!values)
-                content = hexadecimal(call->payload, call->size);
+                content = hex_to_json(invocation->payload, invocation->size);
         else if (values_to_json(values, &content) < 0)
                 content = NULL;
-        if (json_object_set_new(all, "type", json_string(call->type)) < 0 ||
-            json_object_set_new(all, values ? "values" : "data", content) < 0)
+        if (json_object_set_new(all, "type", json_string(invocation_type(invocation))) < 0 ||
+            json_object_set_new(all, values ? "values" : "data", content) < 0 ||
+            add_metadata(all, invocation->envelope) < 0)
                 return -ENOMEM;
         return output_json(stdout, all);
 }
 
-int call_output_answer(const CallOptions *options, const ControlCall *call, uint64_t time_us) {
+int call_output_answer(const CallOptions *options, const Invocation *invocation, uint64_t time_us) {
         _cleanup_(values_freep) Baton__Values *values = NULL;
         char error[VALUES_ERROR_MAX];
         int r;
 
-        if (!options->raw && strcmp(call->type, VALUES_TYPE) == 0) {
-                r = values_unpack(call->payload, call->size, &values, error);
+        if (!options->raw && strcmp(invocation_type(invocation), VALUES_TYPE) == 0) {
+                r = values_unpack(invocation->payload, invocation->size, &values, error);
                 if (r < 0) {
                         output_error("call %s: the answer is malformed: %s", options->method, error);
                         return -EBADMSG;
                 }
         }
         if (options->json)
-                r = json_answer(call, values, time_us);
+                r = json_answer(invocation, values, time_us);
         else
-                r = values ? print_values(values) : output_bytes(stdout, call->payload, call->size);
+                r = values ? print_values(values) : output_bytes(stdout, invocation->payload, invocation->size);
         return r < 0 ? r : output_flush(stdout);
 }
 
@@ -110,13 +130,13 @@ static int add_ended(json_t *all, const ControlRunnerEnded *ended) {
         return add_lines(all, ended->last_output, ended->n_last_output);
 }
 
-int call_output_failure(const ControlFailure *failure, uint64_t time_us) {
-        json_auto_t *all = frame(failure->status, time_us);
+int call_output_failure(const ControlFailure *failure, const Baton__Envelope *envelope, uint64_t time_us) {
+        json_auto_t *all = call_output_frame(failure->status, time_us);
         int r;
 
         if (json_object_set_new(all, "message", json_string(failure->message ? failure->message : "")) < 0 ||
             (failure->start && add_start(all, failure->start) < 0) ||
-            (failure->ended && add_ended(all, failure->ended) < 0))
+            (failure->ended && add_ended(all, failure->ended) < 0) || add_metadata(all, envelope) < 0)
                 return -ENOMEM;
         r = output_json(stdout, all);
         return r < 0 ? r : output_flush(stdout);

@@ -1,47 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * baton call: starts a runner below a private supervisor, calls one method of it, prints the answer, stops it. The request
- * is made before anything is started, so that a mistyped value costs nothing. Whatever happens in between, the way out is
- * the same: the tree is stopped, nothing stays behind, and the exit code says which of the things that can happen did.
+ * baton call: calls one method of a runner that is started for it, and prints the answer, and with --stream the items that
+ * come before it. The request is made before anything is started, so that a mistyped value costs nothing.
  */
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/call-output.h"
 #include "client/command.h"
+#include "client/exec.h"
 #include "client/exit-code.h"
 #include "client/output.h"
-#include "client/session.h"
-#include "common/clock.h"
-#include "proto/message.h"
+#include "client/stream.h"
 #include "proto/values-text.h"
-
-/* What the runner has for leaving in order: with nothing to do any more; and while it still hangs in a call given up. */
-#define STOP_TIMEOUT_US  (10 * USEC_PER_SEC)
-#define HURRY_TIMEOUT_US (200 * USEC_PER_MSEC)
 
 /* Below the 8 MiB of a frame, which also holds names and the Envelope; more goes through shared memory, later. */
 #define MAX_PAYLOAD ((size_t) 8 * 1024 * 1024 - 64 * 1024)
 
 typedef struct CallCommand {
+        Exec exec; /* first: work() is given it */
         CallOptions options;
-        char *program;    /* where it is */
         uint8_t *payload; /* of the request */
         size_t size;
         const char *type; /* of it */
-        Session session;
-        uint64_t began;
-        bool given_up; /* the runner may still be at it */
+        Baton__Pair **metadata;
 } CallCommand;
-
-static uint64_t elapsed(const CallCommand *c) {
-        return clock_now() - c->began;
-}
 
 /* ---- the request ---- */
 
@@ -82,6 +70,26 @@ static int make_request(CallCommand *c, char *error) {
         return values_pack(values, &c->payload, &c->size);
 }
 
+/* make_metadata() - the options as the engine takes them: pointers to what they are. */
+static int make_metadata(CallCommand *c) {
+        size_t n = c->options.n_metadata;
+        Baton__Pair *pairs;
+
+        c->metadata = calloc(1, n * (sizeof(Baton__Pair *) + sizeof(Baton__Pair)) + 1);
+        if (!c->metadata)
+                return -ENOMEM;
+        pairs = (Baton__Pair *) (c->metadata + n);
+        for (size_t i = 0; i < n; i++) {
+                const Metadata *metadata = &c->options.metadata[i];
+
+                baton__pair__init(&pairs[i]);
+                pairs[i].key = metadata->key;
+                pairs[i].value = control_bytes(metadata->value);
+                c->metadata[i] = &pairs[i];
+        }
+        return 0;
+}
+
 /* bad_request() - values that are no values are a matter of usage; files that cannot be read or are too large are not. */
 static int bad_request(int r, const char *error) {
         if (r == -EINVAL || r == -ERANGE)
@@ -90,124 +98,111 @@ static int bad_request(int r, const char *error) {
         return r == -E2BIG ? EXIT_CODE_STATUS + STATUS_RESOURCE_EXHAUSTED : EXIT_CODE_BROKEN;
 }
 
-/* ---- ways out ---- */
-
-static int output_failed(const CallCommand *c, int r) {
-        /* As if the signal had ended us: who closed the pipe knows, and wants no words. */
-        if (r == -EPIPE)
-                return EXIT_CODE_SIGNAL + SIGPIPE;
-        if (r == -EBADMSG)
-                return EXIT_CODE_STATUS + STATUS_INTERNAL;
-        output_error("call %s: cannot write the answer: %s", c->options.method, strerror(-r));
-        return EXIT_CODE_BROKEN;
-}
-
-static int failed(const CallCommand *c, const ControlFailure *failure) {
-        int code = session_report(&c->session, c->options.method, failure);
-        int r = c->options.json ? call_output_failure(failure, elapsed(c)) : 0;
-
-        return r < 0 ? output_failed(c, r) : code;
-}
-
-/* stopped() - a wait ended without an answer: a signal, or the epoll set itself failed. */
-static int stopped(const CallCommand *c, int r) {
-        ControlFailure failure = { .status = STATUS_CANCELLED };
-        char signal[EXIT_TEXT_MAX], message[EXIT_TEXT_MAX + 16];
-
-        if (r != -EINTR || !c->session.signal) {
-                output_error("call %s: %s", c->options.method, strerror(-r));
-                return EXIT_CODE_BROKEN;
-        }
-        signal_describe(c->session.signal, signal);
-        (void) snprintf(message, sizeof(message), "ended by %s", signal);
-        failure.message = message;
-        (void) failed(c, &failure);
-        return EXIT_CODE_SIGNAL + c->session.signal;
-}
-
 /* ---- the call ---- */
 
-static int invoke(CallCommand *c, const char *name) {
-        ControlInvocation invocation = {
-                .name = name,
+static CallParameters parameters(const CallCommand *c) {
+        return (CallParameters){
                 .method = c->options.method,
                 .type = c->type,
                 .payload = c->payload,
                 .size = c->size,
                 .timeout_us = c->options.deadline_us,
+                .metadata = c->metadata,
+                .n_metadata = c->options.n_metadata,
         };
-        ControlCall call;
-        int r, code;
+}
 
-        control_begin_invoke(&c->session.control, &call, &invocation);
-        r = control_wait(&c->session.control, &call);
-        c->given_up = r < 0 || call.failure.status == STATUS_DEADLINE_EXCEEDED;
+/* ended() - what a call came to; @r is the wait's result. */
+static int ended(CallCommand *c, int r, const Invocation *invocation) {
         if (r < 0)
-                code = stopped(c, r);
-        else if (call.failure.status != STATUS_OK)
-                code = failed(c, &call.failure);
-        else {
-                r = call_output_answer(&c->options, &call, elapsed(c));
-                code = r < 0 ? output_failed(c, r) : EXIT_CODE_OK;
-        }
-        control_call_deinit(&call); /* a call given up is cancelled here */
+                return exec_stopped(&c->exec, r);
+        if (invocation->failure.status != STATUS_OK)
+                return exec_failed(&c->exec, &invocation->failure, invocation->envelope);
+        r = call_output_answer(&c->options, invocation, exec_elapsed(&c->exec));
+        if (r == -EBADMSG)
+                return EXIT_CODE_STATUS + STATUS_INTERNAL;
+        return r < 0 ? exec_output_failed(&c->exec, r) : EXIT_CODE_OK;
+}
+
+static int work(Exec *exec) {
+        CallCommand *c = (CallCommand *) exec;
+        CallParameters call = parameters(c);
+        Invocation invocation;
+        int code;
+
+        invocation_begin_supervised(&invocation, &exec->session.control, exec->started->name, &call);
+        code = ended(c, invocation_wait(&invocation, &exec->session.control), &invocation);
+        invocation_deinit(&invocation); /* a call given up is cancelled here */
         return code;
 }
 
-/* stop() - an orderly end for the runner, which may have ended by itself. What it does not do, the end of the lane does. */
-static void stop(CallCommand *c, const char *name) {
-        ControlFailure failure = { 0 };
-        ControlStopped *answer = NULL;
+/* ---- the call with streams ---- */
 
-        c->session.control.interrupted = false; /* a further signal interrupts this, too */
-        (void) control_stop(&c->session.control, name, c->given_up ? HURRY_TIMEOUT_US : STOP_TIMEOUT_US, &answer,
-                            &failure);
-        (void) message_free(answer);
-        control_failure_deinit(&failure);
+/* The exit code of each fault; that of the output has words of its own. */
+static const struct {
+        Status status;
+        int code;
+} faults[] = {
+        [STREAM_FAULT_NONE] = { STATUS_OK, EXIT_CODE_OK },
+        [STREAM_FAULT_LINE] = { STATUS_INVALID_ARGUMENT, EXIT_CODE_USAGE },
+        [STREAM_FAULT_TOO_LARGE] = { STATUS_RESOURCE_EXHAUSTED, EXIT_CODE_STATUS + STATUS_RESOURCE_EXHAUSTED },
+        [STREAM_FAULT_INPUT] = { STATUS_CANCELLED, EXIT_CODE_BROKEN },
+        [STREAM_FAULT_OUTPUT] = { STATUS_CANCELLED, EXIT_CODE_BROKEN },
+        [STREAM_FAULT_MEMORY] = { STATUS_CANCELLED, EXIT_CODE_BROKEN },
+};
+
+static int at_fault(CallCommand *c, Stream *stream) {
+        ControlFailure failure = { .status = faults[stream->fault].status, .message = stream->error };
+        int r = 0;
+
+        c->exec.given_up = true;
+        if (stream->fault == STREAM_FAULT_OUTPUT)
+                return exec_output_failed(&c->exec, stream->output.error);
+        output_error("call %s: %s", c->options.method, stream->error);
+        if (c->options.json)
+                r = call_output_failure(&failure, NULL, exec_elapsed(&c->exec));
+        return r < 0 ? exec_output_failed(&c->exec, r) : faults[stream->fault].code;
 }
 
-static int not_started(CallCommand *c, int r, ControlFailure *failure) {
-        int code = r < 0 ? stopped(c, r) : failed(c, failure);
-
-        control_failure_deinit(failure);
-        return code;
-}
-
-static int start_and_invoke(CallCommand *c) {
-        _cleanup_message_ ControlStarted *started = NULL;
-        ControlFailure failure = { 0 };
+static int work_streaming(Exec *exec) {
+        CallCommand *c = (CallCommand *) exec;
+        CallParameters call = parameters(c);
+        Stream stream;
         int r, code;
 
-        r = session_start(&c->session, &c->options.runner, c->program, true, &started, &failure);
-        if (r != 0)
-                return not_started(c, r, &failure);
-        code = invoke(c, started->name);
-        stop(c, started->name);
+        r = stream_open(&stream, exec->session.endpoint, STDIN_FILENO, STDOUT_FILENO);
+        stream.raw = c->options.raw;
+        stream.type = c->options.type;
+        if (r == 0) {
+                stream_begin(&stream, &exec->session.control, exec->started->name, &call);
+                r = stream_wait(&stream, &exec->session.control);
+        }
+        code = stream.fault ? at_fault(c, &stream) : ended(c, r, &stream.invocation);
+        stream_deinit(&stream);
         return code;
 }
 
 static int run_parsed(CallCommand *c) {
         char error[VALUES_ERROR_MAX] = "";
-        ControlFailure failure = { 0 };
-        int r, code;
+        int r;
 
         r = make_request(c, error);
+        if (r == 0)
+                r = make_metadata(c);
         if (r < 0)
                 return bad_request(r, error);
-        c->began = clock_now();
-        c->session.command = command_call.name;
-        r = session_find(c->options.runner.program, &c->program, &failure);
-        if (r != 0)
-                return not_started(c, r, &failure);
-        if (session_open(&c->session, command_call.name) < 0)
-                return EXIT_CODE_BROKEN;
-        code = start_and_invoke(c);
-        session_close(&c->session);
-        return code;
+        c->exec = (Exec){
+                .command = command_call.name,
+                .what = c->options.method,
+                .options = &c->options.runner,
+                .json = c->options.json,
+                .work = c->options.stream ? work_streaming : work,
+        };
+        return exec_run(&c->exec);
 }
 
 static int run(int argc, char **argv) {
-        CallCommand c = { .session.signal_fd = -1 };
+        CallCommand c = { 0 };
         char error[OPTIONS_ERROR_MAX] = "";
         int r, code;
 
@@ -218,7 +213,7 @@ static int run(int argc, char **argv) {
                 code = command_usage(&command_call, *error ? error : strerror(-r));
         else
                 code = run_parsed(&c);
-        free(c.program);
+        free(c.metadata);
         free(c.payload);
         call_options_deinit(&c.options);
         return code;
@@ -235,20 +230,29 @@ const Command command_call = {
                 "\n"
                 "  --exec                    PROGRAM is to be started\n"
                 "  --json                    print one JSON object: status, code, time_us, and type with values\n"
-                "                            or data, or message\n"
+                "                            or data, or message; metadata where the answer has some\n"
+                "  --stream                  send standard input as items, one JSON line each, and write items as\n"
+                "                            they come, before the answer; the input's end ends the sending\n"
                 "  --deadline=DURATION       give the call up after this time (none); 500ms, 10s, 2min\n"
                 "  --start-timeout=DURATION  how long the runner may take to connect (10s)\n"
+                "  --metadata=KEY=VALUE      goes with the call, for the runner; again for more\n"
                 "  --env=NAME=VALUE          a variable of the runner's environment; again for more\n"
                 "  --name=NAME               the runner's name in messages (from PROGRAM's)\n"
                 "  --raw                     the bytes of the one VALUE, a buffer or string, are the request,\n"
-                "                            and the bytes of the answer are written as they come\n"
-                "  --type=TYPE               with --raw: full name of the request's message\n"
+                "                            and the bytes of the answer are written as they come; with\n"
+                "                            --stream a line is the bytes of an item\n"
+                "  --type=TYPE               with --raw: full name of the request's message, and the items'\n"
                 "  --help\n"
                 "\n"
                 "A VALUE is TYPE:TEXT: i8: to i64:, u8: to u64:, f32:, f64:, string:TEXT, buffer:@FILE,\n"
                 "buffer:hex:DIGITS, buffer:- (standard input), out:SIZE (a buffer that the runner fills).\n"
                 "METHOD is what the runner offers; for baton-runner-module it is a C function's signature. The\n"
                 "answer is printed one value per line, buffers as hexadecimal digits.\n"
+                "\n"
+                "With --stream a line is an array of values, [{\"type\": \"u8\", \"value\": 7}], as --json shows "
+                "them,\n"
+                "or one of them alone; {\"type\": NAME, \"data\": HEX} is an item of another message. Who reads or\n"
+                "writes slowly is waited for, at both ends. A line that is none of these ends the call: 2.\n"
                 "\n"
                 "Exit codes: 0; 1 baton itself failed; 2 usage; 16 + gRPC status of the call (19 invalid\n"
                 "argument, 20 deadline exceeded, 21 not found, 28 no such method, 30 the runner died); the\n"
@@ -259,6 +263,9 @@ const Command command_call = {
                 "  baton call --exec baton-runner-echo -- echo.Echo/Unary string:hello\n"
                 "  baton call --exec baton-runner-module libz.so.1 -- 'u64 crc32(u64, buffer, u32)' \\\n"
                 "      u64:0 buffer:@FILE u32:$(stat -c %s FILE)\n"
+                "  seq 3 | baton call --stream --raw --exec baton-runner-echo -- echo.Echo/Bidi\n"
+                "  echo '[{\"type\": \"string\", \"value\": \"hello\"}]' |\n"
+                "      baton call --stream --json --exec baton-runner-echo -- echo.Echo/Bidi\n"
                 "  baton call --json --deadline=1s --exec baton-runner-module libm.so.6 -- 'f64 cos(f64)' f64:0\n",
         .run = run,
 };

@@ -6,34 +6,18 @@
  * and its values, whatever they look like. Parsing only: a result can be tested without starting anything.
  */
 
-#include "client/options.h"
+#include "client/options-internal.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/parse.h"
 #include "proto/values.h"
 
-enum {
-        OPTION_DEADLINE = 256,
-        OPTION_ENV,
-        OPTION_EXEC,
-        OPTION_HELP,
-        OPTION_JSON,
-        OPTION_NAME,
-        OPTION_NATIVE,
-        OPTION_PREFIX,
-        OPTION_RAW,
-        OPTION_START_TIMEOUT,
-        OPTION_STOP_TIMEOUT,
-        OPTION_TYPE,
-};
-
-#define NAME_LENGTH_MAX 63 /* as the messages say */
-
-#define ERROR(_error, ...) ((void) snprintf((_error), OPTIONS_ERROR_MAX, __VA_ARGS__), -EINVAL)
+/* As the messages say. */
+#define NAME_LENGTH_MAX   63
+#define METHOD_LENGTH_MAX 255
 
 void options_begin(void) {
         /* 0, not 1: glibc then forgets what it knew of another argv. */
@@ -50,16 +34,31 @@ int options_next(int argc, char **argv, const struct option *options, char *erro
                 (void) ERROR(error, "option '%.100s' needs an argument", argv[at]);
                 return '?';
         }
-        if (c == '?' && optopt >= OPTION_DEADLINE)
+        if (c == '?' && optopt >= OPTION_COUNT)
                 (void) ERROR(error, "option '%.100s' takes no argument", argv[at]);
         else if (c == '?')
                 (void) ERROR(error, "unknown option '%.100s'", argv[at]);
         return c;
 }
 
+/* options_parse() - all options, each given to @take with @userdata. */
+int options_parse(int argc, char **argv, const struct option *options,
+                  int (*take)(void *userdata, int option, char *error), void *userdata, char *error) {
+        int c;
+
+        options_begin();
+        while ((c = options_next(argc, argv, options, error)) >= 0) {
+                int r = c == '?' ? -EINVAL : c == OPTION_HELP ? OPTIONS_HELP : take(userdata, c, error);
+
+                if (r != 0)
+                        return r;
+        }
+        return 0;
+}
+
 /* ---- what several commands share ---- */
 
-static int take_duration(const char *name, uint64_t *ret_us, char *error) {
+int options_take_duration(const char *name, uint64_t *ret_us, char *error) {
         if (parse_duration(optarg, ret_us) < 0 || *ret_us == 0)
                 return ERROR(error, "--%s wants a duration above 0, such as 500ms, 10s or 2min, not '%.100s'", name,
                              optarg);
@@ -90,15 +89,18 @@ static int take_name(RunnerOptions *runner, char *error) {
         return 0;
 }
 
-/* take_runner() - the options that every command that starts a runner has. */
-static int take_runner(RunnerOptions *runner, int option, char *error) {
+/* options_take_runner() - the options that every command that starts a runner has. */
+int options_take_runner(RunnerOptions *runner, int option, char *error) {
         switch (option) {
         case OPTION_ENV:
                 return take_environment(runner, error);
+        case OPTION_EXEC:
+                runner->exec = true;
+                return 0;
         case OPTION_NAME:
                 return take_name(runner, error);
         case OPTION_START_TIMEOUT:
-                return take_duration("start-timeout", &runner->start_timeout_us, error);
+                return options_take_duration("start-timeout", &runner->start_timeout_us, error);
         default:
                 return 0;
         }
@@ -117,7 +119,21 @@ static void take_program(RunnerOptions *runner, char **arguments, size_t n) {
         runner->n_arguments = n - 1;
 }
 
-static void runner_options_deinit(RunnerOptions *runner) {
+/* options_take_exec() - PROGRAM [ARGUMENT...] up to the first `--' or the end. How many these are, or -EINVAL. */
+ssize_t options_take_exec(RunnerOptions *runner, char **arguments, size_t n, char *error) {
+        size_t end = 0;
+
+        if (!runner->exec)
+                return ERROR(error, "--exec is missing: it says that the program is to be started");
+        while (end < n && strcmp(arguments[end], "--") != 0)
+                end++;
+        if (end == 0)
+                return ERROR(error, "a program is missing after --exec");
+        take_program(runner, arguments, end);
+        return (ssize_t) end;
+}
+
+void options_runner_deinit(RunnerOptions *runner) {
         free(runner->environment);
         *runner = (RunnerOptions){ 0 };
 }
@@ -130,55 +146,78 @@ static const struct option call_options[] = {
         { "exec", no_argument, NULL, OPTION_EXEC },
         { "help", no_argument, NULL, OPTION_HELP },
         { "json", no_argument, NULL, OPTION_JSON },
+        { "metadata", required_argument, NULL, OPTION_METADATA },
         { "name", required_argument, NULL, OPTION_NAME },
         { "raw", no_argument, NULL, OPTION_RAW },
         { "start-timeout", required_argument, NULL, OPTION_START_TIMEOUT },
+        { "stream", no_argument, NULL, OPTION_STREAM },
         { "type", required_argument, NULL, OPTION_TYPE },
         { NULL, 0, NULL, 0 },
 };
 
-static int call_option(CallOptions *options, int option, bool *exec, char *error) {
+static int take_metadata(CallOptions *options, char *error) {
+        const char *end = strchr(optarg, '=');
+        Metadata *grown;
+        char *key;
+
+        if (!end || end == optarg || !utf8_is_valid(optarg, (size_t) (end - optarg)))
+                return ERROR(error, "--metadata wants KEY=VALUE, not '%.100s'", optarg);
+        grown = reallocarray(options->metadata, options->n_metadata + 1, sizeof(*grown));
+        if (!grown)
+                return -ENOMEM;
+        options->metadata = grown;
+        key = strndup(optarg, (size_t) (end - optarg));
+        if (!key)
+                return -ENOMEM;
+        grown[options->n_metadata++] = (Metadata){ .key = key, .value = end + 1 };
+        return 0;
+}
+
+static int call_option(void *userdata, int option, char *error) {
+        CallOptions *options = userdata;
+
         switch (option) {
         case OPTION_DEADLINE:
-                return take_duration("deadline", &options->deadline_us, error);
-        case OPTION_EXEC:
-                *exec = true;
-                return 0;
-        case OPTION_HELP:
-                return OPTIONS_HELP;
+                return options_take_duration("deadline", &options->deadline_us, error);
         case OPTION_JSON:
                 options->json = true;
                 return 0;
         case OPTION_RAW:
                 options->raw = true;
                 return 0;
+        case OPTION_METADATA:
+                return take_metadata(options, error);
+        case OPTION_STREAM:
+                options->stream = true;
+                return 0;
         case OPTION_TYPE:
                 options->type = optarg;
                 return 0;
         default:
-                return take_runner(&options->runner, option, error);
+                return options_take_runner(&options->runner, option, error);
         }
+}
+
+int options_check_method(const char *method, char *error) {
+        if (!*method || strlen(method) > METHOD_LENGTH_MAX)
+                return ERROR(error, "a method's name has 1 to 255 bytes");
+        return check_name(method, error);
 }
 
 /* call_arguments() - PROGRAM [ARGUMENT...] -- METHOD [VALUE...] */
 static int call_arguments(CallOptions *options, char **arguments, size_t n, char *error) {
-        size_t program = 0;
+        ssize_t program = options_take_exec(&options->runner, arguments, n, error);
 
-        while (program < n && strcmp(arguments[program], "--") != 0)
-                program++;
-        if (program == 0)
-                return ERROR(error, "a program is missing after --exec");
-        if (program == n)
+        if (program < 0)
+                return (int) program;
+        if ((size_t) program == n)
                 return ERROR(error, "'--' and a method are missing after the program");
-        if (program + 1 == n)
+        if ((size_t) program + 1 == n)
                 return ERROR(error, "a method is missing after '--'");
-        take_program(&options->runner, arguments, program);
         options->method = arguments[program + 1];
-        if (!*options->method || strlen(options->method) > 255)
-                return ERROR(error, "a method's name has 1 to 255 bytes");
         options->values = arguments + program + 2;
-        options->n_values = n - program - 2;
-        return 0;
+        options->n_values = n - (size_t) program - 2;
+        return options_check_method(options->method, error);
 }
 
 static int call_check(const CallOptions *options, char *error) {
@@ -186,28 +225,27 @@ static int call_check(const CallOptions *options, char *error) {
                 return ERROR(error, "--type goes with --raw only; values are of type " VALUES_TYPE);
         if (options->raw && options->n_values > 1)
                 return ERROR(error, "--raw takes one value, the request's bytes");
-        return check_name(options->method, error) < 0 ? -EINVAL : check_name(options->type, error);
+        for (size_t i = 0; options->stream && i < options->n_values; i++)
+                if (strcmp(options->values[i], "buffer:-") == 0)
+                        return ERROR(error, "--stream takes standard input, which buffer:- wants, too");
+        return check_name(options->type, error);
 }
 
 int call_options_parse(int argc, char **argv, CallOptions *ret_options, char *error) {
-        bool exec = false;
-        int c, r;
+        int r;
 
         *ret_options = (CallOptions){ 0 };
-        options_begin();
-        while ((c = options_next(argc, argv, call_options, error)) >= 0) {
-                r = c == '?' ? -EINVAL : call_option(ret_options, c, &exec, error);
-                if (r != 0)
-                        return r;
-        }
-        if (!exec)
-                return ERROR(error, "--exec is missing: it says that the program is to be started");
-        r = call_arguments(ret_options, argv + optind, (size_t) (argc - optind), error);
-        return r < 0 ? r : call_check(ret_options, error);
+        r = options_parse(argc, argv, call_options, call_option, ret_options, error);
+        if (r == 0)
+                r = call_arguments(ret_options, argv + optind, (size_t) (argc - optind), error);
+        return r != 0 ? r : call_check(ret_options, error);
 }
 
 void call_options_deinit(CallOptions *options) {
-        runner_options_deinit(&options->runner);
+        for (size_t i = 0; i < options->n_metadata; i++)
+                free(options->metadata[i].key);
+        free(options->metadata);
+        options_runner_deinit(&options->runner);
         *options = (CallOptions){ 0 };
 }
 
@@ -224,10 +262,10 @@ static const struct option run_options[] = {
         { NULL, 0, NULL, 0 },
 };
 
-static int run_option(RunOptions *options, int option, char *error) {
+static int run_option(void *userdata, int option, char *error) {
+        RunOptions *options = userdata;
+
         switch (option) {
-        case OPTION_HELP:
-                return OPTIONS_HELP;
         case OPTION_NATIVE:
                 options->native = true;
                 return 0;
@@ -235,22 +273,19 @@ static int run_option(RunOptions *options, int option, char *error) {
                 options->prefix = true;
                 return 0;
         case OPTION_STOP_TIMEOUT:
-                return take_duration("stop-timeout", &options->stop_timeout_us, error);
+                return options_take_duration("stop-timeout", &options->stop_timeout_us, error);
         default:
-                return take_runner(&options->runner, option, error);
+                return options_take_runner(&options->runner, option, error);
         }
 }
 
 int run_options_parse(int argc, char **argv, RunOptions *ret_options, char *error) {
-        int c, r;
+        int r;
 
         *ret_options = (RunOptions){ 0 };
-        options_begin();
-        while ((c = options_next(argc, argv, run_options, error)) >= 0) {
-                r = c == '?' ? -EINVAL : run_option(ret_options, c, error);
-                if (r != 0)
-                        return r;
-        }
+        r = options_parse(argc, argv, run_options, run_option, ret_options, error);
+        if (r != 0)
+                return r;
         if (optind == argc)
                 return ERROR(error, "a program is missing");
         take_program(&ret_options->runner, argv + optind, (size_t) (argc - optind));
@@ -258,6 +293,6 @@ int run_options_parse(int argc, char **argv, RunOptions *ret_options, char *erro
 }
 
 void run_options_deinit(RunOptions *options) {
-        runner_options_deinit(&options->runner);
+        options_runner_deinit(&options->runner);
         *options = (RunOptions){ 0 };
 }

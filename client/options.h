@@ -1,7 +1,7 @@
 #pragma once
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The command lines of `baton call' and `baton run', as values. Nothing is printed, no file is looked at. */
+/* The command lines of the commands that start runners, as values. Nothing is printed, no file is looked at. */
 
 #include <getopt.h>
 #include <stdbool.h>
@@ -19,6 +19,7 @@ enum {
 
 /* A runner to be started. Strings are argv's. */
 typedef struct RunnerOptions {
+        bool exec;        /* --exec was given */
         const char *name; /* NULL: made from the program's */
         const char *program;
         char **arguments;
@@ -28,6 +29,12 @@ typedef struct RunnerOptions {
         uint64_t start_timeout_us; /* 0: the supervisor's default */
 } RunnerOptions;
 
+/* A pair that goes with a call. */
+typedef struct Metadata {
+        char *key;         /* ours */
+        const char *value; /* argv's */
+} Metadata;
+
 typedef struct CallOptions {
         RunnerOptions runner;
         const char *method;
@@ -35,7 +42,9 @@ typedef struct CallOptions {
         size_t n_values;
         const char *type;     /* of a raw request; NULL: none */
         uint64_t deadline_us; /* 0: none */
-        bool json, raw;
+        Metadata *metadata;
+        size_t n_metadata;
+        bool json, raw, stream;
 } CallOptions;
 
 typedef struct RunOptions {
@@ -44,14 +53,49 @@ typedef struct RunOptions {
         bool native, prefix;
 } RunOptions;
 
+typedef struct PingOptions {
+        RunnerOptions runner;
+        uint64_t count, interval_us; /* from one ping to the next; 0: at once */
+        uint64_t deadline_us;        /* of each */
+        bool json;
+} PingOptions;
+
+typedef struct MethodsOptions {
+        RunnerOptions runner;
+        bool json;
+} MethodsOptions;
+
+#define BENCH_LIST_MAX      8
+#define BENCH_IN_FLIGHT_MAX 4096
+#define BENCH_SIZE_MAX      (UINT64_C(64) * 1024 * 1024)
+
+typedef struct BenchList {
+        uint64_t values[BENCH_LIST_MAX];
+        size_t n;
+} BenchList;
+
+typedef struct BenchOptions {
+        RunnerOptions runner;
+        const char *method;
+        BenchList sizes, in_flight; /* each with each */
+        uint64_t duration_us;       /* of each */
+        bool json;
+} BenchOptions;
+
 /*
- * call_options_parse() and run_options_parse() - the arguments after argv[0]. 0; OPTIONS_HELP; -EINVAL with one line in
+ * ..._options_parse() - the arguments after argv[0]. 0; OPTIONS_HELP; -EINVAL with one line in
  * @error, of OPTIONS_ERROR_MAX bytes; -ENOMEM. The result is to be deinit()ed on every path.
  */
 int call_options_parse(int argc, char **argv, CallOptions *ret_options, char *error);
 int run_options_parse(int argc, char **argv, RunOptions *ret_options, char *error);
+int ping_options_parse(int argc, char **argv, PingOptions *ret_options, char *error);
+int methods_options_parse(int argc, char **argv, MethodsOptions *ret_options, char *error);
+int bench_options_parse(int argc, char **argv, BenchOptions *ret_options, char *error);
 void call_options_deinit(CallOptions *options);
 void run_options_deinit(RunOptions *options);
+void ping_options_deinit(PingOptions *options);
+void methods_options_deinit(MethodsOptions *options);
+void bench_options_deinit(BenchOptions *options);
 
 /*
  * options_next() - the next option of @options, as getopt_long() gives it, or -1 after the last, with the first argument

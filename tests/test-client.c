@@ -75,6 +75,14 @@ static const struct {
         { { "call", "--name=" NAME_63, "--exec", "p", "--", "M" }, 0, "M" },
         { { "call", "--name=" NAME_63 "x", "--exec", "p", "--", "M" }, -EINVAL, "--name wants" },
         { { "call", "--name=aZ09._-@", "--exec", "p", "--", "M" }, 0, "M" },
+        { { "call", "--stream", "--metadata=k=v", "--metadata", "k=", "--exec", "p", "--", "M" }, 0, "M" },
+        { { "call", "--metadata=k", "--exec", "p", "--", "M" }, -EINVAL, "--metadata wants KEY=VALUE" },
+        { { "call", "--metadata==v", "--exec", "p", "--", "M" }, -EINVAL, "--metadata wants KEY=VALUE" },
+        { { "call", "--metadata=\xff=v", "--exec", "p", "--", "M" }, -EINVAL, "--metadata wants KEY=VALUE" },
+        { { "call", "--metadata=k=v", "--metadata" }, -EINVAL, "needs an argument" },
+        { { "call", "--stream", "--exec", "p", "--", "M", "u8:1", "buffer:-" },
+          -EINVAL,
+          "--stream takes standard input" },
         { { "call", "--type=a.B", "--exec", "p", "--", "M" }, -EINVAL, "--type goes with --raw" },
         { { "call", "--raw", "--exec", "p", "--", "M", "string:a", "string:b" }, -EINVAL, "--raw takes one value" },
 };
@@ -150,6 +158,130 @@ static void test_run_options(void **state) {
                         assert_non_null(strstr(error, run_lines[i].error));
                 run_options_deinit(&options);
         }
+}
+
+static void test_call_options_metadata(void **state) {
+        const char *line[] = { "call", "--metadata=a=1=2", "--metadata=b=\xff", "--stream", "--exec", "p", "--", "M",
+                               NULL };
+        char **argv = (char **) line, error[OPTIONS_ERROR_MAX];
+        CallOptions options;
+
+        (void) state;
+        assert_int_equal(call_options_parse(count(argv), argv, &options, error), 0);
+        assert_true(options.stream);
+        assert_int_equal(options.n_metadata, 2);
+        assert_string_equal(options.metadata[0].key, "a");
+        assert_string_equal(options.metadata[0].value, "1=2");
+        assert_string_equal(options.metadata[1].key, "b");
+        assert_string_equal(options.metadata[1].value, "\xff");
+        call_options_deinit(&options);
+}
+
+/* ---- ping, methods, bench ---- */
+
+static const struct {
+        const char *argv[MAX_ARGUMENTS];
+        int result;
+        const char *error; /* or, with result 0, PROGRAM */
+} ping_lines[] = {
+        { { "ping", "--exec", "p" }, 0, "p" },
+        { { "ping", "--exec", "p", "a", "--" }, 0, "p" },
+        { { "ping", "--count=1", "--interval=0", "--deadline=1s", "--json", "--name=n", "--exec", "p", "-x" },
+          0,
+          "p" },
+        { { "ping", "--help" }, OPTIONS_HELP, "" },
+        { { "ping" }, -EINVAL, "--exec is missing" },
+        { { "ping", "--exec" }, -EINVAL, "a program is missing" },
+        { { "ping", "--exec", "p", "--", "M" }, -EINVAL, "nothing after '--'" },
+        { { "ping", "--count=0", "--exec", "p" }, -EINVAL, "--count wants a number" },
+        { { "ping", "--count=many", "--exec", "p" }, -EINVAL, "--count wants a number" },
+        { { "ping", "--interval=often", "--exec", "p" }, -EINVAL, "--interval wants a duration" },
+        { { "ping", "--deadline=0", "--exec", "p" }, -EINVAL, "--deadline wants a duration above 0" },
+        { { "ping", "--size=1", "--exec", "p" }, -EINVAL, "unknown option '--size=1'" },
+};
+
+static void test_ping_options(void **state) {
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(ping_lines); i++) {
+                char **argv = (char **) ping_lines[i].argv, error[OPTIONS_ERROR_MAX] = "";
+                PingOptions options;
+
+                assert_int_equal(ping_options_parse(count(argv), argv, &options, error), ping_lines[i].result);
+                if (ping_lines[i].result == 0)
+                        assert_string_equal(options.runner.program, ping_lines[i].error);
+                else
+                        assert_non_null(strstr(error, ping_lines[i].error));
+                ping_options_deinit(&options);
+        }
+}
+
+static void test_methods_options(void **state) {
+        const char *good[] = { "methods", "--json", "--exec", "p", "a", NULL };
+        const char *bad[] = { "methods", "--exec", "p", "--", "M", NULL };
+        char error[OPTIONS_ERROR_MAX];
+        MethodsOptions options;
+
+        (void) state;
+        assert_int_equal(methods_options_parse(count((char **) good), (char **) good, &options, error), 0);
+        assert_true(options.json);
+        assert_int_equal(options.runner.n_arguments, 1);
+        methods_options_deinit(&options);
+        assert_int_equal(methods_options_parse(count((char **) bad), (char **) bad, &options, error), -EINVAL);
+        methods_options_deinit(&options);
+}
+
+static const struct {
+        const char *argv[MAX_ARGUMENTS];
+        int result;
+        const char *error; /* or, with result 0, METHOD */
+} bench_lines[] = {
+        { { "bench", "--exec", "p" }, 0, "echo.Echo/Unary" },
+        { { "bench", "--exec", "p", "--" }, 0, "echo.Echo/Unary" },
+        { { "bench", "--exec", "p", "a", "--", "M" }, 0, "M" },
+        { { "bench", "--size=0,1K,64M", "--in-flight=1,4096", "--duration=100ms", "--json", "--exec", "p" },
+          0,
+          "echo.Echo/Unary" },
+        { { "bench", "--exec", "p", "--", "M", "N" }, -EINVAL, "one method at a time" },
+        { { "bench", "--exec", "p", "--", "" }, -EINVAL, "1 to 255 bytes" },
+        { { "bench", "p" }, -EINVAL, "--exec is missing" },
+        { { "bench", "--size=", "--exec", "p" }, -EINVAL, "--size wants" },
+        { { "bench", "--size=1,", "--exec", "p" }, -EINVAL, "--size wants" },
+        { { "bench", "--size=65M", "--exec", "p" }, -EINVAL, "--size wants" },
+        { { "bench", "--size=1,2,3,4,5,6,7,8,9", "--exec", "p" }, -EINVAL, "at most 8" },
+        { { "bench", "--in-flight=0", "--exec", "p" }, -EINVAL, "--in-flight wants" },
+        { { "bench", "--in-flight=1,4097", "--exec", "p" }, -EINVAL, "--in-flight wants" },
+        { { "bench", "--duration=0", "--exec", "p" }, -EINVAL, "--duration wants" },
+};
+
+static void test_bench_options(void **state) {
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(bench_lines); i++) {
+                char **argv = (char **) bench_lines[i].argv, error[OPTIONS_ERROR_MAX] = "";
+                BenchOptions options;
+
+                assert_int_equal(bench_options_parse(count(argv), argv, &options, error), bench_lines[i].result);
+                if (bench_lines[i].result == 0)
+                        assert_string_equal(options.method, bench_lines[i].error);
+                else
+                        assert_non_null(strstr(error, bench_lines[i].error));
+                bench_options_deinit(&options);
+        }
+}
+
+static void test_bench_lists(void **state) {
+        const char *line[] = { "bench", "--size=0,1K,64M", "--in-flight=2", "--exec", "p", NULL };
+        char error[OPTIONS_ERROR_MAX];
+        BenchOptions options;
+
+        (void) state;
+        assert_int_equal(bench_options_parse(count((char **) line), (char **) line, &options, error), 0);
+        assert_int_equal(options.sizes.n, 3);
+        assert_int_equal(options.sizes.values[0], 0);
+        assert_int_equal(options.sizes.values[1], 1024);
+        assert_int_equal(options.sizes.values[2], 64 * 1024 * 1024);
+        assert_int_equal(options.in_flight.n, 1);
+        assert_int_equal(options.in_flight.values[0], 2);
+        bench_options_deinit(&options);
 }
 
 /* ---- exit codes ---- */
@@ -465,13 +597,25 @@ static void test_private_failures(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_call_options),        TEST(test_call_options_values),
-        TEST(test_run_options),         TEST(test_exit_code_of_failure),
-        TEST(test_exit_code_of_runner), TEST(test_program_find),
-        TEST(test_program_directory),   TEST(test_environment_merge),
-        TEST(test_output_text),         TEST(test_output_full),
-        TEST(test_private_no_program),  TEST(test_private_ends_at_once),
-        TEST(test_private_hangs),       TEST(test_private_host_ignores_children),
+        TEST(test_call_options),
+        TEST(test_call_options_values),
+        TEST(test_call_options_metadata),
+        TEST(test_ping_options),
+        TEST(test_methods_options),
+        TEST(test_bench_options),
+        TEST(test_bench_lists),
+        TEST(test_run_options),
+        TEST(test_exit_code_of_failure),
+        TEST(test_exit_code_of_runner),
+        TEST(test_program_find),
+        TEST(test_program_directory),
+        TEST(test_environment_merge),
+        TEST(test_output_text),
+        TEST(test_output_full),
+        TEST(test_private_no_program),
+        TEST(test_private_ends_at_once),
+        TEST(test_private_hangs),
+        TEST(test_private_host_ignores_children),
         TEST(test_private_failures),
 };
 

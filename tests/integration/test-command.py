@@ -9,6 +9,7 @@ output that it is where the test wants it.
 import ctypes
 import json
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -65,7 +66,8 @@ class Place:
                                 BATON_LIBEXEC=os.environ.get("BATON_LIBEXEC", BUILD))
 
         # A crash is to be the library's, also where a sanitizer would catch it.
-        self.environment["ASAN_OPTIONS"] = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "handle_segv=0"]))
+        self.environment["ASAN_OPTIONS"] = ":".join(filter(None, [
+            os.environ.get("ASAN_OPTIONS"), "handle_segv=0", "quarantine_size_mb=1"]))
 
     def path(self, name, content=None, mode=0o644):
         path = os.path.join(self.folder, name)
@@ -317,6 +319,233 @@ def test_call_json_failure(place):
 def test_call_json_not_started(place):
     r = place.baton("call", "--json", "--exec", "no-such-program", "--", "M").check(40)
     expect(json.loads(r.out)["reason"] == "not-found", r)
+
+
+def test_call_metadata(place):
+    call = ("call", "--metadata=a=1", "--metadata", "b=", "--metadata=a=\udcff", "--exec", "baton-runner-echo", "--",
+            "echo.Echo/Unary", "u8:1")
+    r = place.baton("call", "--json", *call[1:]).check(0)
+    expect(json.loads(r.out)["metadata"] == [
+        {"key": "a", "value": "1"}, {"key": "b", "value": ""}, {"key": "a", "data": "ff"}], r)
+    place.baton(*call).check(0, "1\n")
+
+
+# ---- call --stream ----
+
+STREAMER = os.path.join(BUILD, "tests", "stream-runner")
+ITEMS = 100_000
+GROWTH = 16 * 1024  # KiB: much less than what is piped through
+
+
+def stream(place, *arguments, options=("--raw",), lines=None, **popen):
+    """Starts a call with streams; `lines' is its whole input."""
+    if lines is not None:
+        popen["stdin"] = open(place.path("input", lines if isinstance(lines, bytes) else lines.encode()), "rb")
+    try:
+        return place.start("call", "--stream", *options, "--exec", STREAMER, "--", *arguments, **popen)
+    finally:
+        if lines is not None:
+            popen["stdin"].close()
+
+
+def streamed(place, *arguments, **options):
+    return place.finish(stream(place, *arguments, **options))
+
+
+def peak_kib(pid):
+    """VmHWM: the most memory that it ever had."""
+    with open(f"/proc/{pid}/status") as f:
+        return int(next(line for line in f if line.startswith("VmHWM:")).split()[1])
+
+
+def test_stream_raw(place):
+    streamed(place, "bidi", lines="one\n\nthree").check(0, "one\n\nthree\n3").check(0, err="")
+    streamed(place, "bidi", lines="").check(0, "0")
+    process = stream(place, "bidi", lines=b"\xff\x00\n", text=False, errors=None)
+    expect(process.communicate(timeout=LIMIT)[0] == b"\xff\x00\n1", "bytes that are no text")
+
+
+def test_stream_half_close(place):
+    streamed(place, "collect", lines="a\nb\nc\n").check(0, "a;b;c;end")
+    streamed(place, "collect", lines="").check(0, "end")
+    streamed(place, "collect", stdin=subprocess.DEVNULL).check(0, "end")
+
+
+def test_stream_json(place):
+    line = '[{"type":"u64","value":"18446744073709551615"},{"type":"f64","value":"nan"},{"type":"buffer","value":"00ff"}]'
+    r = streamed(place, "bidi", options=["--json"], lines=line + '\n{"value": "é", "type": "string"}\n[]\n'
+                 '{"type": "a.B", "data": "0A"}\n').check(0, err="")
+    *items, answer = r.out.splitlines()
+    expect(items == [line, '[{"type":"string","value":"é"}]', "[]", '{"type":"a.B","data":"0a"}'], r)
+    answer = json.loads(answer)
+    expect(answer.pop("time_us") > 0, r)
+    expect(answer == {"status": "OK", "code": 0, "type": "", "data": b"4".hex(),
+                      "metadata": [{"key": "items", "value": "4"}]}, r)
+
+
+def test_stream_answers_before_the_input_ends(place):
+    r, w = os.pipe()
+    os.write(w, b"one\n")
+    streamed(place, "early", stdin=r).check(0, "early")
+    os.close(r)
+    os.close(w)
+
+
+def test_stream_status_comes_last(place):
+    streamed(place, "refuse", stdin=subprocess.DEVNULL).check(21, "a\nb\nc\n", "refuse: NOT_FOUND: no more").one_line()
+    r = streamed(place, "refuse", options=["--raw", "--json"], stdin=subprocess.DEVNULL).check(21)
+    *items, answer = r.out.splitlines()
+    expect(items == ["a", "b", "c"] and json.loads(answer)["status"] == "NOT_FOUND", r)
+
+
+def test_stream_method_without_streams(place):
+    place.baton("call", "--stream", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", "u8:7").check(0, "7\n")
+    with open(place.path("input", b"[]\n"), "rb") as lines:
+        place.baton("call", "--stream", "--exec", "baton-runner-echo", "--", "echo.Echo/Sleep", f"u64:{WAIT_FOREVER}000000",
+                    stdin=lines).check(19, "", "the method takes no stream").one_line()
+
+
+def test_stream_bad_lines(place):
+    good = '[{"type": "u8", "value": 1}]\n'
+    for line, words in (("7", "not JSON"), ("", "not JSON"), ("[", "not JSON"), ("[7]", "value 1: not an object"),
+                        ('[{"type": "u8", "value": 256}]', "value 1: outside the range of u8"),
+                        ('[{"type": "string", "value": 7}]', "value 1: of type string, needs a string"),
+                        ('{"type": "a.B", "data": "0"}', "hexadecimal"), ("x" * (1 << 20) + "y", "longer than 1 MiB"),
+                        ('[{"type": "u8", "type": "u8", "value": 1}]', "duplicate")):
+        r = streamed(place, "bidi", options=[], lines=good * 2 + line + "\n" + good)
+        r.check(2, None, ["baton: call bidi: line 3: ", words]).one_line()
+        place.check_empty()
+    r = streamed(place, "bidi", options=["--json"], lines="7\n").check(2)
+    answer = json.loads(r.out.splitlines()[-1])
+    expect(answer["status"] == "INVALID_ARGUMENT" and answer["message"].startswith("line 1: "), r)
+
+
+def test_stream_too_large(place):
+    r = streamed(place, "bidi", lines="ok\n" + "x" * 300000 + "\n").check(24)
+    expect(r.err == "baton: call bidi: line 2: an item of 300000 bytes, and the other side takes less than 262144\n", r)
+
+
+def test_stream_input_fails(place):
+    fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    streamed(place, "bidi", stdin=fd).check(1, "", "cannot read standard input: Is a directory").one_line()
+    os.close(fd)
+
+
+def test_stream_output_fails(place):
+    with open("/dev/full", "w") as full:
+        streamed(place, "bidi", lines="one\n", stdout=full).check(1, None, "No space left on device").one_line()
+
+
+def test_stream_of_a_deadline(place):
+    r, w = os.pipe()
+    streamed(place, "bidi", options=["--raw", "--deadline=100ms"], stdin=r).check(20, "", "DEADLINE_EXCEEDED").one_line()
+    os.close(r)
+    os.close(w)
+
+
+def test_stream_runner_dies(place):
+    r, w = os.pipe()
+    process = stream(place, "bidi", stdin=r)
+    os.close(r)
+    os.write(w, b"one\n")
+    expect(process.stdout.readline() == "one\n", "it has begun")
+    keeper, = children_of(process.pid)
+    runner, = [pid for pid in children_of(keeper) if command_of(pid) != "baton-superviso"]
+    os.kill(runner, signal.SIGKILL)
+    place.finish(process).check(30, "", "UNAVAILABLE: runner stream-runner.1: killed by signal 9 (SIGKILL)").one_line()
+    os.close(w)
+
+
+def test_stream_many(place):
+    text = "".join(f"{i}\n" for i in range(ITEMS))
+    r = streamed(place, "bidi", lines=text).check(0, err="")
+    expect(r.out == text + str(ITEMS), "all of them, in order")
+    with open(place.path("output"), "w+") as out:
+        streamed(place, "bidi", lines=text, stdout=out).check(0, err="")
+        out.seek(0)
+        expect(out.read() == text + str(ITEMS), "the same through files")
+
+
+def test_stream_many_json(place):
+    text = "".join(f'[{{"type":"u32","value":{i}}}]\n' for i in range(20000))
+    r = streamed(place, "bidi", options=[], lines=text).check(0, err="")
+    expect(r.out == text + "20000", "all of them, in order")
+
+
+def test_stream_slow_reader(place):
+    """100 MB for a reader that is the slowest of all: the others wait for it, and nothing grows."""
+    item = "x" * 1000 + "\n"
+    process = stream(place, "bidi", lines=item * ITEMS)
+    count = process.stdout.readline() == item
+    keeper, = children_of(process.pid)
+    pids = (process.pid, *children_of(keeper))
+    before = [peak_kib(pid) for pid in pids]
+    for line in process.stdout:
+        if count % (ITEMS // 20) == 0 and count < ITEMS * 0.9:
+            grown = max(peak_kib(pid) - base for pid, base in zip(pids, before))
+            expect(grown < GROWTH, f"after {count} items one of them had grown by {grown} KiB")
+        count += line == item
+    place.finish(process).check(0, err="")
+    expect(count == ITEMS, f"{count} items")
+
+
+def test_stream_producer_waits(place):
+    """A runner that takes nothing: what is piped in stays in the pipe."""
+    fifo = place.fifo()
+    r, w = os.pipe()
+    os.set_blocking(w, False)
+    process = stream(place, "stall", f"string:{fifo}", stdin=r)
+    os.close(r)
+    os.write(w, b"first\n")
+    expect(wait_fifo(fifo) == "stalled\n", "it has begun")
+    written, end = 0, time.monotonic() + LIMIT
+    poll = select.poll()
+    poll.register(w, select.POLLOUT)
+    while poll.poll(300 * FACTOR):
+        written += os.write(w, b"x" * 999 + b"\n")
+        expect(written < 8 << 20 and time.monotonic() < end, f"{written} bytes were taken")
+    expect(written > 256 << 10, f"{written} bytes: as much as the windows have room for")
+    process.send_signal(signal.SIGTERM)
+    place.finish(process).check(143, "", "ended by signal 15").one_line()
+    os.close(w)
+
+
+def test_stream_broken_pipe(place):
+    process = stream(place, "numbers", "string:1000000000", stdin=subprocess.DEVNULL)
+    expect(process.stdout.readline() == "1\n", "it has begun")
+    process.stdout.close()
+    expect(process.wait(LIMIT) == 141, f"exit {process.returncode}")
+    expect(process.stderr.read() == "", "without a word")
+    process.stderr.close()
+
+
+def test_stream_cancel(place):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        fifo = place.fifo()
+        r, w = os.pipe()
+        process = stream(place, "watch", f"string:{fifo}", stdin=r)
+        os.close(r)
+        os.write(w, b"one\n")
+        expect(wait_fifo(fifo) == "begun\n", "it has begun")
+        process.send_signal(number)
+        expect(wait_fifo(fifo) == "gone\n", "the runner is told")
+        place.finish(process).check(128 + number, "", number.name).one_line()
+        os.close(w)
+        os.unlink(fifo)
+        place.check_empty()
+
+
+def test_stream_killed(place):
+    fifo = place.fifo()
+    r, w = os.pipe()
+    process = stream(place, "stall", f"string:{fifo}", stdin=r)
+    os.write(w, b"one\n")
+    wait_fifo(fifo)
+    process.kill()
+    process.communicate()
+    reap_all()
+    os.close(r)
+    os.close(w)
 
 
 # ---- call: what goes wrong ----
