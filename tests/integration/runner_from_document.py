@@ -379,6 +379,8 @@ class Runner:
             raise PeerEnds(INVALID_ARGUMENT, "an Envelope that cannot be parsed") from None
         if has_nul(envelope):
             raise PeerEnds(INVALID_ARGUMENT, "text with NUL")
+        if envelope.blocks:
+            raise PeerEnds(INVALID_ARGUMENT, "a block, where shared memory was not agreed")
         payload = body[4 + size:]
         kind = envelope.kind
         if kind not in (pb.HELLO, pb.CALL, pb.ITEM, pb.ANSWER, pb.CANCEL, pb.CREDIT, pb.CLOSE):

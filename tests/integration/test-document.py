@@ -51,7 +51,8 @@ class Supervised:
         return self.tree.call("document", method, *arguments, **options)
 
     def records(self):
-        return [line.text.decode() for line in self.tree.logs("document").lines if line.source == control.LogLine.RECORD]
+        lines = self.tree.logs("document").lines
+        return [line.text.decode() for line in lines if line.source == control.LogLine.RECORD]
 
     def wait_record(self, text):
         seq = 0
@@ -150,7 +151,8 @@ def through_the_command(folder):
                             timeout=wire.TIMEOUT, check=False)
     assert result.returncode == 0 and b'"hello"' in result.stdout, result
     result = subprocess.run([BATON, "call", "--exec", sys.executable, "-B", RUNNER, "--", "doc.Test/Nothing"],
-                            env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=wire.TIMEOUT, check=False)
+                            env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=wire.TIMEOUT,
+                            check=False)
     assert result.returncode == 16 + wire.UNIMPLEMENTED and b"no method doc.Test/Nothing" in result.stderr, result
 
 
@@ -211,8 +213,9 @@ class Raw:
             listening.bind(path)
             listening.listen()
             listening.settimeout(wire.TIMEOUT)
-            self.process = subprocess.Popen([sys.executable, "-B", RUNNER], start_new_session=True, stdin=subprocess.DEVNULL,
-                                            env=dict(os.environ, PYTHONPATH=folder, BATON_BOOTSTRAP=path))
+            environment = dict(os.environ, PYTHONPATH=folder, BATON_BOOTSTRAP=path)
+            self.process = subprocess.Popen([sys.executable, "-B", RUNNER], start_new_session=True,
+                                            stdin=subprocess.DEVNULL, env=environment)
             self.lane = listening.accept()[0]
         os.unlink(path)
         self.lane.settimeout(wire.TIMEOUT)

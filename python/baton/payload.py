@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Payloads: the bytes of a request, an item or a result, their type, and the descriptors that come with them."""
+
+import fcntl
+import os
+from typing import Any, Iterable, List, Tuple, Type, Union
+
+from google.protobuf.message import Message
+
+from .errors import CallError, M, Status
+
+
+def _duplicate(fd: Any) -> int:
+    number = fd if isinstance(fd, int) else fd.fileno()
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def close_fds(fds: Iterable[int]) -> None:
+    """Closes each; below 0: none."""
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
+class Payload:
+    """Bytes, their type, and descriptors, which it owns until they are taken or it is sent.
+
+    `data`: bytes, whatever is like them, or a protobuf message, which also says the type. `type`: full name of the
+    message; "" for raw bytes. `fds`: numbers, or objects with fileno(); they are duplicated here and stay the caller's.
+    Whoever sends a payload takes its descriptors out of it. What nobody took is closed with the object.
+    """
+
+    __slots__ = ("data", "type", "_fds")
+
+    def __init__(self, data: Any = b"", type: str = "", fds: Iterable[Any] = ()) -> None:
+        self._fds: List[int] = []
+        if isinstance(data, Message):
+            type = type or data.DESCRIPTOR.full_name
+            data = data.SerializeToString()
+        elif data is None:
+            data = b""
+        elif isinstance(data, (bytearray, memoryview)):
+            data = bytes(data)
+        elif not isinstance(data, bytes):
+            raise TypeError(f"a payload is bytes or a protobuf message, not {data.__class__.__name__}")
+        if not isinstance(type, str):
+            raise TypeError("the type of a payload is the full name of a message")
+        self.data: bytes = data
+        self.type: str = type
+        for fd in fds:
+            self._fds.append(_duplicate(fd))
+
+    @classmethod
+    def received(cls, data: bytes, type: str, fds: List[int]) -> "Payload":
+        """One that owns those descriptors, which are not duplicated."""
+        payload = cls(data, type)
+        payload._fds = fds
+        return payload
+
+    @property
+    def n_fds(self) -> int:
+        """How many descriptors came, taken ones included."""
+        return len(self._fds)
+
+    def take_fd(self, index: int = 0) -> int:
+        """The descriptor at that place, from now on the caller's. IndexError: there is none, or it was taken."""
+        fd = self._fds[index]
+        if fd < 0:
+            raise IndexError("this descriptor was taken before")
+        self._fds[index] = -1
+        return fd
+
+    def take_fds(self) -> List[int]:
+        """All that were not taken yet, in order; from now on the caller's."""
+        fds, self._fds = [fd for fd in self._fds if fd >= 0], []
+        return fds
+
+    def message(self, message_type: Type[M]) -> M:
+        """The payload as a protobuf message. CallError INVALID_ARGUMENT: it is of another type, or no such message."""
+        name = message_type.DESCRIPTOR.full_name
+        if self.type not in ("", name):
+            raise CallError(Status.INVALID_ARGUMENT, f"expected {name}, got {self.type}")
+        message = message_type()
+        try:
+            message.ParseFromString(self.data)
+        except Exception as error:  # DecodeError, and others in older libraries
+            raise CallError(Status.INVALID_ARGUMENT, f"cannot be unpacked as {name}") from error
+        return message
+
+    def close(self) -> None:
+        """Closes the descriptors that nobody took."""
+        close_fds(self.take_fds())
+
+    def __del__(self) -> None:
+        if getattr(self, "_fds", None):
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<Payload {self.type or 'bytes'}, {len(self.data)} bytes, {len(self._fds)} descriptors>"
+
+
+Content = Union[bytes, bytearray, memoryview, Message, Payload, None]
+
+
+def as_payload(content: Content, type: str = "", fds: Iterable[Any] = ()) -> Payload:
+    """What the sending functions take: a Payload as it is, or one made of the rest."""
+    if isinstance(content, Payload):
+        if type or tuple(fds):
+            raise TypeError("a Payload has its type and descriptors already")
+        content._fds = content.take_fds()  # without those that were taken
+        return content
+    return Payload(content, type, fds)
+
+
+Metadata = Iterable[Tuple[str, bytes]]
+
+
+def as_metadata(metadata: Any) -> List[Tuple[str, bytes]]:
+    """Pairs of a key and bytes from a mapping or an iterable; text values become UTF-8."""
+    pairs = metadata.items() if hasattr(metadata, "items") else metadata or ()
+    return [(key, value.encode() if isinstance(value, str) else bytes(value)) for key, value in pairs]

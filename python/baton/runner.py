@@ -1,0 +1,529 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runner: a process that baton starts, hands its channels, and calls."""
+
+import collections
+import inspect
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Set
+
+from . import baton_pb2 as pb
+from ._connection import METHOD_MAX, Connection
+from ._lane import PeerFault, as_channel
+from ._link import RENEWAL_SECONDS, Host, Limits, check_text
+from ._loop import Loop
+from ._pool import Pool
+from .calls import LATER, Call, Request
+from .connection import Peer
+from .errors import CallError, ConnectionEnded, Error, Status
+from .payload import Content
+
+BOOTSTRAP = "BATON_BOOTSTRAP"
+RESERVED = "baton."
+SUN_PATH_MAX = 107
+RUNNING, READY, STOPPED = 2, 3, 4
+MAX_LOG_CALLS = 4
+MAX_LOG_BATCH = 256
+LOG_TEXT_MAX = 8192
+MAX_CLIENTS = 256
+ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
+
+Handler = Callable[[Call], Any]
+
+
+def _connect(path: str) -> socket.socket:
+    lane = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if len(os.fsencode(path)) <= SUN_PATH_MAX:
+            lane.connect(path)
+            return lane
+        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lane.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        finally:
+            os.close(directory)
+        return lane
+    except BaseException:
+        lane.close()
+        raise
+
+
+def _clean(text: str, limit: int) -> str:
+    """Text that may be sent: cut, without NUL and surrogates."""
+    return text.replace("\0", "?").encode(errors="replace")[:limit].decode(errors="ignore")
+
+
+class _Method(NamedTuple):
+    function: Handler
+    takes_items: bool
+    inline: bool
+
+
+class _LogQueue:
+    """Records until they are acknowledged. append() in any thread, everything else in the loop's."""
+
+    def __init__(self, limit: int) -> None:
+        self._lock = threading.Lock()
+        self._limit = limit
+        self._new: Deque[Any] = collections.deque()
+        self._dropped = 0
+        self._kept = 0
+        self._next_seq = 1
+        self._again: List[Any] = []  # LogWrites that ended without an answer, to be sent again
+        self._open = 0
+
+    def append(self, record: Any) -> None:
+        with self._lock:
+            if self._kept >= self._limit:
+                self._dropped += 1
+                return
+            self._kept += 1
+            self._new.append(record)
+
+    @property
+    def empty(self) -> bool:
+        return self._kept == 0 and self._dropped == 0
+
+    def pump(self, connection: Connection) -> None:
+        """Sends what may be sent."""
+        while self._open < MAX_LOG_CALLS and not connection.ended:
+            batch = self._again.pop(0) if self._again else self._batch()
+            if batch is None:
+                return
+            self._open += 1
+            request = connection.request("baton.Log/Write", batch)
+            request.on_done(lambda request=request, batch=batch: self._done(connection, request, batch))  # type: ignore
+
+    def _batch(self) -> Any:
+        with self._lock:
+            records: List[Any] = []
+            size = 0
+            while self._new and len(records) < MAX_LOG_BATCH and size < 32768:
+                record = self._new.popleft()
+                size += record.ByteSize()
+                records.append(record)
+            if self._dropped and not self._new and len(records) < MAX_LOG_BATCH:
+                records.append(pb.LogRecord(time_us=time.time_ns() // 1000, level=WARNING, target="baton",
+                                            text=f"{self._dropped} log records dropped"))
+                self._dropped = 0
+                self._kept += 1
+        if not records:
+            return None
+        batch = pb.LogWrite(first_seq=self._next_seq, records=records)
+        self._next_seq += len(records)
+        return batch
+
+    def _done(self, connection: Connection, request: Request, batch: Any) -> None:
+        self._open -= 1
+        if request.answered:
+            with self._lock:
+                self._kept -= len(batch.records)
+        else:
+            self._again.append(batch)
+            self._again.sort(key=lambda one: one.first_seq)
+        if request.answered or connection.ready:
+            self.pump(connection)
+
+
+class _ClientHost(Host):
+    """A client that is attached: it may call the application's methods, and nothing else."""
+
+    def __init__(self, runner: "Runner", number: int) -> None:
+        self._runner = runner
+        self._number = number
+
+    def hello(self, hello: Any) -> None:
+        hello.instance = self._runner.instance
+        hello.service_state = self._runner._service_state
+
+    def accept(self, call: Call) -> Optional[Handler]:
+        return self._runner._accept(call)
+
+    def settled(self, call: Call) -> None:
+        self._runner._settled(call)
+
+    def ended(self, connection: Connection, status: Status, message: str) -> None:
+        self._runner._clients.pop(self._number, None)
+
+    def error(self, text: str) -> None:
+        self._runner.log(ERROR, text, "baton")
+
+
+class Runner(Peer, Host):
+    """This process as baton sees it.
+
+    Made, it is connected; run() serves. As a Peer it is the supervisor: call(), stream(), request() call that.
+
+    `software`: "name version", for logs; default: the program's name. `bootstrap`: path of the bootstrap socket;
+    default $BATON_BOOTSTRAP, which is then removed from the environment. `workers`: threads for handlers, made as they
+    are needed. `max_frame`: largest frame that we accept, in bytes, 64 KiB or more; `max_calls`: calls to us open at
+    once; `fd_credit`: descriptors sent to us and not yet listed; `stream_window`: bytes per stream. `max_log_records`:
+    kept until they are acknowledged; more are dropped and counted.
+
+    Error: not started by baton. OSError: the socket could not be reached. ValueError: such limits cannot be.
+    """
+
+    def __init__(self, *, software: str = "", bootstrap: Optional[str] = None, workers: int = 32,
+                 max_frame: int = Limits().max_frame, max_calls: int = Limits().max_calls,
+                 fd_credit: int = Limits().fd_credit, stream_window: int = Limits().stream_window,
+                 max_log_records: int = 1024) -> None:
+        if not 65536 <= max_frame < 1 << 32 or min(max_calls, fd_credit, stream_window, workers) < 1:
+            raise ValueError("max_frame is 64 KiB to 4 GiB, the other limits are at least 1")
+        path = bootstrap or os.environ.get(BOOTSTRAP)
+        if not path:
+            raise Error(f"${BOOTSTRAP} is not set: this program is a runner, which baton starts "
+                        f"(baton call --exec {os.path.basename(sys.argv[0]) or 'PROGRAM'} -- METHOD)")
+        self._methods: Dict[str, _Method] = {}
+        self._default: Optional[_Method] = None
+        self._serving: Set[Call] = set()
+        self._clients: Dict[int, Connection] = {}
+        self._n_clients = 0
+        self._service_state = RUNNING
+        self._last_event = 0
+        self._event: Optional[int] = None  # under way
+        self._next_state = RUNNING
+        self._event_call: Optional[Call] = None
+        self._leaving = False
+        self._thread: Optional[threading.Thread] = None
+        self._end: Optional[ConnectionEnded] = None
+        self._ended = threading.Event()
+        self._on_renewal: Optional[Callable[[], None]] = None
+        self._limits = Limits(max_frame, max_calls, fd_credit, stream_window)
+        self._software = check_text(software or os.path.basename(sys.argv[0]) or "python")
+        self._log = _LogQueue(max_log_records)
+        lane = _connect(path)
+        if bootstrap is None:
+            del os.environ[BOOTSTRAP]
+        self._loop = Loop()
+        self._pool = Pool(workers, "baton-handler")
+        self._connection = Connection(self._loop, lane, self, side=1, n_channels=3, renewal=True, limits=self._limits,
+                                      software=self._software)
+
+    # --- methods ---
+
+    def method(self, name: str, *, stream: bool = False, inline: bool = False) -> Callable[[Handler], Handler]:
+        """Decorator: calls of that name go to the function, which gets a Call.
+
+        What it returns is the answer: bytes, a protobuf message, a Payload, or None for nothing. A generator sends what
+        it yields as items of a stream, and answers with what it returns. baton.LATER: the call is ended later, by
+        Call.answer() or Call.fail(), in any thread. CallError is an answer, too; any other exception is answered
+        INTERNAL and goes to the log.
+
+        `stream`: the method takes items of the caller's. `inline`: the function runs in the loop's thread, which must
+        not wait for anything; otherwise in one of the handlers' threads.
+
+        ValueError: no name for a method, one that is taken, or one of baton's own.
+        """
+        def register(function: Handler) -> Handler:
+            self.add_method(name, function, stream=stream, inline=inline)
+            return function
+        return register
+
+    def add_method(self, name: str, function: Handler, *, stream: bool = False, inline: bool = False) -> None:
+        """What method() does."""
+        if not 1 <= len(check_text(name).encode()) <= METHOD_MAX or name.startswith(RESERVED) or name in self._methods:
+            raise ValueError(f"{name!r}: taken, reserved, or no name for a method")
+        self._methods[name] = _Method(function, stream, inline)
+
+    def default(self, function: Handler, *, stream: bool = False, inline: bool = False) -> Handler:
+        """Calls of a method that nobody registered go to the function; without it they are answered UNIMPLEMENTED."""
+        self._default = _Method(function, stream, inline)
+        return function
+
+    # --- life ---
+
+    def run(self) -> None:
+        """Serves until the supervisor says stop, or is gone for good. The calling thread is the loop's meanwhile.
+        ConnectionEnded: another end than an orderly one."""
+        self._loop.thread = threading.get_ident()
+        try:
+            while not self._ended.is_set():
+                self._loop.run_once()
+                if self._may_leave():
+                    why = "stopped" if self._service_state == STOPPED else "the runner has quit"
+                    self._connection.end(Status.OK, why)
+        finally:
+            if not self._connection.ended:
+                self._connection.end(Status.INTERNAL, "the runner's loop was left by an exception")
+            for client in list(self._clients.values()):
+                client.end(Status.OK, "the runner has ended")
+            self._loop.thread = None
+            self._loop.close()
+            self._pool.close()
+        if self._end:
+            raise self._end
+
+    def start(self) -> None:
+        """Runs the loop in a thread of its own, a daemon: join() waits for its end."""
+        def serve() -> None:
+            try:
+                self.run()
+            except ConnectionEnded:
+                pass  # join() says it
+
+        self._thread = threading.Thread(target=serve, name="baton-runner", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout: Optional[float] = None) -> bool:
+        """After start(): waits for the end, at most so many seconds. False: it goes on. ConnectionEnded: as run()."""
+        assert self._thread, "start() comes first"
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        if self._end:
+            raise self._end
+        return True
+
+    def quit(self) -> None:
+        """Has run() return when what was answered has been written and the log is acknowledged. Any thread, and signal
+        handlers."""
+        def leave() -> None:
+            self._leaving = True
+        self._loop.call_soon(leave)
+
+    @property
+    def instance(self) -> int:
+        """The number of this start, never reused; 0 before the supervisor's Hello."""
+        return self._connection.instance
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the supervisor has asked for the stop: no new calls come, open ones are to be finished."""
+        return self._service_state != RUNNING or self._event is not None
+
+    def on_renewal(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Calls that, in the loop's thread, when a new supervisor has taken over: requests of ours that were open have
+        ended UNAVAILABLE, calls to us are cancelled, channels taken before are dead."""
+        self._on_renewal = function
+        return function
+
+    def take_channel(self, number: int, timeout: float = RENEWAL_SECONDS) -> socket.socket:
+        """Channel 1 (FILESYSTEM) or 2 (DATA) as a raw, non-blocking socket, from now on the caller's; waits until it is
+        there, not in the loop's thread. TimeoutError: it is not, or was taken before."""
+        if number not in (1, 2):
+            raise ValueError("channels 1 and 2 can be taken")
+        end = time.monotonic() + timeout
+        found: List[Optional[socket.socket]] = []
+        while True:
+            asked = threading.Event()
+
+            def ask() -> None:
+                found.append(self._connection.take_channel(number))
+                asked.set()
+            if self._loop.is_here:
+                ask()
+            elif not self._loop.call_soon(ask) or not asked.wait(max(0.0, end - time.monotonic())):
+                raise TimeoutError(f"channel {number} did not arrive")
+            channel = found.pop()
+            if channel:
+                return channel
+            if self._loop.is_here or time.monotonic() >= end:
+                raise TimeoutError(f"channel {number} is not there")
+            self._ended.wait(0.005)
+
+    def request(self, method: str, content: Content = b"", type: str = "", fds: Iterable[Any] = (), metadata: Any = (),
+                timeout: Optional[float] = None, sends: bool = False, takes: bool = False,
+                parent: Optional[Call] = None) -> Request:
+        return self._connection.request(method, content, type, fds, metadata, timeout, sends, takes, parent)
+
+    def _may_leave(self) -> bool:
+        if not self._leaving or self._connection.ended:
+            return False
+        if not self._connection.ready:
+            return True
+        return self._log.empty and all(one.flushed for one in (self._connection, *self._clients.values()))
+
+    # --- log ---
+
+    def log(self, level: int, text: str, target: str = "", file: str = "", line: int = 0) -> None:
+        """A record for the supervisor's log. `level` as syslog's: 3 error, 4 warning, 5 notice, 6 info, 7 debug.
+        `target`: the part of the program that speaks. Any thread; never waits and never fails: what does not fit is
+        dropped, counted, and reported. Cut at 8 KiB; what is no text is replaced by '?'."""
+        self._log.append(pb.LogRecord(time_us=time.time_ns() // 1000, level=level, text=_clean(text, LOG_TEXT_MAX),
+                                      target=_clean(target, METHOD_MAX), file=_clean(file, 4096), line=max(0, line)))
+        self._loop.call_soon(self._log.pump, self._connection)
+
+    # --- Host: what the connection asks ---
+
+    def hello(self, hello: Any) -> None:
+        hello.instance = self._connection.instance if hasattr(self, "_connection") else 0
+        hello.service_state = self._service_state
+        hello.last_event = self._last_event
+
+    def ready(self, connection: Connection, renewed: bool) -> None:
+        self._log.pump(connection)
+        if renewed and self._on_renewal:
+            connection.guarded(self._on_renewal)
+
+    def accept(self, call: Call) -> Optional[Handler]:
+        if not call.method.startswith(RESERVED):
+            return self._accept(call)
+        built_in = self._built_in.get(call.method)
+        if built_in is None:
+            return Host.accept(self, call)
+        try:
+            built_in(self, call)
+        except CallError as error:
+            call.fail(error.status, error.message)
+        return None
+
+    def _accept(self, call: Call) -> Optional[Handler]:
+        if call.method.startswith(RESERVED):
+            return Host.accept(self, call)
+        if self.is_stopping:
+            call.fail(Status.UNAVAILABLE, "the runner is stopping and takes no new calls")
+            return None
+        method = self._methods.get(call.method, self._default)
+        if method is None:
+            return Host.accept(self, call)
+        call.method_takes_items = method.takes_items
+        self._serving.add(call)
+        if method.inline:
+            return lambda call: self._serve(method, call)
+        return lambda call: self._hand_over(method, call)
+
+    def settled(self, call: Call) -> None:
+        self._settled(call)
+
+    def _settled(self, call: Call) -> None:
+        self._serving.discard(call)
+        if self._event is not None and not self._serving:
+            self._complete()
+
+    def ended(self, connection: Connection, status: Status, message: str) -> None:
+        if status not in (Status.OK, Status.UNAVAILABLE):  # an orderly end, or the lane's
+            self._end = ConnectionEnded(f"{status.name}: {message}")
+        self._ended.set()
+
+    def error(self, text: str) -> None:
+        self.log(ERROR, text, "baton")
+
+    # --- handlers ---
+
+    def _hand_over(self, method: _Method, call: Call) -> None:
+        if not self._pool.submit(self._serve, method, call):
+            call.fail(Status.RESOURCE_EXHAUSTED, "no thread can be made")
+
+    def _serve(self, method: _Method, call: Call) -> None:
+        """Runs a handler and ends its call."""
+        try:
+            result = method.function(call)
+            if inspect.isgenerator(result):
+                result = self._send_all(call, result)
+            if result is not LATER:
+                call.answer(result)
+        except CallError as error:
+            self._fail(call, error)
+        except (Exception, SystemExit) as error:
+            if not call.cancelled:
+                self.log(ERROR, f"{call.method}: {traceback.format_exc()}", "baton")
+            self._fail(call, CallError(Status.INTERNAL, f"{error.__class__.__name__}: {error}"))
+
+    @staticmethod
+    def _send_all(call: Call, items: Any) -> Any:
+        try:
+            while True:
+                try:
+                    item = next(items)
+                except StopIteration as end:
+                    return end.value
+                call.send(item)
+        finally:
+            items.close()
+
+    @staticmethod
+    def _fail(call: Call, error: CallError) -> None:
+        if not call.ended:
+            call.fail(error.status, error.message, error.details)
+
+    # --- what baton asks ---
+
+    def _ping(self, call: Call) -> None:
+        call.answer(call.message(pb.Ping))
+
+    def _stop(self, call: Call) -> None:
+        self._begin(call, RUNNING, READY)
+
+    def _exit(self, call: Call) -> None:
+        self._begin(call, READY, STOPPED)
+
+    def _begin(self, call: Call, state: int, next_state: int) -> None:
+        """An event of the service's life: carried out once, whoever asks however often."""
+        event = call.message(pb.LifecycleEvent).event
+        if event and event == self._last_event:
+            self._answer_state(call, event)
+        elif event and event == self._event and next_state == self._next_state:
+            if self._event_call and not self._event_call.ended:
+                self._event_call.fail(Status.ABORTED, f"event {event} was asked for again")
+            self._event_call = call
+        elif self._event is not None or self._service_state != state:
+            call.fail(Status.FAILED_PRECONDITION, "refused in this state")
+        else:
+            self._event, self._next_state, self._event_call = event, next_state, call
+            if not self._serving:
+                self._complete()
+
+    def _complete(self) -> None:
+        event, self._event = self._event, None
+        self._service_state = self._next_state
+        self._last_event = event or self._last_event
+        call, self._event_call = self._event_call, None
+        if call:
+            self._answer_state(call, event or 0)
+        self._leaving |= self._service_state == STOPPED
+
+    def _answer_state(self, call: Call, event: int) -> None:
+        call.answer(pb.LifecycleState(service_state=self._service_state, event=event))
+
+    def _attach(self, call: Call) -> None:
+        """A client's lane: it is served as the supervisor is, but for baton's own methods."""
+        request = call.message(pb.AttachRequest)
+        most = min(request.max_clients or MAX_CLIENTS, MAX_CLIENTS)
+        if self.is_stopping:
+            raise CallError(Status.UNAVAILABLE, "the runner is stopping and takes no new clients")
+        if len(self._clients) >= most:
+            raise CallError(Status.RESOURCE_EXHAUSTED, f"{len(self._clients)} clients are attached, and {most} may be")
+        if request.lane >= call.request.n_fds:
+            raise CallError(Status.INVALID_ARGUMENT, "the request names a descriptor that did not come")
+        try:
+            lane = as_channel(call.request.take_fd(request.lane))
+        except PeerFault as fault:
+            raise CallError(Status.INVALID_ARGUMENT, "the lane is no connected unix stream socket") from fault
+        self._n_clients += 1
+        client = Connection(self._loop, lane, _ClientHost(self, self._n_clients), side=1, n_channels=1,
+                            limits=self._limits, software=self._software)
+        self._clients[self._n_clients] = client
+        if request.epoch:
+            client.send_channel(request.epoch)
+        call.answer(pb.AttachResponse(client=self._n_clients))
+
+    _built_in: Dict[str, Callable[["Runner", Call], None]] = {
+        "baton.Runner/Attach": _attach, "baton.Runner/Exit": _exit, "baton.Runner/Ping": _ping,
+        "baton.Runner/Stop": _stop,
+    }
+
+
+class LogHandler(logging.Handler):
+    """Sends the records of the logging module to the supervisor's log: logging.getLogger().addHandler(LogHandler(r)).
+    The logger's name becomes the target. Exceptions are kept with their traceback."""
+
+    def __init__(self, runner: Runner, level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self._runner = runner
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.levelno >= logging.ERROR:
+                level = ERROR
+            elif record.levelno >= logging.WARNING:
+                level = WARNING
+            else:
+                level = INFO if record.levelno >= logging.INFO else DEBUG
+            self._runner.log(level, self.format(record), record.name, record.pathname, record.lineno)
+        except Exception:
+            self.handleError(record)
