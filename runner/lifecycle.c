@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The service's life, as the supervisor drives it: the methods "baton.Runner/...". A runner without services of its own
+ * The service's life, as the supervisor drives it: Stop and Exit of baton.Runner. A runner without services of its own
  * is born RUNNING. One event is under way at a time; proto/service.c says which may happen, here is what they do:
- * terminating takes no new calls and is done when the open ones have been ended; what ends in STOPPED ends the runner.
+ * terminating takes no new calls and is done when the open ones, of all peers, have been ended; what ends in STOPPED ends the runner.
  *
  * An event is not undone when the one who asked for it is gone: it is a wish about the state, not about the call. Its
  * successor asks again with the same id, and gets the result, or waits for it.
@@ -15,18 +15,6 @@
 #include <string.h>
 
 #include "proto/message.h"
-
-/* unpack() - the request, or the call has been failed. */
-static void *unpack(Call *call, const ProtobufCMessageDescriptor *type) {
-        size_t size;
-        const uint8_t *payload = call_payload(call, &size);
-        void *message = message_unpack(type, payload, size);
-
-        if (!message)
-                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s: the request is no %s",
-                                 call_envelope(call)->method, type->name);
-        return message;
-}
 
 static void answer_state(Call *call, const Lifecycle *life, uint64_t id) {
         Baton__LifecycleState state = BATON__LIFECYCLE_STATE__INIT;
@@ -92,7 +80,7 @@ static bool repeated(Lifecycle *life, Call *call, ServiceEvent event, uint64_t i
 }
 
 static void handle_event(Runner *runner, Call *call, ServiceEvent event) {
-        _cleanup_message_ Baton__LifecycleEvent *request = unpack(call, &baton__lifecycle_event__descriptor);
+        _cleanup_message_ Baton__LifecycleEvent *request = builtin_unpack(call, &baton__lifecycle_event__descriptor);
         Lifecycle *life = &runner->life;
         ServiceAction action;
         ServiceState next;
@@ -110,41 +98,12 @@ static void handle_event(Runner *runner, Call *call, ServiceEvent event) {
                 begin(runner, call, event, request->event, next, action);
 }
 
-static void handle_stop(Runner *runner, Call *call) {
+void lifecycle_stop(Runner *runner, Call *call) {
         handle_event(runner, call, SERVICE_EVENT_STOP);
 }
 
-static void handle_exit(Runner *runner, Call *call) {
+void lifecycle_exit(Runner *runner, Call *call) {
         handle_event(runner, call, SERVICE_EVENT_EXIT);
-}
-
-static void handle_ping(Runner *runner, Call *call) {
-        _cleanup_message_ Baton__Ping *ping = unpack(call, &baton__ping__descriptor);
-
-        (void) runner;
-        if (ping)
-                (void) call_answer_message(call, &ping->base);
-}
-
-static const struct {
-        const char *method;
-        void (*handle)(Runner *runner, Call *call);
-} methods[] = {
-        { "baton.Runner/Exit", handle_exit },
-        { "baton.Runner/Ping", handle_ping },
-        { "baton.Runner/Stop", handle_stop },
-};
-
-void lifecycle_call(Runner *runner, Call *call) {
-        const char *method = call_envelope(call)->method;
-
-        for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
-                if (strcmp(methods[i].method, method) != 0)
-                        continue;
-                methods[i].handle(runner, call);
-                return;
-        }
-        (void) call_fail(call, STATUS_UNIMPLEMENTED, "no such method: %s", method);
 }
 
 void lifecycle_free(Runner *runner) {

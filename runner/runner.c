@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The runner object: one peer, the supervisor, on an endpoint of its own. Incoming calls go by name, to the library's
- * methods ("baton.…") or the application's.
+ * The runner object: its peers, the supervisor and the clients that were attached, on an endpoint of its own. Incoming
+ * calls go by name, to the library's methods ("baton.…") or the application's.
  *
  * How it ends. The supervisor says so (the service is STOPPED, or CLOSE), or is gone for good (the lane's end), or the
  * application quits. In the first and last case what was answered is still written and the log acknowledged before the
@@ -17,27 +17,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/parse.h"
 #include "runner/bootstrap.h"
 
-#define RESERVED_PREFIX "baton."
-#define NAME_MAX_BYTES  255u
-#define FRAME_MIN       (64u * 1024u)
-#define RESULT_ENDED    1 /* of dispatch: in order */
+#define FRAME_MIN    (64u * 1024u)
+#define RESULT_ENDED 1 /* of dispatch: in order */
 
 /* ---- the peer's side ---- */
-
-/* find_method() - calls of one method mostly come in a row: the one found last is looked at first. */
-static Method *find_method(Runner *runner, const char *name) {
-        Method *method = runner->recent;
-
-        if (method && strcmp(method->name, name) == 0)
-                return method;
-        HASH_FIND_STR(runner->methods, name, method);
-        runner->recent = method;
-        return method;
-}
 
 static const struct {
         Status status;
@@ -77,25 +65,7 @@ static void on_channel(Connection *connection, unsigned channel) {
 }
 
 static void on_call(Connection *connection, Call *call) {
-        Runner *runner = connection_owner(connection);
-        const char *name = call_envelope(call)->method;
-        Method *method;
-
-        if (strncmp(name, RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0) {
-                lifecycle_call(runner, call);
-                return;
-        }
-        if (!lifecycle_is_serving(runner)) {
-                (void) call_fail(call, STATUS_UNAVAILABLE, "the runner is stopping and takes no new calls");
-                return;
-        }
-        method = find_method(runner, name);
-        if (method)
-                connection_accept(connection, call, method->function, method->userdata);
-        else if (runner->fallback)
-                connection_accept(connection, call, runner->fallback, runner->fallback_userdata);
-        else
-                (void) call_fail(call, STATUS_UNIMPLEMENTED, "no such method: %s", name);
+        runner_serve(connection_owner(connection), connection, call);
 }
 
 static const ConnectionHandler supervisor_handler = {
@@ -116,18 +86,25 @@ static bool copy_options(const struct baton_runner_options *given, struct baton_
                (ret->max_frame == 0 || (ret->max_frame >= FRAME_MIN && ret->max_frame <= UINT32_MAX));
 }
 
-static int connect_supervisor(Runner *runner, const struct baton_runner_options *options, int lane_fd_consume) {
-        PeerLimits limits = {
+/* take_options() - what is needed later than now. */
+static int take_options(Runner *runner, const struct baton_runner_options *options) {
+        runner->limits = (PeerLimits){
                 .max_frame = options->max_frame,
                 .max_calls = options->max_calls,
                 .fd_credit = options->fd_credit,
         };
+        runner->max_clients = options->max_clients ? options->max_clients : RUNNER_CLIENTS;
+        runner->software = strdup(options->software ? options->software : program_invocation_short_name);
+        return runner->software ? 0 : -ENOMEM;
+}
+
+static int connect_supervisor(Runner *runner, int lane_fd_consume) {
         PeerConfig config = {
                 .side = 1,
                 .n_channels = LANE_CHANNELS,
                 .renewal = LANE_RENEWAL_PEER,
-                .limits = &limits,
-                .software = options->software ? options->software : program_invocation_short_name,
+                .limits = &runner->limits,
+                .software = runner->software,
                 .service_state = runner->life.state,
         };
 
@@ -150,11 +127,47 @@ static inline void runner_freep(Runner **runner) {
         baton_runner_free(*runner);
 }
 
-int baton_runner_new(struct baton_runner **ret_runner, const struct baton_runner_options *options) {
-        _cleanup_(runner_freep) Runner *runner = NULL;
-        struct baton_runner_options given;
-        _cleanup_fd_ int lane_fd = -1;
+/* set_up() - all that a runner has, from the bottom up. 0 or a negative errno. */
+static int set_up(Runner *runner, const struct baton_runner_options *options, int lane_fd_consume) {
+        _cleanup_fd_ int lane_fd = lane_fd_consume;
         int r;
+
+        runner->life.state = SERVICE_STATE_RUNNING;
+        r = take_options(runner, options);
+        if (r < 0)
+                return r;
+        r = endpoint_new(&runner->endpoint);
+        if (r < 0)
+                return r;
+        r = handles_new(&runner->handles, runner->endpoint, on_drained, runner);
+        if (r < 0)
+                return r;
+        handles_on_wake(runner->handles, on_woken);
+        r = connect_supervisor(runner, fd_take(&lane_fd));
+        if (r < 0)
+                return r;
+        return log_queue_init(&runner->log, runner->endpoint, runner->handles, connection_peer(runner->supervisor),
+                              options->max_log_records);
+}
+
+/* runner_new() - on the connection that was made. */
+static int runner_new(Runner **ret_runner, const struct baton_runner_options *options, int lane_fd_consume) {
+        _cleanup_fd_ int lane_fd = lane_fd_consume;
+        _cleanup_(runner_freep) Runner *runner = calloc(1, sizeof(*runner));
+        int r;
+
+        if (!runner)
+                return -ENOMEM;
+        r = set_up(runner, options, fd_take(&lane_fd));
+        if (r < 0)
+                return r;
+        *ret_runner = TAKE_PTR(runner);
+        return 0;
+}
+
+int baton_runner_new(struct baton_runner **ret_runner, const struct baton_runner_options *options) {
+        struct baton_runner_options given;
+        int lane_fd, r;
 
         *ret_runner = NULL;
         if (!copy_options(options, &given) ||
@@ -163,42 +176,25 @@ int baton_runner_new(struct baton_runner **ret_runner, const struct baton_runner
         r = bootstrap_connect(given.bootstrap, &lane_fd);
         if (r < 0)
                 return r;
-        runner = calloc(1, sizeof(*runner));
-        if (!runner)
-                return -ENOMEM;
-        runner->life.state = SERVICE_STATE_RUNNING;
-        r = endpoint_new(&runner->endpoint);
+        r = runner_new(ret_runner, &given, lane_fd);
         if (r < 0)
-                return r;
-        r = handles_new(&runner->handles, runner->endpoint, on_drained, runner);
-        if (r < 0)
-                return r;
-        r = connect_supervisor(runner, &given, fd_take(&lane_fd));
-        if (r < 0)
-                return r;
-        r = log_queue_init(&runner->log, runner->endpoint, runner->handles, connection_peer(runner->supervisor),
-                           given.max_log_records);
-        if (r < 0)
-                return r;
-        handles_on_wake(runner->handles, on_woken);
-        *ret_runner = TAKE_PTR(runner);
-        return 0;
+                (void) dprintf(STDERR_FILENO, "%s: cannot set up the connection to the supervisor: %s\n",
+                               program_invocation_short_name, strerror(-r));
+        return r;
 }
 
 void baton_runner_free(struct baton_runner *runner) {
-        Method *method, *next;
-
         if (!runner)
                 return;
+        attach_free(runner);
         runner->supervisor = connection_free(runner->supervisor);
         lifecycle_free(runner);
         log_queue_deinit(&runner->log);
-        HASH_ITER (hh, runner->methods, method, next) {
-                HASH_DEL(runner->methods, method);
-                free(method);
-        }
         handles_free(runner->handles);
         endpoint_free(runner->endpoint);
+        methods_deinit(&runner->methods);
+        health_free(runner);
+        free(runner->software);
         free(runner);
 }
 
@@ -209,11 +205,13 @@ static bool may_leave(Runner *runner) {
         if (!runner->leaving && !atomic_load_explicit(&runner->quit, memory_order_relaxed))
                 return false;
         log_queue_collect(&runner->log);
-        return peer_is_flushed(peer) && (log_queue_is_empty(&runner->log) || !peer_is_ready(peer));
+        return peer_is_flushed(peer) && attach_is_flushed(runner) &&
+               (log_queue_is_empty(&runner->log) || !peer_is_ready(peer));
 }
 
 /* leave() - the end, by ourselves. */
 static void leave(Runner *runner, Status status, const char *reason, int result) {
+        attach_close(runner, status, reason);
         peer_close(connection_peer(runner->supervisor), status, "%s", reason);
         runner->ended = true;
         runner->result = result;
@@ -268,38 +266,49 @@ uint64_t baton_runner_instance(struct baton_runner *runner) {
 
 /* ---- methods ---- */
 
-/* method_new() - the table takes it; NULL: out of memory, also when the table had to grow. */
-static Method *method_new(Runner *runner, const char *name) {
-        size_t length = strlen(name);
-        Method *method = calloc(1, sizeof(*method) + length + 1);
+void runner_serve(Runner *runner, Connection *connection, Call *call) {
+        const char *name = call_envelope(call)->method;
+        Method *method;
 
-        if (!method)
-                return NULL;
-        memcpy(method->name, name, length + 1);
-        HASH_ADD_STR(runner->methods, name, method);
-        if (!method->hh.tbl) {
-                free(method);
-                return NULL;
+        if (builtin_is(name)) {
+                builtin_call(runner, connection, call);
+                return;
         }
-        return method;
+        if (!lifecycle_is_serving(runner)) {
+                (void) call_fail(call, STATUS_UNAVAILABLE, "the runner is stopping and takes no new calls");
+                return;
+        }
+        method = methods_find(&runner->methods, name);
+        if (method)
+                connection_accept(connection, call, method->function, method->userdata);
+        else if (runner->fallback)
+                connection_accept(connection, call, runner->fallback, runner->fallback_userdata);
+        else
+                (void) call_fail(call, STATUS_UNIMPLEMENTED, "no such method: %s", name);
 }
 
 int baton_runner_add_method(struct baton_runner *runner, const char *name, baton_method_fn function, void *userdata) {
-        size_t length = name ? strnlen(name, NAME_MAX_BYTES + 1) : 0;
-        Method *method;
+        size_t length = name ? strnlen(name, METHOD_NAME_MAX + 1) : 0;
 
-        if (length == 0 || length > NAME_MAX_BYTES || !utf8_is_valid(name, length) || !function)
+        if (length == 0 || length > METHOD_NAME_MAX || !utf8_is_valid(name, length) || !function)
                 return -EINVAL;
-        if (strncmp(name, RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0)
+        if (builtin_is(name))
                 return -EPERM;
-        if (find_method(runner, name))
-                return -EEXIST;
-        method = method_new(runner, name);
-        if (!method)
-                return -ENOMEM;
-        method->function = function;
-        method->userdata = userdata;
-        return 0;
+        return methods_add(&runner->methods, name, function, userdata);
+}
+
+static bool is_type(const char *type) {
+        return !type || utf8_is_valid(type, strlen(type));
+}
+
+int baton_runner_describe_method(struct baton_runner *runner, const char *name, const char *request_type,
+                                 const char *response_type, unsigned flags) {
+        Method *method = methods_find(&runner->methods, name);
+
+        if (!is_type(request_type) || !is_type(response_type) ||
+            flags & ~(unsigned) (BATON_METHOD_CLIENT_STREAMS | BATON_METHOD_SERVER_STREAMS))
+                return -EINVAL;
+        return method ? method_describe(method, request_type, response_type, flags) : -ENOENT;
 }
 
 void baton_runner_set_default(struct baton_runner *runner, baton_method_fn function, void *userdata) {
@@ -312,6 +321,8 @@ void baton_runner_set_default(struct baton_runner *runner, baton_method_fn funct
 struct baton_runner *baton_call_runner(struct baton_call *call) {
         const Connection *connection = baton_call_connection(call);
 
+        if (connection_handler(connection) == &attach_handler)
+                return attach_runner(connection);
         return connection_handler(connection) == &supervisor_handler ? connection_owner(connection) : NULL;
 }
 

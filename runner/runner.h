@@ -2,30 +2,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What the files of libbaton's runner half share: runner.c (the object, its loop and its methods), lifecycle.c (the service's life: baton.Runner/...), log-queue.c (records on their way to the supervisor).
+ * What the files of libbaton's runner half share: runner.c (the object, its loop and its methods), builtin.c (the
+ * library's own methods), lifecycle.c (the service's life), attach.c (clients), reflection.c (health and methods),
+ * log-queue.c (records on their way to the supervisor).
  */
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/queue.h>
 
 #include "baton/runner.h"
 #include "proto/handle.h"
 #include "proto/service.h"
 #include "runner/log-queue.h"
-
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "runner/method.h"
 
 typedef struct baton_runner Runner;
-typedef struct Method Method;
+typedef struct Client Client;
+typedef struct Health Health;
 
 #define RUNNER_REASON_SIZE 512
+#define RUNNER_CLIENTS     64u /* attached, unless the options say otherwise */
+#define BUILTIN_PREFIX     "baton."
 
-struct Method {
+/* What the application has said of a service. */
+struct Health {
         UT_hash_handle hh;
-        baton_method_fn function;
-        void *userdata;
-        char name[];
+        bool serving;
+        char service[]; /* "": the whole */
 };
 
 /* The service's state, and the event that is being carried out. */
@@ -44,10 +48,16 @@ struct baton_runner {
         Handles *handles;
         Connection *supervisor;
 
-        Method *methods; /* uthash by name */
-        Method *recent;  /* found last; NULL: none */
+        Methods methods;
+        Health *health; /* uthash by service */
         baton_method_fn fallback;
         void *fallback_userdata;
+
+        LIST_HEAD(, Client) clients; /* that of ended ones included, while calls of theirs are open */
+        unsigned n_clients, max_clients;
+        uint64_t last_client; /* number */
+        PeerLimits limits;    /* of every peer */
+        char *software;
 
         Lifecycle life;
         LogQueue log;
@@ -64,10 +74,46 @@ struct baton_runner {
         char reason[RUNNER_REASON_SIZE];
 };
 
+/* ---- runner.c ---- */
+
+/* runner_serve() - a call of the supervisor's or a client's: to whom it concerns. */
+void runner_serve(Runner *runner, Connection *connection, Call *call);
+
+/* ---- builtin.c ---- */
+
+/* builtin_is() - whether @method is the library's. */
+bool builtin_is(const char *method);
+/* builtin_call() - a call of such a method. */
+void builtin_call(Runner *runner, const Connection *connection, Call *call);
+/* builtin_unpack() - the request, for message_free(); NULL: it is none, and the call has been failed. */
+void *builtin_unpack(Call *call, const ProtobufCMessageDescriptor *type);
+
+/* ---- attach.c ---- */
+
+extern const ConnectionHandler attach_handler;
+/* attach_runner() - of a connection with that handler. */
+Runner *attach_runner(const Connection *connection);
+/* attach_handle() - baton.Runner/Attach. */
+void attach_handle(Runner *runner, Call *call);
+/* attach_is_flushed() - whether what clients were answered is with the kernel. */
+bool attach_is_flushed(const Runner *runner);
+/* attach_close() - tells all clients that it is over. */
+void attach_close(Runner *runner, Status status, const char *reason);
+void attach_free(Runner *runner);
+
+/* ---- reflection.c ---- */
+
+/* health_check() - baton.Health/Check. */
+void health_check(Runner *runner, Call *call);
+void health_free(Runner *runner);
+/* reflection_list() - baton.Reflection/List. */
+void reflection_list(Runner *runner, Call *call);
+
 /* ---- lifecycle.c ---- */
 
-/* lifecycle_call() - a call of a method "baton.…". */
-void lifecycle_call(Runner *runner, Call *call);
+/* lifecycle_stop(), lifecycle_exit() - baton.Runner/Stop and Exit. */
+void lifecycle_stop(Runner *runner, Call *call);
+void lifecycle_exit(Runner *runner, Call *call);
 
 /* lifecycle_is_serving() - whether calls of the application's methods are taken. */
 bool lifecycle_is_serving(const Runner *runner);

@@ -110,6 +110,36 @@ static void test_variable(void **state) {
         fixture_unlisten(&f);
 }
 
+/* Out of descriptors or memory, before and after the connection was made: who started it sees why, in one line. */
+static void test_no_room(void **state) {
+        static const struct {
+                SeamCall call;
+                int error;
+                const char *step;
+        } rows[] = {
+                { SEAM_SOCKET, EMFILE, "cannot connect to the supervisor at " },
+                { SEAM_CALLOC, ENOMEM, "cannot set up the connection to the supervisor: " },
+                { SEAM_EPOLL_CREATE1, EMFILE, "cannot set up the connection to the supervisor: " },
+                { SEAM_EPOLL_CTL, ENOSPC, "cannot set up the connection to the supervisor: " },
+        };
+        struct baton_runner_options options = { .size = sizeof(options) };
+        Fixture f = { .listener = -1 };
+        char text[1024];
+
+        (void) state;
+        fixture_listen(&f);
+        options.bootstrap = f.path;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                seam_fail(rows[i].call, 1, rows[i].error);
+                assert_int_equal(capture(new_runner, &options, text, sizeof(text)), -rows[i].error);
+                seam_reset();
+                assert_non_null(strstr(text, rows[i].step));
+                assert_non_null(strstr(text, strerror(rows[i].error)));
+                assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+        }
+        fixture_unlisten(&f);
+}
+
 static void test_long_path(void **state) {
         struct baton_runner_options options = { .size = sizeof(options) };
         Fixture f = { .listener = -1 };
@@ -534,6 +564,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_not_started_by_baton),
         TEST(test_options),
         TEST(test_variable),
+        TEST(test_no_room),
         TEST(test_long_path),
         TEST(test_new_fails),
         TEST(test_stop_and_exit),

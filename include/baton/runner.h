@@ -60,14 +60,22 @@ struct baton_runner_options {
         uint32_t max_calls;       /* calls to us open at once; default 1,024 */
         uint32_t fd_credit;       /* descriptors sent to us and not yet listed; default 64 */
         uint32_t max_log_records; /* records kept until acknowledged; default 1,024; more are dropped and counted */
+        uint32_t max_clients; /* attached at once; default 64; ended ones count until their calls have been ended */
 };
+
+/*
+ * baton_runner_options_from_arguments() - takes what is for the library out of a program's arguments, up to "--":
+ * --uds-path PATH or --uds-path=PATH, the bootstrap socket, for supervisors that pass it so. @options points into @argv
+ * afterwards. 0, or -EINVAL (no path follows) after one line on standard error.
+ */
+BATON_PUBLIC int baton_runner_options_from_arguments(struct baton_runner_options *options, int *argc, char **argv);
 
 /*
  * baton_runner_new() - connects to the supervisor that started us. The channels arrive while the loop runs; what is sent
  * before is queued. @options may be NULL. -ENOKEY: not started by baton ($BATON_BOOTSTRAP is not set); -EINVAL: options
  * without their size, or max_frame below 64 KiB or above 4 GiB; -EMFILE, -ENOMEM; or why the socket could not be reached.
- * The first and the last are said on standard error in one line. A connection to $BATON_BOOTSTRAP uses it up: the
- * variable is removed from the environment, since the socket is gone then, and children are not started by baton.
+ * All but -EINVAL are said on standard error in one line. A connection to $BATON_BOOTSTRAP uses it up: the variable is
+ * removed from the environment, since the socket is gone then, and children are not started by baton.
  */
 BATON_PUBLIC int baton_runner_new(struct baton_runner **ret_runner, const struct baton_runner_options *options);
 
@@ -109,7 +117,7 @@ BATON_PUBLIC const char *baton_runner_reason(struct baton_runner *runner);
 /* baton_runner_instance() - the number of this start, never reused; 0 before the supervisor's Hello. */
 BATON_PUBLIC uint64_t baton_runner_instance(struct baton_runner *runner);
 
-/* ---- calls to us ----------------------------------------------------------------------------------------------- */
+/* ---- calls to us, from the supervisor and from attached clients ------------------------------------------------- */
 
 /*
  * baton_runner_add_method() - calls of @name ("package.Service/Method", or any UTF-8 text of 1-255 bytes), on any framed
@@ -122,12 +130,46 @@ BATON_PUBLIC int baton_runner_add_method(struct baton_runner *runner, const char
 /* baton_runner_set_default() - calls of a method nobody registered go to @function; without it they answer UNIMPLEMENTED. */
 BATON_PUBLIC void baton_runner_set_default(struct baton_runner *runner, baton_method_fn function, void *userdata);
 
+/* Flags of baton_runner_describe_method(). */
+enum baton_method_flags {
+        BATON_METHOD_CLIENT_STREAMS = 1, /* the caller sends items */
+        BATON_METHOD_SERVER_STREAMS = 2  /* the method does */
+};
+
+/*
+ * baton_runner_describe_method() - what baton.Reflection/List says of a method that was added: full names of the messages
+ * of request and answer, and of the items (NULL or "": raw bytes), copied. The last description counts. 0; -ENOENT: no
+ * such method; -EINVAL: text that is no UTF-8, unknown flags; -ENOMEM.
+ */
+BATON_PUBLIC int baton_runner_describe_method(struct baton_runner *runner, const char *name, const char *request_type,
+                                              const char *response_type, unsigned flags);
+
+/*
+ * baton_runner_set_health() - what baton.Health/Check answers for @service (NULL or "": the whole, and every service that
+ * nothing else was said of). Without it: serving, until the runner is stopped. 0, -EINVAL (no UTF-8), -ENOMEM.
+ */
+BATON_PUBLIC int baton_runner_set_health(struct baton_runner *runner, const char *service, int serving);
+
 /* baton_call_runner() - the runner this call came to; NULL: it came to a client. */
 BATON_PUBLIC struct baton_runner *baton_call_runner(struct baton_call *call);
 
+/* A client that was attached: who it is is the kernel's word to the supervisor. */
+struct baton_caller {
+        uint64_t id; /* from 1, never reused while the runner runs */
+        int64_t pid;
+        uint32_t uid, gid;
+        const char *name; /* what it calls itself */
+};
+
+/* baton_call_client() - who called, valid until the call is ended; NULL: the supervisor. */
+BATON_PUBLIC const struct baton_caller *baton_call_client(struct baton_call *call);
+
 /* ---- calls of ours to the supervisor --------------------------------------------------------------------------- */
 
-/* baton_runner_call() - baton_connection_call() to the supervisor. */
+/*
+ * baton_runner_call() - baton_connection_call() to the supervisor. A client is called by baton_connection_call() on
+ * baton_call_connection() of a call of its own.
+ */
 BATON_PUBLIC int baton_runner_call(struct baton_runner *runner, const struct baton_call_parameters *parameters,
                                    baton_answer_fn function, void *userdata, struct baton_request **ret_request);
 

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The library's own methods, "baton.…". The life of a runner is its supervisor's: clients may look, and nothing else.
+ */
+
+#include <string.h>
+
+#include "proto/message.h"
+#include "runner/runner.h"
+
+void *builtin_unpack(Call *call, const ProtobufCMessageDescriptor *type) {
+        size_t size;
+        const uint8_t *payload = call_payload(call, &size);
+        void *message = message_unpack(type, payload, size);
+
+        if (!message)
+                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s: the request is no %s",
+                                 call_envelope(call)->method, type->name);
+        return message;
+}
+
+static void handle_ping(Runner *runner, Call *call) {
+        _cleanup_message_ Baton__Ping *ping = builtin_unpack(call, &baton__ping__descriptor);
+
+        (void) runner;
+        if (ping)
+                (void) call_answer_message(call, &ping->base);
+}
+
+static const struct {
+        const char *method;
+        void (*handle)(Runner *runner, Call *call);
+        bool for_clients;
+} methods[] = {
+        { "baton.Health/Check", health_check, true },    { "baton.Reflection/List", reflection_list, true },
+        { "baton.Runner/Attach", attach_handle, false }, { "baton.Runner/Exit", lifecycle_exit, false },
+        { "baton.Runner/Ping", handle_ping, true },      { "baton.Runner/Stop", lifecycle_stop, false },
+};
+
+bool builtin_is(const char *method) {
+        return strncmp(method, BUILTIN_PREFIX, strlen(BUILTIN_PREFIX)) == 0;
+}
+
+void builtin_call(Runner *runner, const Connection *connection, Call *call) {
+        const char *method = call_envelope(call)->method;
+
+        for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+                if (strcmp(methods[i].method, method) != 0)
+                        continue;
+                if (methods[i].for_clients || connection == runner->supervisor)
+                        methods[i].handle(runner, call);
+                else
+                        (void) call_fail(call, STATUS_PERMISSION_DENIED, "%s is for the supervisor", method);
+                return;
+        }
+        (void) call_fail(call, STATUS_UNIMPLEMENTED, "no such method: %s", method);
+}
