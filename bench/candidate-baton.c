@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Candidate baton: a runner by libbaton, and a caller on one channel of it. The caller is the engine on an endpoint, as
- * libbaton's client half hosts it; the four functions under "caller" are all that knows that.
+ * Candidate baton, as an application has it: a private supervisor, a runner that it starts (this program again, with
+ * --runner), and a connection of our own to that by attach. Nothing but the public library. The supervisor and the keeper
+ * are there all the time and sleep; the processor time counted is the client's and the runner's.
  */
 
-#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include <baton/client.h>
 #include <baton/runner.h>
 
 #include "bench/candidate.h"
-#include "proto/endpoint.h"
 
 #define METHOD      "echo.Echo/Unary"
 #define FRAME_SPARE (64u * 1024u) /* of a frame, for the Envelope, and the smallest limit that is accepted */
@@ -33,116 +32,110 @@ static void on_echo(struct baton_call *call, void *userdata) {
         (void) baton_call_answer(call, "", data, size < answer_size ? size : answer_size);
 }
 
-static void serve(const CandidateOptions *options, const Meeting *meeting) {
-        struct baton_runner_options runner_options = {
-                .size = sizeof(runner_options),
-                .bootstrap = meeting->path,
-                .max_frame = options->size + FRAME_SPARE,
-        };
+/* run_runner() - CPU, bytes of an answer, bytes of a frame. */
+static int run_runner(char **arguments) {
+        struct baton_runner_options options = { .size = sizeof(options) };
         struct baton_runner *runner;
 
-        answer_size = options->answer;
-        meeting_await(meeting);
-        if (baton_runner_new(&runner, &runner_options) < 0 ||
-            baton_runner_add_method(runner, METHOD, on_echo, NULL) < 0)
-                die("no runner");
+        measure_pin(atoi(arguments[0]));
+        answer_size = strtoul(arguments[1], NULL, 10);
+        options.max_frame = strtoul(arguments[2], NULL, 10);
+        if (baton_runner_new(&runner, &options) < 0 || baton_runner_add_method(runner, METHOD, on_echo, NULL) < 0)
+                return EXIT_FAILURE;
         (void) baton_runner_run(runner);
         baton_runner_free(runner);
+        return EXIT_SUCCESS;
 }
 
-/* ---- the caller ---- */
+/* ---- the client ---- */
 
-typedef struct Caller Caller;
-
-typedef struct SlotCall {
-        Caller *caller;
-        size_t slot;
-} SlotCall;
-
-struct Caller {
-        Endpoint *endpoint;
-        Peer *peer;
-        SlotCall *calls; /* by slot */
+typedef struct Client {
+        struct baton_client *client;
+        struct baton_connection *connection;
+        size_t *slots; /* what a call remembers; by slot */
         Exchange *exchange;
-};
+} Client;
 
-static Caller caller;
+static Client client;
 
-static void send_call(SlotCall *slot_call);
+static void send_call(size_t *slot);
 
-static void on_answer(Call *call, const Answer *answer, void *userdata) {
-        SlotCall *slot_call = userdata;
+static void on_answer(const struct baton_answer *answer, void *userdata) {
+        size_t *slot = userdata;
 
-        (void) call;
-        if (answer->status != STATUS_OK)
+        if (answer->status != BATON_OK)
                 die("a call failed: %s", answer->message);
-        exchange_answered(slot_call->caller->exchange, slot_call->slot, answer->size);
-        send_call(slot_call);
+        exchange_answered(client.exchange, *slot, answer->size);
+        send_call(slot);
 }
 
-static void send_call(SlotCall *slot_call) {
-        Exchange *exchange = slot_call->caller->exchange;
-        CallParameters parameters = {
+static void send_call(size_t *slot) {
+        Exchange *exchange = client.exchange;
+        struct baton_call_parameters parameters = {
+                .size = sizeof(parameters),
                 .method = METHOD,
-                .payload = exchange->payload,
-                .size = exchange->options->size,
+                .data = exchange->payload,
+                .data_size = exchange->options->size,
         };
 
-        if (exchange_next(exchange, slot_call->slot) &&
-            call_start(slot_call->caller->peer, &parameters, on_answer, slot_call, NULL) < 0)
+        if (exchange_next(exchange, *slot) &&
+            baton_connection_call(client.connection, &parameters, on_answer, slot, NULL) < 0)
                 die("a call could not be started");
 }
 
-static void on_ended(Peer *peer, Status status, const char *reason) {
-        (void) peer;
-        (void) status;
-        die("the runner has gone: %s", reason);
-}
-
-static int listen_at(const char *path) {
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-        (void) strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
-        if (fd < 0 || bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 || listen(fd, 1) < 0)
-                die("cannot listen at %s: %s", path, strerror(errno));
-        return fd;
-}
-
-static void caller_open(const CandidateOptions *options, const Meeting *meeting) {
-        static const PeerHandler handler = { .ended = on_ended };
-        PeerLimits limits = { .max_frame = options->size + FRAME_SPARE };
-        PeerConfig config = {
-                .n_channels = 3, .renewal = LANE_RENEWAL_SELF, .limits = &limits, .software = "bench", .instance = 1
+/* start_runner() - this very program; the supervisor accepts frames of any size we make. */
+static void start_runner(const CandidateOptions *options, struct baton_started *ret_started) {
+        char program[PATH_MAX] = "", cpu[24], answer[24], frame[24];
+        const char *arguments[] = { "--runner", cpu, answer, frame, NULL };
+        struct baton_start_parameters start = {
+                .size = sizeof(start),
+                .program = program,
+                .arguments = arguments,
+                .max_frame = options->size + FRAME_SPARE,
         };
-        int listener = listen_at(meeting->path), lane;
 
-        meeting_announce(meeting);
-        lane = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        (void) close(listener);
-        if (lane < 0 || endpoint_new(&caller.endpoint) < 0 ||
-            endpoint_add_peer(caller.endpoint, &config, lane, &handler, NULL, &caller.peer) < 0)
-                die("no peer");
-        caller.calls = calloc(options->window, sizeof(*caller.calls));
-        if (!caller.calls)
+        (void) snprintf(cpu, sizeof(cpu), "%d", options->server_cpu);
+        (void) snprintf(answer, sizeof(answer), "%zu", options->answer);
+        (void) snprintf(frame, sizeof(frame), "%zu", options->size + FRAME_SPARE);
+        if (readlink("/proc/self/exe", program, sizeof(program) - 1) < 0)
+                die("this program's path is unknown");
+        if (baton_client_start(client.client, &start, ret_started) != 0)
+                die("the runner did not start: %s", baton_client_failure(client.client)->message);
+}
+
+static void client_open(const CandidateOptions *options, Meeting *meeting) {
+        struct baton_client_options client_options = {
+                .size = sizeof(client_options),
+                .max_frame = options->size + FRAME_SPARE,
+        };
+        struct baton_started started = { .size = sizeof(started) };
+        int r = baton_client_new_private(&client.client, &client_options);
+
+        if (r < 0)
+                die("baton cannot be started: %s; is BATON_PROGRAM right?", strerror(-r));
+        start_runner(options, &started);
+        if (baton_client_attach(client.client, started.name, 0, &client.connection) != 0)
+                die("cannot attach: %s", baton_client_failure(client.client)->message);
+        meeting->server = started.pid;
+        client.slots = calloc(options->window, sizeof(*client.slots));
+        if (!client.slots)
                 die("out of memory");
         for (size_t slot = 0; slot < options->window; slot++)
-                caller.calls[slot] = (SlotCall){ &caller, slot };
+                client.slots[slot] = slot;
 }
 
-static void caller_run(Exchange *exchange) {
-        caller.exchange = exchange;
+static void client_run(Exchange *exchange) {
+        client.exchange = exchange;
         for (size_t slot = 0; slot < exchange->options->window; slot++)
-                send_call(&caller.calls[slot]);
+                send_call(&client.slots[slot]);
         while (!exchange_is_over(exchange))
-                if (endpoint_dispatch(caller.endpoint, -1) < 0)
-                        die("the endpoint failed");
+                if (baton_client_dispatch(client.client, -1) < 0)
+                        die("the client cannot wait");
 }
 
-static void caller_close(void) {
-        (void) peer_free(caller.peer);
-        (void) endpoint_free(caller.endpoint);
-        free(caller.calls);
+static void client_close(void) {
+        baton_client_free(client.client);
+        free(client.slots);
 }
 
 static const char *version(void) {
@@ -153,7 +146,9 @@ static const char *version(void) {
 }
 
 int main(int argc, char **argv) {
-        static const Candidate candidate = { "baton", version, serve, caller_open, caller_run, caller_close };
+        static const Candidate candidate = { "baton", version, NULL, client_open, client_run, client_close };
 
+        if (argc == 5 && strcmp(argv[1], "--runner") == 0)
+                return run_runner(argv + 2);
         return candidate_main(&candidate, argc, argv);
 }

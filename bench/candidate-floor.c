@@ -18,7 +18,7 @@ static void serve(const CandidateOptions *options, const Meeting *meeting) {
         floor_serve(meeting->fd, options->answer);
 }
 
-static void open_client(const CandidateOptions *options, const Meeting *meeting) {
+static void open_client(const CandidateOptions *options, Meeting *meeting) {
         (void) options;
         floor_open(meeting->fd);
 }

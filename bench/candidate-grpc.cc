@@ -132,7 +132,7 @@ void send_call(SlotCall &call) {
         call.reader->Finish(&call.answer, &call.status, &call);
 }
 
-void client_open(const CandidateOptions *options, const Meeting *meeting) {
+void client_open(const CandidateOptions *options, Meeting *meeting) {
         grpc::ChannelArguments arguments;
 
         meeting_await(meeting);

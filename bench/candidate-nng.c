@@ -133,7 +133,7 @@ static void client_step(void *userdata) {
         nng_msg_free(message);
 }
 
-static void client_open(const CandidateOptions *options, const Meeting *meeting) {
+static void client_open(const CandidateOptions *options, Meeting *meeting) {
         char url[128];
 
         meeting_await(meeting);

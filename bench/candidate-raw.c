@@ -71,7 +71,7 @@ typedef struct Client {
 
 static Client client;
 
-static void raw_open(const CandidateOptions *options, const Meeting *meeting) {
+static void raw_open(const CandidateOptions *options, Meeting *meeting) {
         size_t answer = answer_size(options);
 
         client.fd = meeting->fd;

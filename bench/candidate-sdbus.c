@@ -108,7 +108,7 @@ static void send_call(size_t slot) {
         (void) sd_bus_message_unref(message);
 }
 
-static void client_open(const CandidateOptions *options, const Meeting *meeting) {
+static void client_open(const CandidateOptions *options, Meeting *meeting) {
         (void) options;
         client.bus = bus_on(meeting->fd, false);
 }

@@ -107,28 +107,34 @@ static void parse_options(const Candidate *candidate, int argc, char **argv, Can
 
 /* ---- both processes ---- */
 
-static pid_t start_server(const Candidate *candidate, const CandidateOptions *options, const char *path,
-                          Meeting *meeting) {
-        pid_t pid, parent = getpid();
+static void start_server(const Candidate *candidate, const CandidateOptions *options, Meeting *meeting) {
+        pid_t parent = getpid();
         int fds[2];
 
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
                 die("no socketpair: %s", strerror(errno));
-        pid = fork();
-        if (pid < 0)
+        meeting->server = fork();
+        if (meeting->server < 0)
                 die("cannot fork: %s", strerror(errno));
-        if (pid == 0) {
+        if (meeting->server == 0) {
                 (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (getppid() != parent)
                         _exit(EXIT_FAILURE);
                 (void) close(fds[0]);
+                meeting->fd = fds[1];
                 measure_pin(options->server_cpu);
-                candidate->serve(options, &(Meeting){ fds[1], path });
+                candidate->serve(options, meeting);
                 _exit(EXIT_SUCCESS);
         }
         (void) close(fds[1]);
-        *meeting = (Meeting){ fds[0], path };
-        return pid;
+        meeting->fd = fds[0];
+}
+
+static void end_server(const Candidate *candidate, const Meeting *meeting) {
+        if (!candidate->serve)
+                return;
+        (void) close(meeting->fd);
+        (void) waitpid(meeting->server, NULL, 0);
 }
 
 static double process_cpu(pid_t pid) {
@@ -179,10 +185,9 @@ int candidate_main(const Candidate *candidate, int argc, char **argv) {
         char directory[] = "/tmp/baton-bench-XXXXXX", path[64];
         Exchange exchange = { .options = &options };
         Samples latency = { 0 };
-        Meeting meeting;
+        Meeting meeting = { .fd = -1, .path = path };
         uint8_t *payload;
         Figures figures;
-        pid_t server;
 
         parse_options(candidate, argc, argv, &options);
         (void) signal(SIGPIPE, SIG_IGN);
@@ -195,13 +200,13 @@ int candidate_main(const Candidate *candidate, int argc, char **argv) {
         exchange.sample_every = options.window < SAMPLED_FROM ? 1 : SAMPLED_FROM;
         (void) snprintf(path, sizeof(path), "%s/socket", directory);
 
-        server = start_server(candidate, &options, path, &meeting);
+        if (candidate->serve)
+                start_server(candidate, &options, &meeting);
         measure_pin(options.client_cpu);
         candidate->open(&options, &meeting);
-        figures = measure(candidate, &exchange, server, &latency);
+        figures = measure(candidate, &exchange, meeting.server, &latency);
         candidate->close();
-        (void) close(meeting.fd);
-        (void) waitpid(server, NULL, 0);
+        end_server(candidate, &meeting);
         (void) unlink(path);
         (void) rmdir(directory);
         print(candidate, &options, &figures, &latency);

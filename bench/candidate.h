@@ -50,14 +50,15 @@ typedef struct Exchange {
 typedef struct Meeting {
         int fd;
         const char *path;
+        pid_t server; /* whose processor time is counted; open() may name another than our child */
 } Meeting;
 
 typedef struct Candidate {
         const char *name;
         const char *(*version)(void);
-        void (*serve)(const CandidateOptions *options,
-                      const Meeting *meeting); /* in the child, until the client ends */
-        void (*open)(const CandidateOptions *options, const Meeting *meeting);
+        /* In a child, until the client ends. NULL: open() starts the server by its own means. */
+        void (*serve)(const CandidateOptions *options, const Meeting *meeting);
+        void (*open)(const CandidateOptions *options, Meeting *meeting);
         void (*run)(Exchange *exchange);
         void (*close)(void);
 } Candidate;
