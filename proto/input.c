@@ -104,29 +104,40 @@ static void on_hello(Peer *peer, Frame *frame) {
                 peer_hello_received(peer, frame->envelope->hello);
 }
 
-static void on_call(Peer *peer, Frame *frame) {
-        Channel *channel = &peer->channels[frame->channel];
-        const Baton__Envelope *envelope = frame->envelope;
-        unsigned long long id = envelope->id;
+/* may_be_opened() - whether a CALL has an id that is due, and a place. False: the peer has ended. */
+static bool may_be_opened(Peer *peer, const Frame *frame) {
+        const Channel *channel = &peer->channels[frame->channel];
+        unsigned long long id = frame->envelope->id;
 
         if (id < 2) {
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "CALL %llu: ids begin with 2", id);
-                return;
+                return false;
         }
         if ((id & 1) == peer->side) {
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "CALL %llu has an id of the other side", id);
-                return;
+                return false;
         }
         if (id <= channel->last_in) {
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "CALL %llu after CALL %llu", id,
                          (unsigned long long) channel->last_in);
-                return;
+                return false;
         }
         if ((uint64_t) peer->open_in + channel_unsent_answers(channel) >= peer->limits.max_calls) {
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "CALL %llu is one more than the %u that may be open",
                          id, peer->limits.max_calls);
-                return;
+                return false;
         }
+        return true;
+}
+
+static void on_call(Peer *peer, Frame *frame) {
+        Channel *channel = &peer->channels[frame->channel];
+        const Baton__Envelope *envelope = frame->envelope;
+        size_t unsent = frame_writer_pending(&channel->writer);
+        uint64_t id = envelope->id;
+
+        if (!may_be_opened(peer, frame))
+                return;
         channel->last_in = id;
         peer->counters.calls_in++;
         if (frame->absent)
@@ -143,10 +154,9 @@ static void on_call(Peer *peer, Frame *frame) {
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                                  "open calls hold %zu descriptors already, at most %u may", peer->held_fds,
                                  peer->limits.max_held_fds);
-        else if (frame_writer_pending(&channel->writer) > peer->limits.max_unsent + peer->limits.max_memory)
+        else if (unsent > peer->limits.max_unsent && unsent - peer->limits.max_unsent > peer->limits.max_memory)
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
-                                 "%zu bytes wait for the caller to read them already",
-                                 frame_writer_pending(&channel->writer));
+                                 "%zu bytes wait for the caller to read them already", unsent);
         else if (!*envelope->method || strlen(envelope->method) > METHOD_MAX)
                 peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT,
                                  "a method's name has 1 to %u bytes", METHOD_MAX);
@@ -227,8 +237,7 @@ static void on_answer(Peer *peer, Frame *frame) {
         call_answered(call, &answer);
 }
 
-/* refuse_item() - ends a call that should not have got an item. */
-static void refuse_item(Peer *peer, Call *call, Status status, const char *why) {
+void peer_refuse_item(Peer *peer, Call *call, Status status, const char *why) {
         if (call->outgoing) {
                 call_fail_local(call, status, "%s", why);
                 return;
@@ -236,6 +245,14 @@ static void refuse_item(Peer *peer, Call *call, Status status, const char *why) 
         call_close(call);
         peer_refuse_call(peer, call->channel, call->id, status, "%s", why);
         call_over(call);
+}
+
+static void receive_item(Peer *peer, Call *call, Frame *frame, Item *item) {
+        int r = stream_received(call, frame->body, frame->length, item);
+
+        frame->fds = item->fds;
+        if (r < 0)
+                peer_refuse_item(peer, call, STATUS_RESOURCE_EXHAUSTED, "no room for an item that was not taken yet");
 }
 
 static void on_item(Peer *peer, Frame *frame) {
@@ -257,25 +274,24 @@ static void on_item(Peer *peer, Frame *frame) {
         else if (call->outgoing && (call->failed || !call->done))
                 peer->counters.late++;
         else if (frame->absent || frame->lost)
-                refuse_item(peer, call, frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED,
-                            frame->absent ? "an item lists a descriptor that was not sent"
-                                          : "a descriptor of an item was lost to the receiver's descriptor limit");
+                peer_refuse_item(peer, call, frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED,
+                                 frame->absent
+                                         ? "an item lists a descriptor that was not sent"
+                                         : "a descriptor of an item was lost to the receiver's descriptor limit");
         else if (frame->block_error < 0)
-                refuse_item(peer, call, STATUS_INVALID_ARGUMENT, arena_error(frame->block_error));
+                peer_refuse_item(peer, call, STATUS_INVALID_ARGUMENT, arena_error(frame->block_error));
         else if (!call->outgoing && !call->takes)
-                refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
-                            "an item after the half-close: the call takes no stream any more");
+                peer_refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
+                                 "an item after the half-close: the call takes no stream any more");
         else if (call->outgoing && envelope->end)
-                refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
-                            "a half-close by the callee, whose ANSWER is the end");
+                peer_refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
+                                 "a half-close by the callee, whose ANSWER is the end");
         else if (!call->on_item && !item.bare)
-                refuse_item(peer, call, call->outgoing ? STATUS_UNIMPLEMENTED : STATUS_INVALID_ARGUMENT,
-                            call->outgoing ? "the answer is a stream, which the caller does not take"
-                                           : "the method takes no stream");
-        else {
-                stream_received(call, frame->body, frame->length, &item);
-                frame->fds = item.fds;
-        }
+                peer_refuse_item(peer, call, call->outgoing ? STATUS_UNIMPLEMENTED : STATUS_INVALID_ARGUMENT,
+                                 call->outgoing ? "the answer is a stream, which the caller does not take"
+                                                : "the method takes no stream");
+        else
+                receive_item(peer, call, frame, &item);
 }
 
 static void on_cancel(Peer *peer, Frame *frame) {

@@ -52,6 +52,7 @@ typedef struct Channel {
         ChannelUse use;
         bool want_framed; /* frame it whenever it arrives */
         bool stalled;     /* the kernel took not all: wait for PEER_OUT */
+        bool had_backlog; /* since the last flush that found none */
         bool paused;      /* the peer does not read its answers: not read */
         bool broken;      /* cannot be written any more; EOF is still to be read */
         bool lost;        /* 1 and 2: the peer has closed it; there is none before a renewal */
@@ -126,7 +127,8 @@ struct Call {
 struct Queued {
         STAILQ_ENTRY(Queued) link;
         uint64_t cost;
-        ArenaView view; /* its payload, where that lies in shared memory */
+        uint64_t excess; /* of call->reserved: bytes that its cost does not stand for */
+        ArenaView view;  /* its payload, where that lies in shared memory */
         int *fds;
         size_t n_fds, length;
         uint8_t body[];
@@ -212,7 +214,7 @@ struct Peer {
         size_t n_parcels, parcel_bytes;
         uint32_t open_out, open_in;
         uint32_t lane_calls; /* of ours, not open yet, whose descriptors are with the lane: they will be */
-        size_t held_fds;
+        size_t held_fds;     /* by the peer's calls, and by what was not taken */
 
         uint64_t hello_deadline, renewal_deadline;
         bool offers_share;
@@ -247,6 +249,8 @@ void peer_channel_lost(Peer *peer, unsigned n, int error);
  * negative errno (the channel is lost), or anything else: go on.
  */
 int peer_read_channel(Peer *peer, unsigned n, bool to_end);
+/* peer_refuse_item() - ends a call that should not have got an item. */
+void peer_refuse_item(Peer *peer, Call *call, Status status, const char *why);
 
 /* ---- output.c ---- */
 /* peer_write() - one frame into the channel's writer; credit owed goes along. 0, -ENOMEM, -EMSGSIZE. */
@@ -305,8 +309,11 @@ void stream_credit(Call *call, uint64_t credit);
 void stream_backlog_gone(Peer *peer);
 /* stream_reserve() - room for the window of @call, which may receive items from here on. -ENOBUFS. */
 int stream_reserve(Call *call);
-/* stream_received() - an ITEM; @item's descriptors are left to the caller unless set to NULL. */
-void stream_received(Call *call, const uint8_t *body, size_t length, Item *item);
+/*
+ * stream_received() - an ITEM; @item's descriptors are left to the caller unless set to NULL. 0; -ENOBUFS: it was not
+ * taken, and may not be kept.
+ */
+int stream_received(Call *call, const uint8_t *body, size_t length, Item *item);
 /*
  * stream_queue_answer() - the ANSWER to a call whose items wait. 0, -ENOBUFS; the descriptors are taken on success.
  */

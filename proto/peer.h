@@ -44,18 +44,33 @@ enum {
         PEER_OUT = 1 << 1,
 };
 
-/* What we accept from the peer, and how long we wait for it. 0 means the default given here. */
+/*
+ * What we accept from the peer, and how long we wait for it. 0 means the default given here.
+ *
+ * The memory that a peer can have us hold, whatever it does, in bytes:
+ *
+ *           3 * max_memory                         received by streams and not taken: an item costs its stream at least 64
+ *                                                  bytes, for which up to 112 more keep it
+ *         + n * 2 * (max_frame + 64 KiB)           frames being received on n channels
+ *         + n * 2 * (max_unsent + A + 512 * C)     what it does not read; A: the largest answer, C: max_calls
+ *         + n * 2 * max_memory                     and that, while a call of ours is open: then we go on reading
+ *         + C * 1 KiB + 3 MiB                      open calls; the Envelope at hand
+ *
+ * What the application sends on its own account (calls, answers given later than in the handler, buffers) comes on top,
+ * and arenas, by max_shared. Descriptors: max_held_fds and fd_credit.
+ */
 typedef struct PeerLimits {
         uint64_t max_frame;     /* bytes of a frame's body; 8 MiB */
         uint32_t max_calls;     /* of the peer's, open at once; 1,024 */
         uint32_t fd_credit;     /* descriptors sent and not yet listed; 64 */
         uint64_t stream_window; /* bytes; 256 KiB */
-        uint32_t max_held_fds;  /* descriptors held by its open calls together; 1,024; beyond it a call is refused */
-        size_t max_unsent;      /* bytes waiting on a channel; above it the channel is not read; 1 MiB */
-        size_t max_waiting;     /* calls of ours that wait for Hello, room or credit; 4,096; beyond it they fail */
-        uint64_t max_memory;    /* bytes that its streams may have waiting here together;
+        uint32_t max_held_fds; /* descriptors held by its open calls and items together; 1,024; beyond it calls fail */
+        size_t max_unsent;     /* bytes unsent on a channel; with more, items and calls wait, and if answers are among
+                          them and no call of ours is open, the channel is not read; 1 MiB */
+        size_t max_waiting;    /* calls of ours that wait for Hello, room or credit; 4,096; beyond it they fail */
+        uint64_t max_memory;   /* bytes that its streams may have waiting here together;
                           256 MiB; beyond it calls fail */
-        uint64_t max_shared;    /* bytes of arenas, of ours and of the peer's each; 64 MiB */
+        uint64_t max_shared;   /* bytes of arenas, of ours and of the peer's each; 64 MiB */
         uint64_t hello_timeout_us;   /* Hello, from the channel's opening; 10 s */
         uint64_t frame_timeout_us;   /* the rest of a frame begun; 30 s */
         uint64_t renewal_timeout_us; /* a renewal, from the channel's loss; 60 s */

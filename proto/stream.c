@@ -14,7 +14,9 @@
  * Items and ANSWERs that have come are not lost with the peer: they go on being delivered after its end, and what became of
  * the call is told behind them.
  *
- * Memory: the window of each call that may receive items is reserved when it is opened, against one limit per peer.
+ * Memory: the window of each call that may receive items is reserved when it is opened, against one limit per peer. An
+ * item's cost stands for its payload and a short Envelope; what a longer one takes, and a whole ANSWER, is reserved while
+ * it is kept, and its descriptors count among those that the peer may have us hold.
  */
 
 #include "proto/peer-internal.h"
@@ -70,12 +72,18 @@ static bool is_blocked(const Call *call, uint64_t cost) {
                peer_has_backlog(peer, &peer->channels[call->channel]);
 }
 
+/* enough_for() - the credit to wait for. Before Hello nobody knew that an item is too large: the next attempt says so. */
+static uint64_t enough_for(const Call *call, uint64_t cost) {
+        return MIN(cost, call->peer->remote.stream_window);
+}
+
 /* block() - remembers what the producer waits for. */
 static int block(Call *call, uint64_t cost) {
         Peer *peer = call->peer;
 
         call->blocked = cost;
-        if (peer->state == PEER_STATE_READY && call->open && !call->parcel && cost <= call->credit_out)
+        if (peer->state == PEER_STATE_READY && call->open && !call->parcel &&
+            enough_for(call, cost) <= call->credit_out)
                 peer->has_blocked = true; /* by the backlog: looked for when it is gone */
         return -EAGAIN;
 }
@@ -155,7 +163,7 @@ void stream_credit(Call *call, uint64_t credit) {
                 return;
         }
         call->credit_out += credit;
-        if (call->blocked && call->credit_out >= call->blocked)
+        if (call->blocked && call->credit_out >= enough_for(call, call->blocked))
                 stream_schedule(call);
 }
 
@@ -188,6 +196,19 @@ int stream_reserve(Call *call) {
         return 0;
 }
 
+/* hold(), let_go() - what the queue has beyond the window. */
+static void hold(Call *call, const Queued *queued) {
+        call->reserved += queued->excess;
+        call->peer->reserved_bytes += queued->excess;
+        call->peer->held_fds += queued->n_fds;
+}
+
+static void let_go(Call *call, const Queued *queued) {
+        call->reserved -= queued->excess;
+        call->peer->reserved_bytes -= queued->excess;
+        call->peer->held_fds -= queued->n_fds;
+}
+
 static void queued_free(Queued *queued) {
         arena_view_release(&queued->view);
         fd_close_all(queued->fds, queued->n_fds);
@@ -202,6 +223,8 @@ void stream_drop(Call *call) {
                 return; /* a call without streams */
         while ((queued = STAILQ_FIRST(&call->queue))) {
                 STAILQ_REMOVE_HEAD(&call->queue, link);
+                if (call->peer)
+                        let_go(call, queued);
                 queued_free(queued);
         }
         if (call->peer) {
@@ -211,32 +234,37 @@ void stream_drop(Call *call) {
         call->reserved = call->owed = call->blocked = 0;
 }
 
-/* keep() - a frame, as it came, for later; its descriptors are taken. -ENOMEM: they are not. */
-static int keep(Call *call, const uint8_t *body, size_t length, uint64_t cost, ArenaView *view, int *fds_consume,
-                size_t n_fds) {
-        Queued *queued = malloc(sizeof(*queued) + length);
+/*
+ * keep() - a frame, as it came, for later, of which @paid bytes are reserved; its descriptors are taken. -ENOBUFS,
+ * -ENOMEM: they are not.
+ */
+static int keep(Call *call, const uint8_t *body, size_t length, uint64_t cost, uint64_t paid, ArenaView *view,
+                int *fds_consume, size_t n_fds) {
+        uint64_t excess = length > paid ? length - paid : 0;
+        const Peer *peer = call->peer;
+        Queued *queued;
 
+        if (peer->reserved_bytes + excess > peer->limits.max_memory ||
+            peer->held_fds + n_fds > peer->limits.max_held_fds)
+                return -ENOBUFS;
+        queued = malloc(sizeof(*queued) + length);
         if (!queued)
                 return -ENOMEM;
-        *queued = (Queued){ .cost = cost, .fds = fds_consume, .n_fds = n_fds, .length = length };
+        *queued = (Queued){ .cost = cost, .excess = excess, .fds = fds_consume, .n_fds = n_fds, .length = length };
         memcpy(queued->body, body, length);
         if (view) {
                 queued->view = *view;
                 *view = ARENA_VIEW_NULL;
         }
         STAILQ_INSERT_TAIL(&call->queue, queued, link);
+        hold(call, queued);
         return 0;
 }
 
 int stream_queue_answer(Call *call, const uint8_t *body, size_t length, ArenaView *view, int *fds_consume,
                         size_t n_fds) {
-        Peer *peer = call->peer;
-
-        if (peer->reserved_bytes + length > peer->limits.max_memory ||
-            keep(call, body, length, 0, view, fds_consume, n_fds) < 0)
+        if (keep(call, body, length, 0, 0, view, fds_consume, n_fds) < 0)
                 return -ENOBUFS;
-        peer->reserved_bytes += length;
-        call->reserved += length;
         call->answered = true;
         return 0;
 }
@@ -282,30 +310,33 @@ static bool hand_out(Call *call, const Item *item, bool *ret_gone) {
         return took;
 }
 
-void stream_received(Call *call, const uint8_t *body, size_t length, Item *item) {
+int stream_received(Call *call, const uint8_t *body, size_t length, Item *item) {
         uint64_t cost = item->bare ? 0 : item_cost(item->shared ? 0 : item->size, item->n_fds);
         Peer *peer = call->peer;
         bool gone = false;
+        int r;
 
         if (cost > call->window_in) {
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "an ITEM of call %llu goes beyond its window",
                          (unsigned long long) call->id);
-                return;
+                return 0;
         }
         call->window_in -= cost;
         call->takes = !call->outgoing && !item->end;
         if (!call->on_item)
-                return; /* the half-close of a caller that was not asked for items */
+                return 0; /* the half-close of a caller that was not asked for items */
         if (!call->paused && STAILQ_EMPTY(&call->queue) && hand_out(call, item, &gone)) {
                 taken(call, cost);
-                return;
+                return 0;
         }
         if (gone || is_over(call))
-                return;
-        if (keep(call, body, length, cost, item->shared, item->fds, item->n_fds) < 0)
-                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for an ITEM");
-        else
+                return 0;
+        r = keep(call, body, length, cost, MAX(cost, (uint64_t) ITEM_COST), item->shared, item->fds, item->n_fds);
+        if (r == 0)
                 item->fds = NULL;
+        else if (r == -ENOMEM)
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for an ITEM");
+        return r == -ENOBUFS ? r : 0;
 }
 
 void call_resume(Call *call) {
@@ -370,14 +401,24 @@ static bool hand_out_queued(Call *call) {
                 return false;
         }
         STAILQ_REMOVE_HEAD(&call->queue, link); /* whatever ends the call meanwhile, it is ours */
+        let_go(call, queued);
         if (item.envelope->kind == BATON__KIND__ANSWER) {
                 answer_queued(call, &item);
                 queued_free(queued);
                 return false;
         }
+        if (!call->on_item) { /* not any more */
+                bool bare = item.bare;
+
+                queued_free(queued);
+                if (!bare)
+                        peer_refuse_item(call->peer, call, STATUS_INVALID_ARGUMENT, "the method takes no stream");
+                return bare;
+        }
         took = hand_out(call, &item, &gone);
         if (!gone && !took && !is_over(call)) {
                 STAILQ_INSERT_HEAD(&call->queue, queued, link);
+                hold(call, queued);
                 return false;
         }
         if (!gone && took)
@@ -415,8 +456,7 @@ static bool tell_writable(Call *call) {
 
         if (!cost || !call->on_writable || is_over(call) || call->answered)
                 return true;
-        /* Before Hello nobody knew that it is too large: the next attempt says so. */
-        if (is_blocked(call, MIN(cost, call->peer->remote.stream_window))) {
+        if (is_blocked(call, enough_for(call, cost))) {
                 (void) block(call, cost);
                 return true;
         }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Streams between two peers of the engine: all three kinds, both directions,
- * credit, stalls, ends; and by hand what breaks the rules. */
+/* Streams between two peers of the engine: all three kinds, both directions, credit, stalls, ends. */
 
 #include <errno.h>
 #include <string.h>
@@ -456,118 +455,6 @@ static void test_head_of_line(void **state) {
         pair_close(&pair);
 }
 
-/* ---- by hand ---- */
-
-static void raw_pair(TestRaw *raw, TestPeer *test) {
-        PeerLimits limits = { .stream_window = 65536 };
-        PeerConfig config = { .side = 0, .n_channels = 3, .renewal = LANE_RENEWAL_SELF, .limits = &limits };
-
-        *test = (TestPeer){ .on_call = serve };
-        callees_reset();
-        test_peer_new(test, &config, test_raw_open(raw, 1));
-        test_settle(&test, 1);
-        test_raw_take_channels(raw, 3);
-        test_raw_hello(raw);
-        test_settle(&test, 1);
-        assert_true(test_raw_read(raw, 0));
-}
-
-static void raw_send(TestRaw *raw, Baton__Kind kind, uint64_t id, bool end, uint64_t credit, size_t size) {
-        static uint8_t payload[300000];
-        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
-
-        envelope.kind = kind;
-        envelope.id = id;
-        envelope.end = end;
-        envelope.credit = credit;
-        if (kind == BATON__KIND__CALL)
-                envelope.method = (char *) "m";
-        test_raw_frame(raw, 0, &envelope, payload, size);
-}
-
-static void test_violations(void **state) {
-        static const struct {
-                const char *what;
-                bool end; /* CALL says end */
-                struct {
-                        Baton__Kind kind;
-                        bool end;
-                        uint64_t credit;
-                        size_t size;
-                } frames[3];
-                Status peer;   /* the peer ends so; OK: it lives */
-                Status answer; /* else the call is answered so */
-        } rows[] = {
-                { "data on a closed stream",
-                  true,
-                  { { BATON__KIND__ITEM, false, 0, 8 } },
-                  0,
-                  STATUS_INVALID_ARGUMENT },
-                { "data after the half-close",
-                  false,
-                  { { BATON__KIND__ITEM, true, 0, 0 }, { BATON__KIND__ITEM, false, 0, 8 } },
-                  0,
-                  STATUS_INVALID_ARGUMENT },
-                { "an overdraft", false, { { BATON__KIND__ITEM, false, 0, 65536 } }, STATUS_RESOURCE_EXHAUSTED, 0 },
-                { "credit overflow", false, { { BATON__KIND__CREDIT, false, 1, 0 } }, STATUS_INVALID_ARGUMENT, 0 },
-                { "credit overflow, wrapping",
-                  false,
-                  { { BATON__KIND__CREDIT, false, UINT64_MAX, 0 } },
-                  STATUS_INVALID_ARGUMENT,
-                  0 },
-                { "a used id", false, { { BATON__KIND__CALL, false, 0, 0 } }, STATUS_INVALID_ARGUMENT, 0 },
-        };
-
-        (void) state;
-        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-                TestPeer test, *all = &test;
-                TestRaw raw;
-
-                raw_pair(&raw, &test);
-                raw_send(&raw, BATON__KIND__CALL, 3, rows[i].end, 0, 0);
-                for (size_t n = 0; n < 3 && rows[i].frames[n].kind; n++)
-                        raw_send(&raw, rows[i].frames[n].kind, 3, rows[i].frames[n].end, rows[i].frames[n].credit,
-                                 rows[i].frames[n].size);
-                test_settle(&all, 1);
-                assert_true(test_raw_read(&raw, 0));
-                assert_int_equal(raw.last->kind, rows[i].peer ? BATON__KIND__CLOSE : BATON__KIND__ANSWER);
-                assert_int_equal(raw.last->status, rows[i].peer ? rows[i].peer : rows[i].answer);
-                assert_int_equal(test.n_ended, rows[i].peer ? 1 : 0);
-                test_peer_free(&test);
-                for (unsigned n = 0; n < n_callees; n++)
-                        assert_int_equal(answer(&callee[n], ""), -ECANCELED);
-                test_raw_close(&raw);
-        }
-}
-
-/* Credit comes back, all of it, when everything was taken. */
-static void test_credit_returns(void **state) {
-        TestPeer test, *all = &test;
-        uint64_t returned = 0;
-        TestRaw raw;
-
-        (void) state;
-        raw_pair(&raw, &test);
-        raw_send(&raw, BATON__KIND__CALL, 3, false, 0, 0);
-        callee[0].next = 0;
-        raw_send(&raw, BATON__KIND__ITEM, 3, false, 0, 1000);
-        test_settle(&all, 1);
-        assert_true(test_raw_read(&raw, 0));
-        assert_int_equal(raw.last->kind, BATON__KIND__CREDIT);
-        assert_int_equal(raw.last->id, 3);
-        returned += raw.last->credit;
-        assert_int_equal(returned, 1064);
-        raw_send(&raw, BATON__KIND__ITEM, 3, true, 0, 0); /* costs nothing */
-        test_settle(&all, 1);
-        assert_true(callee[0].ended);
-        assert_int_equal(answer(&callee[0], "x"), 0);
-        test_settle(&all, 1);
-        assert_true(test_raw_read(&raw, 0));
-        assert_int_equal(raw.last->kind, BATON__KIND__ANSWER);
-        test_peer_free(&test);
-        test_raw_close(&raw);
-}
-
 static const struct CMUnitTest tests[] = {
         TEST(test_kinds),
         TEST(test_stall),
@@ -578,8 +465,6 @@ static const struct CMUnitTest tests[] = {
         TEST(test_ends),
         TEST(test_deadline),
         TEST(test_head_of_line),
-        TEST(test_violations),
-        TEST(test_credit_returns),
 };
 
 int main(void) {
