@@ -101,6 +101,7 @@ static int write_frame(Peer *peer, Channel *channel, const void *head, size_t he
                 memcpy(body + head_size, packed, short_size);
         else
                 baton__envelope__pack(envelope, body + head_size);
+        channel->had_backlog |= peer_has_backlog(peer, channel); /* also if the payload takes it along */
         if (size >= DIRECT && !channel->stalled) {
                 frame_writer_fill(&channel->writer, channel->fd, payload, size);
                 channel->stalled = frame_writer_pending(&channel->writer) > 0; /* the flush says what of it is left */

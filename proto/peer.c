@@ -421,6 +421,17 @@ static void drop_all_parcels(Peer *peer, bool answers_only) {
         }
 }
 
+/* drop_answers() - those that wait for the lane, to a channel that nobody reads any more. */
+static void drop_answers(Peer *peer, unsigned channel) {
+        Parcel *parcel, *next;
+
+        for (parcel = TAILQ_FIRST(&peer->parcels); parcel; parcel = next) {
+                next = TAILQ_NEXT(parcel, link);
+                if (parcel->channel == channel && parcel->kind != PARCEL_CALL)
+                        peer_drop_parcel(peer, parcel);
+        }
+}
+
 /*
  * end_epoch() - what belonged to the old channels is over; calls not begun go on waiting for the new ones. False: a
  * callback has renewed already.
@@ -435,6 +446,7 @@ static bool end_epoch(Peer *peer) {
                        "the connection was renewed after a crash; the call may have run");
         if (peer->lane.epoch != epoch)
                 return false;
+        drop_all_parcels(peer, true); /* a callback may have answered what was to be ended next */
         for (unsigned n = 0; n < LANE_CHANNELS && !peer->freed; n++)
                 channel_close(peer, n);
         peer->fd_credit = peer->fd_owed = 0;
@@ -572,6 +584,7 @@ void peer_channel_lost(Peer *peer, unsigned n, int error) {
                 peer->channels[n].use = CHANNEL_ABSENT; /* what a callback starts from here on is not written to it */
                 peer_end_calls(peer, (int) n, false, STATUS_UNAVAILABLE, "the peer has closed the channel");
                 if (peer->state != PEER_STATE_ENDED && peer->channels[n].lost) {
+                        drop_answers(peer, n);
                         channel_close(peer, n);
                         peer->channels[n].lost = true;
                 }
@@ -622,13 +635,14 @@ static void backlog_gone(Peer *peer) {
 /* flush_channel() - a channel paused for its backlog goes on when half of it is gone, but not inside a callback. */
 static void flush_channel(Peer *peer, unsigned n) {
         Channel *channel = &peer->channels[n];
-        bool backlog = peer_has_backlog(peer, channel);
 
         if (channel->use != CHANNEL_FRAMED || channel->fd < 0)
                 return;
         write_channel(channel);
-        if (backlog && !peer_has_backlog(peer, channel))
+        if (channel->had_backlog && !peer_has_backlog(peer, channel)) {
+                channel->had_backlog = false;
                 backlog_gone(peer);
+        }
         if (channel->paused && (frame_writer_pending(&channel->writer) <= peer->limits.max_unsent / 2 ||
                                 !peer_is_unheard(peer, channel))) {
                 if (peer->depth > 1) {

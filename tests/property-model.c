@@ -88,7 +88,8 @@ static void verify(const Content *content, uint32_t head, const uint8_t *payload
 static Content choose(uint32_t least, uint32_t most) {
         Content content = { .pattern = property_random(256) };
 
-        content.size = least + property_random(one_in(8) ? most - least + 1 : MIN(most - least, 200u) + 1);
+        content.size =
+                least + property_random(one_in(world.large ? 2 : 8) ? most - least + 1 : MIN(most - least, 200u) + 1);
         content.n_fds = (uint8_t) (one_in(6) ? 1 + property_random(FDS_MAX) : 0);
         content.file = (uint8_t) property_random(PROPERTY_FDS);
         return content;
@@ -331,6 +332,30 @@ static bool can_ever_go(const Side *sender, const Content *item, uint64_t window
                item->n_fds <= remote->fd_credit && item->size + FRAME_SPARE <= remote->max_frame;
 }
 
+/* check_sent() - whether call_send() may have said @r. */
+static void check_sent(const Track *track, unsigned dir, int r) {
+        const Side *sender = dir == UP ? track->caller : track->callee, *receiver = &world.sides[1 - sender->index];
+        const Flow *flow = &track->flows[dir];
+
+        switch (r) {
+        case 0:
+                CHECK(!sender->freed && !(dir == DOWN && track->over) && !flow->end_sent);
+                break;
+        case -EAGAIN:
+                CHECK(!sender->freed && !flow->end_sent);
+                break;
+        case -EMSGSIZE:
+                CHECK(!can_ever_go(sender, &flow->items[flow->sent], receiver->limits.stream_window));
+                break;
+        case -EPIPE:
+                CHECK(dir == UP && (!track->up || flow->end_sent));
+                break;
+        default:
+                CHECK(r == -ECANCELED);
+                CHECK(dir == UP || track->over || track->callee->freed);
+        }
+}
+
 void property_send(Track *track, unsigned dir) {
         Side *sender = dir == UP ? track->caller : track->callee, *receiver = &world.sides[1 - sender->index];
         Call *call = dir == UP ? track->out : track->in;
@@ -357,23 +382,7 @@ void property_send(Track *track, unsigned dir) {
                 track->rude = true;
         if (r == 0 || r == -EAGAIN)
                 flow->blocked = r == -EAGAIN;
-        switch (r) {
-        case 0:
-                CHECK(!sender->freed && !(dir == DOWN && track->over) && !flow->end_sent);
-                break;
-        case -EAGAIN:
-                CHECK(!sender->freed && !flow->end_sent);
-                break;
-        case -EMSGSIZE:
-                CHECK(!can_ever_go(sender, item, receiver->limits.stream_window));
-                break;
-        case -EPIPE:
-                CHECK(dir == UP && (!track->up || flow->end_sent));
-                break;
-        default:
-                CHECK(r == -ECANCELED);
-                CHECK(dir == UP || track->over || track->callee->freed);
-        }
+        check_sent(track, dir, r);
 }
 
 void property_end(Track *track) {

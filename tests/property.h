@@ -74,6 +74,7 @@ typedef struct World {
         bool tight;                /* limits are such that calls are refused */
         bool renews;               /* renewals happen */
         bool ends;                 /* and so do peer_close() and peer_free(), in the middle */
+        bool large;                /* half of what is sent */
         unsigned chaos;            /* one in so many callbacks does something; 0: none */
         unsigned depth;            /* of callbacks */
         uint64_t n_items, n_calls; /* since the start of the program */

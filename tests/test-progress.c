@@ -113,7 +113,7 @@ typedef struct Stream {
         Call *in, *out;
         TestAnswer answer;
         unsigned n_items, n_writable, n_refuse;
-        int error; /* of the next attempt, in on_writable() */
+        bool stalls;
 } Stream;
 
 static Stream stream;
@@ -126,6 +126,8 @@ static int send_item(Call *call, size_t size) {
 static bool on_item(Call *call, const Item *item, void *userdata) {
         (void) item;
         (void) userdata;
+        if (stream.stalls)
+                return false;
         if (stream.n_refuse > 0) {
                 stream.n_refuse--;
                 call_resume(call);
@@ -146,8 +148,11 @@ static void on_done(Call *call, const Answer *answer, void *userdata) {
         test_done(call, answer, userdata);
 }
 
+static Call *first;
+
 static void serve(Peer *peer, Call *call) {
         (void) peer;
+        first = stream.in;
         stream.in = call;
         call_on_stream(call, on_item, on_writable, NULL);
 }
@@ -192,6 +197,32 @@ static void test_backlog_of_one_channel(void **state) {
         end_stream(&pair);
 }
 
+/* A backlog that a large frame takes along to the kernel at once is gone, too. */
+static void test_backlog_gone_without_flush(void **state) {
+        PeerLimits limits = { .max_unsent = 300 };
+        TestAnswer answer = { 0 };
+        Pair pair;
+        Call *call;
+
+        (void) state;
+        pair_open(&pair, &limits, &limits, serve);
+        pair.a.on_call = serve;
+        test_settle(pair.all, 2);
+        start(pair.b.peer, CHANNEL_RPC, 8, &answer);
+        test_settle(pair.all, 2);
+        call = stream.in;
+        open_stream(pair.a.peer, CHANNEL_RPC);
+        test_settle(pair.all, 2);
+        stream.stalls = true; /* so that no credit tells */
+        assert_int_equal(send_item(stream.out, 400), 0);
+        assert_int_equal(send_item(stream.out, 400), -EAGAIN);
+        assert_int_equal(call_answer(call, &(AnswerParameters){ .payload = large, .size = 100000 }), 0);
+        test_settle(pair.all, 2);
+        assert_int_equal(answer.n, 1);
+        assert_int_equal(stream.n_writable, 1);
+        end_stream(&pair);
+}
+
 /* CallWritable is for who waits: not after the attempt that succeeded by itself, nor after the half-close. */
 static void test_writable_only_when_waiting(void **state) {
         PeerLimits limits = { .stream_window = 1000 };
@@ -217,15 +248,18 @@ static void test_writable_only_when_waiting(void **state) {
 /* Tried before Hello, when nobody knew that it is larger than the window: who waits learns of it. */
 static void test_too_large_before_hello(void **state) {
         PeerLimits limits = { .stream_window = 1000 };
+        TestAnswer answer = { 0 };
         Pair pair;
 
         (void) state;
         pair_open(&pair, &limits, &limits, serve);
         open_stream(pair.a.peer, CHANNEL_RPC);
         assert_int_equal(send_item(stream.out, 2000), -EAGAIN);
+        start(pair.a.peer, CHANNEL_RPC, LARGE, &answer); /* and a backlog when it is known */
         test_settle(pair.all, 2);
         assert_int_equal(stream.n_writable, 1);
         assert_int_equal(send_item(stream.out, 2000), -EMSGSIZE);
+        assert_int_equal(call_answer(first, &(AnswerParameters){ 0 }), 0);
         end_stream(&pair);
 }
 
@@ -326,6 +360,87 @@ static void keep_to_renew(Peer *peer, Call *call) {
         call_on_cancel(call, renew_again, NULL);
 }
 
+static Call *kept[2];
+static unsigned n_kept;
+
+/* answer_other() - with a descriptor, so that it waits. */
+static void answer_other(Call *call, void *userdata) {
+        Call *other = kept[call == kept[0]];
+        int fd = fd_dup(STDIN_FILENO);
+
+        (void) userdata;
+        n_kept--;
+        (void) call_answer(call, &(AnswerParameters){ 0 });
+        if (n_kept-- == 1)
+                (void) call_answer(other, &(AnswerParameters){ .fds_consume = &fd, .n_fds = 1 });
+        else
+                fd_close(fd);
+}
+
+static void keep_two(Peer *peer, Call *call) {
+        (void) peer;
+        kept[n_kept++ % 2] = call;
+        call_on_cancel(call, answer_other, NULL);
+}
+
+/* What a callback answers while an epoch ends goes with it, not to a call of the same id in the next. */
+static void test_no_answer_crosses_epochs(void **state) {
+        TestAnswer answers[3] = { 0 };
+        Pair pair;
+
+        (void) state;
+        n_kept = 0;
+        pair_open(&pair, NULL, NULL, keep_two);
+        test_settle(pair.all, 2);
+        start(pair.a.peer, CHANNEL_RPC, 8, &answers[0]);
+        start(pair.a.peer, CHANNEL_RPC, 8, &answers[1]);
+        test_settle(pair.all, 2);
+        assert_int_equal(n_kept, 2);
+        pair.b.on_call = NULL;
+        assert_int_equal(peer_renew(pair.a.peer, 1), 0);
+        start(pair.a.peer, CHANNEL_RPC, 8, &answers[2]);
+        test_settle(pair.all, 2);
+        assert_int_equal(answers[0].status, STATUS_UNAVAILABLE);
+        assert_int_equal(answers[1].status, STATUS_UNAVAILABLE);
+        assert_int_equal(answers[2].n, 1);
+        assert_int_equal(answers[2].size, 8);
+        assert_int_equal(answers[2].n_fds, 0);
+        assert_int_equal(peer_counters(pair.a.peer)->late, 0);
+        pair_close(&pair);
+}
+
+/* A channel is closed while an answer for it waits for credit: its place among the open calls is free. */
+static void test_answer_for_a_lost_channel(void **state) {
+        PeerConfig config = { .side = 1, .n_channels = 3, .renewal = LANE_RENEWAL_PEER };
+        TestBench bench = { .test.on_call = keep_one };
+        Baton__Hello hello = BATON__HELLO__INIT;
+        size_t incoming;
+
+        (void) state;
+        test_bench_open(&bench, &config);
+        hello.protocol_min = hello.protocol_max = hello.fd_credit = 1;
+        test_raw_send(&bench.raw, &(RawFrame){ .kind = BATON__KIND__HELLO, .hello = &hello });
+        assert_int_equal(peer_frame_channel(bench.test.peer, CHANNEL_DATA), 0);
+        test_bench_settle(&bench);
+        for (uint64_t id = 2; id <= 4; id += 2) {
+                int fd = fd_dup(STDIN_FILENO);
+
+                test_raw_send(
+                        &bench.raw,
+                        &(RawFrame){ .channel = 2, .kind = BATON__KIND__CALL, .id = id, .method = "m", .end = true });
+                test_bench_settle(&bench);
+                assert_int_equal(call_answer(stream.in, &(AnswerParameters){ .fds_consume = &fd, .n_fds = 1 }), 0);
+                test_bench_settle(&bench);
+        }
+        assert_false(peer_is_flushed(bench.test.peer));
+        bench.raw.channels[2] = fd_close(bench.raw.channels[2]);
+        test_bench_settle(&bench);
+        assert_true(peer_is_flushed(bench.test.peer));
+        (void) peer_open_calls(bench.test.peer, &incoming);
+        assert_int_equal(incoming, 0);
+        test_bench_close(&bench);
+}
+
 /* A renewal that is told by a callback which renews too: the higher epoch stays. */
 static void test_renewal_in_a_renewal(void **state) {
         (void) state;
@@ -384,17 +499,13 @@ static void test_renewal_before_hello(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_call_behind_backlog),
-        TEST(test_large_both_ways),
-        TEST(test_call_before_channel),
-        TEST(test_backlog_of_one_channel),
-        TEST(test_writable_only_when_waiting),
-        TEST(test_too_large_before_hello),
-        TEST(test_resume_inside),
-        TEST(test_answers_before_close),
-        TEST(test_place_of_a_call_on_the_lane),
-        TEST(test_renewal_in_a_renewal),
-        TEST(test_renewal_before_hello),
+        TEST(test_call_behind_backlog),        TEST(test_large_both_ways),
+        TEST(test_call_before_channel),        TEST(test_backlog_of_one_channel),
+        TEST(test_backlog_gone_without_flush), TEST(test_writable_only_when_waiting),
+        TEST(test_too_large_before_hello),     TEST(test_resume_inside),
+        TEST(test_answers_before_close),       TEST(test_place_of_a_call_on_the_lane),
+        TEST(test_renewal_in_a_renewal),       TEST(test_renewal_before_hello),
+        TEST(test_no_answer_crosses_epochs),   TEST(test_answer_for_a_lost_channel),
 };
 
 int main(void) {

@@ -107,6 +107,7 @@ static void start_round(unsigned long long seed) {
         world.n_items = n_items;
         world.n_calls = n_calls;
         world.random = seed;
+        world.large = one_in(8);
         world.renews = one_in(3);
         world.ends = one_in(4);
         world.chaos = (unsigned) PICK(0, 2, 5, 20);
