@@ -66,6 +66,7 @@ int attached_new(Client *client, int lane_fd_consume, Connection **ret_connectio
                 .side = 0,
                 .n_channels = 1,
                 .renewal = LANE_RENEWAL_PEER,
+                .share = true,
                 .limits = &client->limits,
                 .software = client->software,
         };

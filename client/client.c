@@ -82,6 +82,7 @@ static int take_options(Client *client, const struct baton_client_options *optio
                 .fd_credit = options->fd_credit,
                 .stream_window = options->stream_window,
                 .max_memory = options->max_memory,
+                .max_shared = options->max_shared,
         };
         client->software = strdup(options->software ? options->software : program_invocation_short_name);
         client->baton = strdup(options->baton ? options->baton : private_default_program());
@@ -123,6 +124,7 @@ int baton_client_new_private(struct baton_client **ret_client, const struct bato
                 r = endpoint_new(&client->endpoint);
         if (r < 0)
                 return r;
+        endpoint_set_busy_poll(client->endpoint, given.busy_poll_us);
         control_init(&client->control, client->endpoint);
         r = handles_new(&client->handles, client->endpoint, NULL, NULL);
         if (r == 0)

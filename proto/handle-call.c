@@ -236,6 +236,10 @@ int baton_call_send(struct baton_call *call, const char *type, const void *data,
         return baton_call_send_fds(call, type, data, size, NULL, 0, 0);
 }
 
+int baton_call_send_buffer(struct baton_call *call, struct baton_buffer *buffer) {
+        return handle_send_buffer(&call->handle, buffer);
+}
+
 int baton_call_send_fds(struct baton_call *call, const char *type, const void *data, size_t size, const int *fds,
                         size_t n, unsigned flags) {
         ItemParameters parameters = {
@@ -323,6 +327,19 @@ int baton_call_answer(struct baton_call *call, const char *type, const void *dat
         AnswerParameters parameters = { .type = type, .payload = data, .size = size };
 
         return answer(call, &parameters);
+}
+
+int baton_call_answer_buffer(struct baton_call *call, struct baton_buffer *buffer_consume) {
+        AnswerParameters parameters = { .buffer = buffer_take_own(buffer_consume) };
+        int r;
+
+        if (!atomic_load_explicit(&call->handle.outbox, memory_order_relaxed))
+                return answer(call, &parameters);
+        /* Items of other threads go first: it waits as a copy. */
+        parameters.payload = peer_buffer_data(parameters.buffer, &parameters.size);
+        r = answer(call, &(AnswerParameters){ .payload = parameters.payload, .size = parameters.size });
+        (void) peer_buffer_free(parameters.buffer);
+        return r;
 }
 
 int baton_call_answer_fds(struct baton_call *call, const char *type, const void *data, size_t size,

@@ -25,6 +25,7 @@
 
 typedef struct baton_call CallHandle;
 typedef struct baton_request RequestHandle;
+typedef struct baton_buffer Buffer;
 
 LIST_HEAD(CallHandleList, baton_call);
 LIST_HEAD(RequestHandleList, baton_request);
@@ -143,7 +144,8 @@ struct baton_connection {
         void *owner;
         struct CallHandleList calls;
         struct RequestHandleList requests;
-        unsigned framed; /* bit n: channel n carries calls */
+        LIST_HEAD(, baton_buffer) buffers; /* that the application holds */
+        unsigned framed;                   /* bit n: channel n carries calls */
         bool retired;
         atomic_uint_least64_t window; /* of the peer's streams; 0: not known yet */
         EndpointTask reap;            /* of one that is retired and has no handles */
@@ -153,7 +155,16 @@ struct baton_connection {
 typedef struct AnswerView {
         struct baton_answer public;
         const Baton__Envelope *envelope;
+        Connection *connection; /* NULL: a copy */
+        ArenaView *shared;      /* NULL: inline */
 } AnswerView;
+
+/* What baton_item_take_data() looks into. */
+typedef struct ItemView {
+        struct baton_item public;
+        Connection *connection;
+        ArenaView *shared;
+} ItemView;
 
 /* ---- handle.c ---- */
 
@@ -185,6 +196,17 @@ void request_break(RequestHandle *request);
 /* request_unref() - @n references go, and with the last the handle. */
 void request_unref(RequestHandle *request, unsigned n);
 
+/* ---- handle-buffer.c ---- */
+
+void connection_forget_buffers(Connection *connection);
+/* buffer_take_own() - takes a buffer apart: what is to be sent. NULL: none was given. */
+PeerBuffer *buffer_take_own(Buffer *buffer_consume);
+/* buffer_own(), buffer_sent() - the same in two steps, for what may fail in between. */
+PeerBuffer *buffer_own(const Buffer *buffer);
+void buffer_sent(Buffer *buffer_consume);
+/* buffer_keep() - received data beyond its callback. NULL: no memory. */
+Buffer *buffer_keep(Connection *connection, ArenaView *shared, const void *data, size_t size);
+
 /* ---- handle-stream.c ---- */
 
 /* handle_item() - shows the application an item. */
@@ -193,6 +215,8 @@ bool handle_item(Handle *handle, const Item *item);
 void handle_writable(Handle *handle);
 /* handle_send() - the public ...send_fds(), in any thread. */
 int handle_send(Handle *handle, const ItemParameters *parameters, unsigned flags);
+/* handle_send_buffer() - in the loop's thread; @buffer is taken when the result is 0. */
+int handle_send_buffer(Handle *handle, Buffer *buffer);
 /* handle_end() - baton_request_end(), in any thread. */
 int handle_end(Handle *handle);
 

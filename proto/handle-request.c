@@ -91,6 +91,8 @@ static void on_done(Call *call, const Answer *answer, void *userdata) {
                         .n_fds = answer->n_fds,
                 },
                 .envelope = answer->envelope,
+                .connection = ((RequestHandle *) userdata)->handle.connection,
+                .shared = answer->shared,
         };
 
         (void) call;
@@ -171,6 +173,7 @@ static int start(RequestHandle *request, const struct baton_call_parameters *giv
                 .n_fds = given->n_fds,
                 .metadata = &pairs,
                 .n_metadata = given->metadata_key ? 1 : 0,
+                .buffer = buffer_take_own(given->buffer),
                 .stream = given->stream,
                 .item = given->on_item ? on_item : NULL,
                 .writable = on_writable,
@@ -202,6 +205,7 @@ int baton_connection_call(struct baton_connection *connection, const struct bato
         if (!request) {
                 for (size_t i = 0; i < given.n_fds; i++)
                         fd_close(given.fds_consume[i]);
+                baton_buffer_free(given.buffer);
                 return r < 0 ? r : -ENOMEM;
         }
         set_functions(request, &given, function, userdata);
@@ -256,6 +260,10 @@ int baton_request_send_fds(struct baton_request *request, const char *type, cons
         };
 
         return handle_send(&request->handle, &parameters, flags);
+}
+
+int baton_request_send_buffer(struct baton_request *request, struct baton_buffer *buffer) {
+        return handle_send_buffer(&request->handle, buffer);
 }
 
 int baton_request_end(struct baton_request *request) {

@@ -11,16 +11,20 @@
 #include "common/parse.h"
 
 bool handle_item(Handle *handle, const Item *item) {
-        struct baton_item given = {
-                .type = item->envelope->type,
-                .data = item->payload ? (const void *) item->payload : "",
-                .size = item->size,
-                .fds = item->fds,
-                .n_fds = item->n_fds,
-                .end = item->end,
+        ItemView view = {
+                .public = {
+                        .type = item->envelope->type,
+                        .data = item->payload ? (const void *) item->payload : "",
+                        .size = item->size,
+                        .fds = item->fds,
+                        .n_fds = item->n_fds,
+                        .end = item->end,
+                },
+                .connection = handle->connection,
+                .shared = item->shared,
         };
 
-        return handle->on_item(&given, handle->item_userdata) == 0;
+        return handle->on_item(&view.public, handle->item_userdata) == 0;
 }
 
 void handle_writable(Handle *handle) {
@@ -78,6 +82,15 @@ int handle_send(Handle *handle, const ItemParameters *parameters, unsigned flags
         if (parameters->type && !utf8_is_valid(parameters->type, strlen(parameters->type)))
                 return -EINVAL;
         return handle_hand_in(handle, parameters, flags, lasts_until(handle));
+}
+
+int handle_send_buffer(Handle *handle, Buffer *buffer) {
+        ItemParameters parameters = { .buffer = buffer_own(buffer) };
+        int r = parameters.buffer ? handle_send(handle, &parameters, 0) : -EINVAL;
+
+        if (r == 0)
+                buffer_sent(buffer);
+        return r;
 }
 
 int handle_end(Handle *handle) {

@@ -127,6 +127,7 @@ int connection_new(Connection **ret_connection, Handles *handles, const PeerConf
         connection->handler = handler;
         connection->owner = owner;
         connection->reap = ENDPOINT_TASK_NULL(reap);
+        LIST_INIT(&connection->buffers);
         LIST_INSERT_HEAD(&handles->connections, connection, link);
         r = endpoint_add_peer(handles->endpoint, config, lane_fd_consume, &peer_handler, connection,
                               &connection->peer);
@@ -150,6 +151,7 @@ Connection *connection_free(Connection *connection) {
                 call_handle_forget(call);
         while ((request = LIST_FIRST(&connection->requests)))
                 request_handle_forget(request);
+        connection_forget_buffers(connection);
         endpoint_cancel(connection->handles->endpoint, &connection->reap);
         LIST_REMOVE(connection, link);
         if (connection->peer && connection->handler->released)

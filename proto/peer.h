@@ -210,6 +210,8 @@ void *peer_buffer_data(PeerBuffer *buffer, size_t *ret_size);
 /* peer_buffer_trim() - it is only @size bytes long. 0, -ERANGE. */
 int peer_buffer_trim(PeerBuffer *buffer, size_t size);
 bool peer_buffer_is_shared(const PeerBuffer *buffer);
+/* peer_view_release() - a view that was taken goes back to @peer, soon. Good for an empty one. */
+void peer_view_release(Peer *peer, ArenaView *view);
 
 /* ---- streams ---- */
 

@@ -302,6 +302,14 @@ PeerBuffer *peer_buffer_free(PeerBuffer *buffer) {
         return NULL;
 }
 
+void peer_view_release(Peer *peer, ArenaView *view) {
+        bool held = view->mapping;
+
+        arena_view_release(view);
+        if (held)
+                peer_wake(peer);
+}
+
 /* ---- sending ---- */
 
 bool share_use(const Peer *peer, const PeerBuffer *buffer, const char *type, Baton__Block *block,

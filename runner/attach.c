@@ -84,6 +84,7 @@ static int connect_client(Client *client, uint32_t epoch, int lane_fd_consume) {
                 .side = 1,
                 .n_channels = 1,
                 .renewal = LANE_RENEWAL_SELF,
+                .share = true,
                 .epoch = epoch > 0 ? epoch - 1 : 0,
                 .limits = &runner->limits,
                 .software = runner->software,

@@ -92,6 +92,9 @@ static int take_options(Runner *runner, const struct baton_runner_options *optio
                 .max_frame = options->max_frame,
                 .max_calls = options->max_calls,
                 .fd_credit = options->fd_credit,
+                .stream_window = options->stream_window,
+                .max_memory = options->max_memory,
+                .max_shared = options->max_shared,
         };
         runner->max_clients = options->max_clients ? options->max_clients : RUNNER_CLIENTS;
         runner->software = strdup(options->software ? options->software : program_invocation_short_name);
@@ -139,6 +142,7 @@ static int set_up(Runner *runner, const struct baton_runner_options *options, in
         r = endpoint_new(&runner->endpoint);
         if (r < 0)
                 return r;
+        endpoint_set_busy_poll(runner->endpoint, options->busy_poll_us);
         r = handles_new(&runner->handles, runner->endpoint, on_drained, runner);
         if (r < 0)
                 return r;

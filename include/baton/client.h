@@ -72,6 +72,8 @@ struct baton_client_options {
         uint32_t max_calls;     /* calls to us open at once; default 1,024 */
         uint32_t fd_credit;     /* descriptors sent to us and not yet listed; default 64 */
         uint64_t stream_window; /* bytes of one stream that may be under way to us; default 256 KiB */
+        uint64_t max_shared;    /* bytes of shared memory with each attached runner, each way; default 64 MiB */
+        uint64_t busy_poll_us;  /* ask for so long, at most 1,000, before a wait blocks; default 0: not */
         uint64_t max_memory;    /* bytes, of the windows of all open streams together; default 256 MiB */
 };
 

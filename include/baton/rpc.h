@@ -210,6 +210,42 @@ BATON_PUBLIC int baton_call_send_fds(struct baton_call *call, const char *type, 
 /* baton_call_resume() - what the baton_item_fn did not take is shown to it again, later. */
 BATON_PUBLIC void baton_call_resume(struct baton_call *call);
 
+/* ---- buffers --------------------------------------------------------------------------------------------------- */
+
+/*
+ * Raw bytes, large ones above all, without a copy: written where the peer will read them. Where the other end is an
+ * attached client or runner, and they are many, they lie in memory that both have mapped; else, and when there is no room
+ * there, they are copied as ever. Nobody need know which. All of it in the loop's thread.
+ *
+ * What came from a peer may lie in memory that the peer can still write, while you look: copy what you are going to judge
+ * or parse. A buffer that is held keeps memory of the peer's, which is bounded.
+ */
+struct baton_buffer;
+
+/* baton_buffer_new() - @size bytes to be filled and sent over @connection. 0 or -ENOMEM. */
+BATON_PUBLIC int baton_buffer_new(struct baton_connection *connection, size_t size, struct baton_buffer **ret_buffer);
+
+/* baton_buffer_data() - its bytes. One that was received is not to be written. */
+BATON_PUBLIC void *baton_buffer_data(struct baton_buffer *buffer, size_t *ret_size);
+
+/* baton_buffer_trim() - only the first @size bytes are meant. 0; -ERANGE: it has not so many; -EINVAL: it was received. */
+BATON_PUBLIC int baton_buffer_trim(struct baton_buffer *buffer, size_t size);
+
+/* baton_buffer_free() - one that was not sent, or was received. It may outlive its connection. Accepts NULL. */
+BATON_PUBLIC void baton_buffer_free(struct baton_buffer *buffer);
+
+/* baton_call_answer_buffer() - baton_call_answer() with its bytes; takes it on every path. */
+BATON_PUBLIC int baton_call_answer_buffer(struct baton_call *call, struct baton_buffer *buffer_consume);
+
+/* baton_call_send_buffer() - baton_call_send() with its bytes; taken when the result is 0. -EINVAL: it was received. */
+BATON_PUBLIC int baton_call_send_buffer(struct baton_call *call, struct baton_buffer *buffer);
+
+/* baton_call_take_data() - the request's data, to be kept after the handler has returned. NULL: no memory. */
+BATON_PUBLIC struct baton_buffer *baton_call_take_data(struct baton_call *call);
+
+/* baton_item_take_data() - the same of an item, in its callback. */
+BATON_PUBLIC struct baton_buffer *baton_item_take_data(const struct baton_item *item);
+
 /* ---- calls of ours --------------------------------------------------------------------------------------------- */
 
 /* An answer, valid while the callback runs; the descriptors in @fds are closed afterwards unless set to -1. */
@@ -224,6 +260,9 @@ struct baton_answer {
 };
 
 typedef void (*baton_answer_fn)(const struct baton_answer *answer, void *userdata);
+
+/* baton_answer_take_data() - its data, to be kept after the callback has returned. NULL: no memory, or a copy of an answer. */
+BATON_PUBLIC struct baton_buffer *baton_answer_take_data(const struct baton_answer *answer);
 
 /* baton_answer_metadata() - the value of the first pair with @key, and its size; NULL when there is none. */
 BATON_PUBLIC const void *baton_answer_metadata(const struct baton_answer *answer, const char *key, size_t *ret_size);
@@ -249,6 +288,7 @@ struct baton_call_parameters {
         baton_item_fn on_item;         /* takes the peer's items; NULL: one that comes ends the call, UNIMPLEMENTED */
         baton_writable_fn on_writable; /* both get the userdata of the answer's function */
         struct baton_call *parent;     /* the call that this one is made for; NULL: none */
+        struct baton_buffer *buffer;   /* instead of data and type; taken on every path */
 };
 
 /*
@@ -278,6 +318,9 @@ BATON_PUBLIC int baton_request_send(struct baton_request *request, const char *t
 /* baton_request_send_fds() - as baton_call_send_fds(). */
 BATON_PUBLIC int baton_request_send_fds(struct baton_request *request, const char *type, const void *data, size_t size,
                                         const int *fds, size_t n, unsigned flags);
+
+/* baton_request_send_buffer() - as baton_call_send_buffer(). */
+BATON_PUBLIC int baton_request_send_buffer(struct baton_request *request, struct baton_buffer *buffer);
 
 /* baton_request_end() - the half-close: no item follows. It goes after those that are on their way. 0, -EPIPE, -ECANCELED. */
 BATON_PUBLIC int baton_request_end(struct baton_request *request);
