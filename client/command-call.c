@@ -196,6 +196,7 @@ static int run_parsed(CallCommand *c) {
                 .what = c->options.method,
                 .options = &c->options.runner,
                 .json = c->options.json,
+                .max_frame = c->options.max_frame,
                 .work = c->options.stream ? work_streaming : work,
         };
         return exec_run(&c->exec);
@@ -234,6 +235,7 @@ const Command command_call = {
                 "  --stream                  send standard input as items, one JSON line each, and write items as\n"
                 "                            they come, before the answer; the input's end ends the sending\n"
                 "  --deadline=DURATION       give the call up after this time (none); 500ms, 10s, 2min\n"
+                "  --max-frame=SIZE          how large the answer may be, with what surrounds it (8M)\n"
                 "  --start-timeout=DURATION  how long the runner may take to connect (10s)\n"
                 "  --metadata=KEY=VALUE      goes with the call, for the runner; again for more\n"
                 "  --env=NAME=VALUE          a variable of the runner's environment; again for more\n"
@@ -249,10 +251,9 @@ const Command command_call = {
                 "METHOD is what the runner offers; for baton-runner-module it is a C function's signature. The\n"
                 "answer is printed one value per line, buffers as hexadecimal digits.\n"
                 "\n"
-                "With --stream a line is an array of values, [{\"type\": \"u8\", \"value\": 7}], as --json shows "
-                "them,\n"
-                "or one of them alone; {\"type\": NAME, \"data\": HEX} is an item of another message. Who reads or\n"
-                "writes slowly is waited for, at both ends. A line that is none of these ends the call: 2.\n"
+                "With --stream a line is an array of values, as --json shows them, or one of them alone, as in\n"
+                "[{\"type\": \"u8\", \"value\": 7}]. {\"type\": NAME, \"data\": HEX} is an item of another message.\n"
+                "Who reads or writes slowly is waited for, at both ends. A line that is no item ends the call: 2.\n"
                 "\n"
                 "Exit codes: 0; 1 baton itself failed; 2 usage; 16 + gRPC status of the call (19 invalid\n"
                 "argument, 20 deadline exceeded, 21 not found, 28 no such method, 30 the runner died); the\n"

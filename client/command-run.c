@@ -206,7 +206,7 @@ static int run_parsed(RunCommand *c) {
         r = session_find(c->options.runner.program, &c->program, &failure);
         if (r != 0)
                 return not_started(c, r, &failure);
-        if (session_open(&c->session, command_run.name) < 0)
+        if (session_open(&c->session, command_run.name, 0) < 0)
                 return EXIT_CODE_BROKEN;
         c->session.on_signal = on_signal;
         if (c->options.native)

@@ -10,7 +10,10 @@ typedef struct Command {
         int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit code */
 } Command;
 
+extern const Command command_bench;
 extern const Command command_call;
+extern const Command command_methods;
+extern const Command command_ping;
 extern const Command command_run;
 extern const Command command_supervise;
 extern const Command command_version;

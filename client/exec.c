@@ -45,27 +45,46 @@ static int report(Exec *exec, const ControlFailure *failure, const Baton__Envelo
         return r < 0 ? exec_output_failed(exec, r) : code;
 }
 
+/* stop() - an orderly end for the runner, which may have ended by itself. What it does not do, the end of the lane does. */
+static void stop(Exec *exec) {
+        ControlFailure failure = { 0 };
+        ControlStopped *answer = NULL;
+
+        exec->session.control.interrupted = false; /* a further signal interrupts this, too */
+        (void) control_stop(&exec->session.control, exec->started->name,
+                            exec->given_up ? HURRY_TIMEOUT_US : STOP_TIMEOUT_US, &answer, &failure);
+        (void) message_free(answer);
+        control_failure_deinit(&failure);
+}
+
 /*
- * report_lost() - the lane has ended. Why is the supervisor's to know, and a call of a runner that is not there any more
- * is answered with it.
+ * report_lost() - the lane has ended. Why is the supervisor's to know, once the runner is gone, which the answer of Stop
+ * says; a call of one that is not there any more is then answered with how it ended.
  */
 static int report_lost(Exec *exec, const ControlFailure *failure) {
         const CallParameters parameters = { .method = "baton.Runner/Ping", .type = "baton.Ping" };
+        char how[EXIT_TEXT_MAX], message[EXIT_TEXT_MAX + 80];
+        ControlFailure known = *failure;
         Invocation question;
         int code;
 
         exec->lane = peer_free(exec->lane);
+        stop(exec);
         invocation_begin_supervised(&question, &exec->session.control, exec->started->name, &parameters);
         (void) invocation_wait(&question, &exec->session.control);
-        if (question.failure.ended)
-                question.failure.status = STATUS_UNAVAILABLE;
-        code = report(exec, question.failure.ended ? &question.failure : failure, NULL);
+        if (question.failure.ended) {
+                exit_describe(question.failure.ended->exit, how);
+                (void) snprintf(message, sizeof(message), "runner %.64s: %s", exec->started->name, how);
+                known.message = message;
+                known.ended = question.failure.ended;
+        }
+        code = report(exec, &known, NULL);
         invocation_deinit(&question);
         return code;
 }
 
 int exec_failed(Exec *exec, const ControlFailure *failure, const Baton__Envelope *envelope) {
-        if (exec->lane && failure->status == STATUS_UNAVAILABLE && !envelope)
+        if (exec->lost && failure->status == STATUS_UNAVAILABLE)
                 return report_lost(exec, failure);
         return report(exec, failure, envelope);
 }
@@ -88,11 +107,22 @@ int exec_stopped(Exec *exec, int r) {
 
 /* ---- a lane of our own ---- */
 
-static const PeerHandler lane_handler = { 0 }; /* its calls tell what becomes of it */
+static void on_ended(Peer *peer, Status status, const char *reason) {
+        Exec *exec = peer_userdata(peer);
+
+        (void) status;
+        (void) reason; /* the calls are told */
+        exec->lost = true;
+}
+
+static const PeerHandler lane_handler = { .ended = on_ended };
 
 static int add_lane(Exec *exec, int fd_consume) {
+        const PeerLimits limits = { .max_frame = exec->max_frame };
         char software[64];
-        PeerConfig config = { .side = 0, .n_channels = 1, .renewal = LANE_RENEWAL_PEER, .software = software };
+        PeerConfig config = { .side = 0, .n_channels = 1, .renewal = LANE_RENEWAL_PEER, .limits = &limits };
+
+        config.software = software;
 
         (void) snprintf(software, sizeof(software), "baton %s", version_release());
         return endpoint_add_peer(exec->session.endpoint, &config, fd_consume, &lane_handler, exec, &exec->lane);
@@ -129,18 +159,6 @@ int exec_attach(Exec *exec, int *ret_code) {
 
 /* ---- from start to end ---- */
 
-/* stop() - an orderly end for the runner, which may have ended by itself. What it does not do, the end of the lane does. */
-static void stop(Exec *exec) {
-        ControlFailure failure = { 0 };
-        ControlStopped *answer = NULL;
-
-        exec->session.control.interrupted = false; /* a further signal interrupts this, too */
-        (void) control_stop(&exec->session.control, exec->started->name,
-                            exec->given_up ? HURRY_TIMEOUT_US : STOP_TIMEOUT_US, &answer, &failure);
-        (void) message_free(answer);
-        control_failure_deinit(&failure);
-}
-
 static int not_started(Exec *exec, int r, ControlFailure *failure) {
         int code = r < 0 ? exec_stopped(exec, r) : exec_failed(exec, failure, NULL);
 
@@ -172,7 +190,7 @@ int exec_run(Exec *exec) {
         r = session_find(exec->options->program, &program, &failure);
         if (r != 0)
                 return not_started(exec, r, &failure);
-        if (session_open(&exec->session, exec->command) < 0)
+        if (session_open(&exec->session, exec->command, exec->max_frame) < 0)
                 return EXIT_CODE_BROKEN;
         code = start_and_work(exec, program);
         session_close(&exec->session);

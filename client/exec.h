@@ -12,12 +12,14 @@ struct Exec {
         const RunnerOptions *options;
         const char *command; /* its name */
         const char *what;    /* what failures are about: the method, or the program */
+        uint64_t max_frame;  /* bytes, of what is accepted from the runner; 0: the default */
         bool json;           /* failures are printed as one object, too */
         /* What is done with the runner; returns the exit code. */
         int (*work)(Exec *exec);
 
         ControlStarted *started;
         Peer *lane; /* of exec_attach(): the runner itself; NULL: none */
+        bool lost;  /* the lane has ended */
         uint64_t began;
         bool given_up; /* the runner may still be at it: it gets little time for its end */
 };

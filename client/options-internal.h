@@ -19,6 +19,7 @@ enum {
         OPTION_INTERVAL,
         OPTION_IN_FLIGHT,
         OPTION_JSON,
+        OPTION_MAX_FRAME,
         OPTION_METADATA,
         OPTION_NAME,
         OPTION_NATIVE,
@@ -42,6 +43,9 @@ int options_parse(int argc, char **argv, const struct option *options,
 
 /* options_take_duration() - the argument of --@name, above 0. */
 int options_take_duration(const char *name, uint64_t *ret_us, char *error);
+
+/* options_take_max_frame() - a size as the protocol allows. */
+int options_take_max_frame(uint64_t *ret_size, char *error);
 
 /* options_take_runner() - the options that every command that starts a runner has. */
 int options_take_runner(RunnerOptions *runner, int option, char *error);

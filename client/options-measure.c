@@ -123,6 +123,7 @@ static const struct option bench_options[] = {
         { "help", no_argument, NULL, OPTION_HELP },
         { "in-flight", required_argument, NULL, OPTION_IN_FLIGHT },
         { "json", no_argument, NULL, OPTION_JSON },
+        { "max-frame", required_argument, NULL, OPTION_MAX_FRAME },
         { "name", required_argument, NULL, OPTION_NAME },
         { "size", required_argument, NULL, OPTION_SIZE },
         { "start-timeout", required_argument, NULL, OPTION_START_TIMEOUT },
@@ -165,6 +166,8 @@ static int bench_option(void *userdata, int option, char *error) {
         case OPTION_JSON:
                 options->json = true;
                 return 0;
+        case OPTION_MAX_FRAME:
+                return options_take_max_frame(&options->max_frame, error);
         case OPTION_SIZE:
                 r = take_list(parse_size, 0, BENCH_SIZE_MAX, &options->sizes);
                 return r == -EINVAL

@@ -18,6 +18,7 @@
 /* As the messages say. */
 #define NAME_LENGTH_MAX   63
 #define METHOD_LENGTH_MAX 255
+#define FRAME_SIZE_MIN    65536
 
 void options_begin(void) {
         /* 0, not 1: glibc then forgets what it knew of another argv. */
@@ -62,6 +63,12 @@ int options_take_duration(const char *name, uint64_t *ret_us, char *error) {
         if (parse_duration(optarg, ret_us) < 0 || *ret_us == 0)
                 return ERROR(error, "--%s wants a duration above 0, such as 500ms, 10s or 2min, not '%.100s'", name,
                              optarg);
+        return 0;
+}
+
+int options_take_max_frame(uint64_t *ret_size, char *error) {
+        if (parse_size(optarg, UINT32_MAX, ret_size) < 0 || *ret_size < FRAME_SIZE_MIN)
+                return ERROR(error, "--max-frame wants a size from 64K to 4294967295, not '%.100s'", optarg);
         return 0;
 }
 
@@ -146,6 +153,7 @@ static const struct option call_options[] = {
         { "exec", no_argument, NULL, OPTION_EXEC },
         { "help", no_argument, NULL, OPTION_HELP },
         { "json", no_argument, NULL, OPTION_JSON },
+        { "max-frame", required_argument, NULL, OPTION_MAX_FRAME },
         { "metadata", required_argument, NULL, OPTION_METADATA },
         { "name", required_argument, NULL, OPTION_NAME },
         { "raw", no_argument, NULL, OPTION_RAW },
@@ -185,6 +193,8 @@ static int call_option(void *userdata, int option, char *error) {
         case OPTION_RAW:
                 options->raw = true;
                 return 0;
+        case OPTION_MAX_FRAME:
+                return options_take_max_frame(&options->max_frame, error);
         case OPTION_METADATA:
                 return take_metadata(options, error);
         case OPTION_STREAM:

@@ -42,6 +42,7 @@ typedef struct CallOptions {
         size_t n_values;
         const char *type;     /* of a raw request; NULL: none */
         uint64_t deadline_us; /* 0: none */
+        uint64_t max_frame;   /* bytes, of an answer; 0: the default */
         Metadata *metadata;
         size_t n_metadata;
         bool json, raw, stream;
@@ -79,6 +80,7 @@ typedef struct BenchOptions {
         const char *method;
         BenchList sizes, in_flight; /* each with each */
         uint64_t duration_us;       /* of each */
+        uint64_t max_frame;         /* bytes, of an answer; 0: the default */
         bool json;
 } BenchOptions;
 

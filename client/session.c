@@ -66,9 +66,11 @@ static int open_signals(Session *session) {
 }
 
 static int open_all(Session *session) {
+        const PeerLimits limits = { .max_frame = session->max_frame };
         char software[64];
         PrivateConfig config = {
                 .program = SELF,
+                .limits = &limits,
                 .software = software,
                 .handler = &control_handler,
                 .userdata = &session->control,
@@ -88,10 +90,10 @@ static int open_all(Session *session) {
         return r;
 }
 
-int session_open(Session *session, const char *command) {
+int session_open(Session *session, const char *command, uint64_t max_frame) {
         int r;
 
-        *session = (Session){ .command = command, .signal_fd = -1 };
+        *session = (Session){ .command = command, .signal_fd = -1, .max_frame = max_frame };
         r = open_all(session);
         if (r < 0) {
                 output_error("%s: cannot start a supervisor: %s", command, strerror(-r));
@@ -171,6 +173,7 @@ int session_start(Session *session, const RunnerOptions *options, const char *pa
         _cleanup_free_ char **environment = NULL;
         _cleanup_free_ ProtobufCBinaryData *variables = NULL, *arguments = NULL;
         ControlStart request = BATON__CONTROL__START_REQUEST__INIT;
+        Baton__Control__Limits limits = BATON__CONTROL__LIMITS__INIT;
         int r;
 
         r = environment_merge(environ, options->environment, options->n_environment, &environment,
@@ -184,6 +187,8 @@ int session_start(Session *session, const RunnerOptions *options, const char *pa
         request.kind =
                 native ? BATON__CONTROL__START_REQUEST__KIND__NATIVE : BATON__CONTROL__START_REQUEST__KIND__PLAIN;
         request.park_output = session->park_output;
+        limits.max_frame = session->max_frame;
+        request.limits = &limits;
         request.program = control_bytes(path);
         request.environment = variables;
         request.arguments = arguments;

@@ -17,6 +17,7 @@ struct Session {
         int signal;             /* the first of INT, TERM, HUP that came; 0: none */
         unsigned n_signals;     /* how many came */
         bool hurry;             /* session_close() kills the tree instead of stopping it */
+        uint64_t max_frame;     /* of a runner's, bytes; 0: the default */
         const char *early_hint; /* added where a runner ended, or was killed, before it was up; NULL: nothing */
         bool park_output;       /* of the runner: it waits rather than that lines of its log are lost */
         /* Called for each; NULL: the first ends the running wait with -EINTR, a second one is in a hurry. */
@@ -24,10 +25,10 @@ struct Session {
 };
 
 /*
- * session_open() - from here on INT, TERM and HUP, unless they are ignored, and a broken pipe, are for this session. 0, or
+ * session_open() - @max_frame, 0: 8 MiB, is what is accepted from the runner. From here on INT, TERM and HUP, unless they are ignored, and a broken pipe, are for this session. 0, or
  * a negative errno after one line on standard error.
  */
-int session_open(Session *session, const char *command);
+int session_open(Session *session, const char *command, uint64_t max_frame);
 
 /*
  * session_close() - ends the whole tree and waits for it; a further signal makes that quick. Good for a zeroed structure

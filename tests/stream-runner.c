@@ -11,6 +11,7 @@
  *         early    answers at the first item, with items still to come
  *         refuse   sends three items, then ends the call with NOT_FOUND
  *         watch    tells of the first item, and when the caller has gone
+ *         hang     never answers
  */
 
 #include <errno.h>
@@ -209,22 +210,39 @@ static void watch(struct baton_call *call, void *userdata) {
         baton_call_on_cancel(call, watch_cancel, stream_new(call, watch_item, NULL));
 }
 
+static void hang(struct baton_call *call, void *userdata) {
+        (void) userdata;
+        baton_call_on_cancel(call, on_cancel, stream_new(call, NULL, NULL));
+}
+
 /* ---- the program ---- */
 
 static const struct {
         const char *name;
         baton_method_fn function;
+        const char *request_type; /* NULL: not described */
+        unsigned flags;
 } methods[] = {
-        { "bidi", bidi },   { "collect", collect }, { "numbers", numbers }, { "stall", stall },
-        { "early", early }, { "refuse", refuse },   { "watch", watch },
+        { "bidi", bidi, "", BATON_METHOD_CLIENT_STREAMS | BATON_METHOD_SERVER_STREAMS },
+        { "collect", collect, "a.B", BATON_METHOD_CLIENT_STREAMS },
+        { "numbers", numbers, "a.Count", BATON_METHOD_SERVER_STREAMS },
+        { "stall", stall, NULL, 0 },
+        { "early", early, NULL, 0 },
+        { "refuse", refuse, NULL, 0 },
+        { "watch", watch, NULL, 0 },
+        { "hang", hang, "", 0 },
 };
 
 int main(void) {
         struct baton_runner *runner;
         int r = baton_runner_new(&runner, NULL);
 
-        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(methods); i++)
+        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(methods); i++) {
                 r = baton_runner_add_method(runner, methods[i].name, methods[i].function, NULL);
+                if (r == 0 && methods[i].request_type)
+                        r = baton_runner_describe_method(runner, methods[i].name, methods[i].request_type, "",
+                                                         methods[i].flags);
+        }
         if (r == 0)
                 r = baton_runner_run(runner);
         baton_runner_free(runner);

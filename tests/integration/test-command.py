@@ -9,6 +9,7 @@ output that it is where the test wants it.
 import ctypes
 import json
 import os
+import re
 import select
 import signal
 import struct
@@ -138,6 +139,12 @@ def children_of(pid):
 def command_of(pid):
     with open(f"/proc/{pid}/comm") as f:
         return f.read().strip()
+
+
+def runner_of(process):
+    keeper, = children_of(process.pid)
+    runner, = [pid for pid in children_of(keeper) if command_of(pid) != "baton-superviso"]
+    return runner
 
 
 def reap_all():
@@ -321,6 +328,17 @@ def test_call_json_not_started(place):
     expect(json.loads(r.out)["reason"] == "not-found", r)
 
 
+def test_call_max_frame(place):
+    """9 MiB come back where that is allowed, and a limit that is exceeded is named."""
+    size = 9 << 20
+    large = ("void bzero(out, u64)", f"out:{size}", "u64:0")
+    r = module(place, *large).check(24, "", f"accepted are frames of {8 << 20}").one_line()
+    expect(str(size)[:4] in r.err, r)
+    expect(module(place, *large, options=["--max-frame=32M"]).check(0).out == "00" * size + "\n", "all of it")
+    module(place, "void bzero(out, u64)", "out:64K", "u64:0", options=["--max-frame=64K"]).check(
+        24, "", "accepted are frames of 65536").one_line()
+
+
 def test_call_metadata(place):
     call = ("call", "--metadata=a=1", "--metadata", "b=", "--metadata=a=\udcff", "--exec", "baton-runner-echo", "--",
             "echo.Echo/Unary", "u8:1")
@@ -449,9 +467,7 @@ def test_stream_runner_dies(place):
     os.close(r)
     os.write(w, b"one\n")
     expect(process.stdout.readline() == "one\n", "it has begun")
-    keeper, = children_of(process.pid)
-    runner, = [pid for pid in children_of(keeper) if command_of(pid) != "baton-superviso"]
-    os.kill(runner, signal.SIGKILL)
+    os.kill(runner_of(process), signal.SIGKILL)
     place.finish(process).check(30, "", "UNAVAILABLE: runner stream-runner.1: killed by signal 9 (SIGKILL)").one_line()
     os.close(w)
 
@@ -682,6 +698,181 @@ def test_not_installed(place):
     place.baton("call", "--exec", "sh", "--", "M").check(1, "", ["/no/such/directory/baton-keeper", "supervisor is gone"])
 
 
+# ---- methods ----
+
+# A runner of an older time, from the bytes of docs/protocol.md: it says Hello, knows no method, and ends when it is told.
+OLD_RUNNER = b"""import os, socket, struct
+lane = socket.socket(socket.AF_UNIX)
+lane.connect(os.environ["BATON_BOOTSTRAP"])
+fds = []
+while len(fds) < 3:
+    fds += socket.recv_fds(lane, 8, 4)[1]
+rpc = socket.socket(fileno=fds[0])
+rpc.setblocking(True)
+def send(envelope):
+    rpc.sendall(struct.pack(">II", len(envelope) + 4, len(envelope)) + envelope)
+send(bytes.fromhex("08015a0408011001"))  # kind: HELLO hello { protocol_min: 1 protocol_max: 1 }
+stream = rpc.makefile("rb")
+def number(data, at):
+    end = next(i for i in range(at, len(data)) if data[i] < 128) + 1
+    return sum((data[i] & 127) << 7 * (i - at) for i in range(at, end)), end
+def fields(data):
+    found, at = {}, 0
+    while at < len(data):
+        tag, begin = number(data, at)
+        value, at = number(data, begin)
+        found[tag >> 3] = data[begin:at]
+        at += value if tag & 7 == 2 else 0
+    return found
+while head := stream.read(8):
+    length, size = struct.unpack(">II", head)
+    envelope = stream.read(length - 4)[:size]
+    found = fields(envelope)
+    if found[1] == bytes([2]):  # CALL: answered with kind: ANSWER id status: UNIMPLEMENTED message: "no"
+        send(bytes.fromhex("080410") + found[2] + bytes.fromhex("280c32026e6f"))
+        if b"baton.Runner/Stop" in envelope:
+            os._exit(0)
+"""
+
+
+def test_methods(place):
+    r = place.baton("methods", "--exec", STREAMER).check(0, err="")
+    expect(r.out.splitlines()[:5] == ["METHOD   REQUEST  RESPONSE  STREAMS",
+                                      "bidi     bytes    bytes     both",
+                                      "collect  a.B      bytes     client",
+                                      "numbers  a.Count  bytes     server",
+                                      "stall    ?        ?         ?"], r)
+    expect("hang     bytes    bytes     -\n" in r.out, r)
+    r = place.baton("methods", "--exec", "baton-runner-module", "libm.so.6").check(0, err="")
+    expect("others" in r.out, r)
+
+
+def test_methods_json(place):
+    r = json.loads(place.baton("methods", "--json", "--exec", STREAMER).check(0).out)
+    expect(set(r) == {"status", "code", "time_us", "methods", "others"} and r["code"] == 0, r)
+    expect(r["others"] is False and r["methods"][1] == {
+        "name": "collect", "described": True, "request": "a.B", "response": "", "client_streams": True,
+        "server_streams": False}, r)
+    expect(r["methods"][3] == {"name": "stall", "described": False}, r)
+
+
+def test_methods_that_are_not_told(place):
+    program = place.path("old", OLD_RUNNER)
+    r = place.baton("methods", "--json", "--exec", sys.executable, program).check(28)
+    expect(r.one_line().err.endswith("UNIMPLEMENTED: the runner does not tell its methods\n"), r)
+    expect(json.loads(r.out)["status"] == "UNIMPLEMENTED", r)
+    place.baton("ping", "--exec", sys.executable, program).check(25, "", "takes no attached clients").one_line()
+
+
+def test_methods_not_started(place):
+    r = place.baton("methods", "--json", "--exec", "no-such-program").check(40)
+    expect(json.loads(r.out)["reason"] == "not-found", r)
+
+
+# ---- ping ----
+
+def endless_ping(place, *options):
+    """Returns when the first one has been answered."""
+    process = place.start("ping", "--count=4294967295", "--interval=0", *options, "--exec", "baton-runner-echo")
+    expect("seq=1 " in process.stdout.readline(), "the first answer")
+    return process
+
+
+def test_ping(place):
+    r = place.baton("ping", "--count=3", "--interval=1ms", "--name=e", "--exec", "baton-runner-echo").check(0, err="")
+    *each, summary, head, table = r.out.splitlines()
+    expect([re.sub("[0-9.]+ ms", "T", line) for line in each] == [f"e: seq={i} time=T" for i in (1, 2, 3)], r)
+    expect(summary == "--- e: 3 sent, 3 answered" and head.split() == ["min", "p50", "p90", "p99", "max"], r)
+    figures = [float(word) for word in table.split()[:-1]]
+    expect(len(figures) == 5 and figures == sorted(figures) and figures[0] > 0 and table.endswith(" ms"), r)
+
+
+def test_ping_json(place):
+    r = place.baton("ping", "--json", "--count=100", "--interval=0", "--exec", "baton-runner-echo").check(0)
+    r = json.loads(r.out)
+    expect(set(r) == {"status", "code", "time_us", "runner", "sent", "answered", "min_ns", "p50_ns", "p90_ns", "p99_ns",
+                      "max_ns"}, r)
+    expect(r["status"] == "OK" and r["sent"] == r["answered"] == 100, r)
+    expect(all(isinstance(r[key], int) for key in r if key.endswith("_ns")), r)
+    expect(0 < r["min_ns"] <= r["p50_ns"] <= r["p99_ns"] <= r["max_ns"], r)
+
+
+def test_ping_silence(place):
+    process = endless_ping(place, "--deadline=200ms")
+    os.kill(runner_of(process), signal.SIGSTOP)
+    r = place.finish(process).check(20, None, "DEADLINE_EXCEEDED").one_line()
+    expect("answered\n" in r.out, r.out[-300:])
+
+
+def test_ping_runner_dies(place):
+    process = endless_ping(place)
+    os.kill(runner_of(process), signal.SIGKILL)
+    r = place.finish(process).check(30, None, "runner baton-runner-echo.1: killed by signal 9 (SIGKILL)").one_line()
+    expect("answered\n" in r.out, r.out[-300:])
+
+
+def test_ping_cancel(place):
+    for options in ((), ("--interval=10min",)):
+        process = endless_ping(place, *options)
+        process.send_signal(signal.SIGINT)
+        r = place.finish(process).check(130, None, "ended by signal 2 (SIGINT)").one_line()
+        expect("answered\n" in r.out, r.out[-300:])
+
+
+def test_ping_broken_pipe(place):
+    process = endless_ping(place)
+    process.stdout.close()
+    expect(process.wait(LIMIT) == 141 and process.stderr.read() == "", f"exit {process.returncode}")
+    process.stderr.close()
+
+
+# ---- bench ----
+
+def test_bench(place):
+    r = place.baton("bench", "--duration=50ms", "--size=0,1K", "--in-flight=1,8", "--exec", "baton-runner-echo")
+    r.check(0, err="")
+    title, head, *rows = r.out.splitlines()
+    expect(title.startswith("echo.Echo/Unary of baton-runner-echo.1, 0.05 s each"), r)
+    expect([row.split()[:2] for row in rows] == [["0", "1"], ["0", "8"], ["1024", "1"], ["1024", "8"]], r)
+    expect(all(float(word) > 0 for row in rows for word in row.split()[4:]), r)
+
+
+def test_bench_json(place):
+    r = json.loads(place.baton("bench", "--json", "--duration=50ms", "--size=64", "--in-flight=2", "--exec",
+                               "baton-runner-echo", "--", "echo.Echo/Unary").check(0).out)
+    expect(set(r) == {"status", "code", "time_us", "runner", "method", "rows"} and r["method"] == "echo.Echo/Unary", r)
+    row, = r["rows"]
+    expect(all(isinstance(value, int) for value in row.values()) and row["size"] == 64 and row["in_flight"] == 2, r)
+    expect(set(row) == {"size", "in_flight", "calls", "calls_per_s", "bytes_per_s", "p50_ns", "p99_ns", "cpu_baton_ns",
+                        "cpu_runner_ns"}, r)
+    expect(row["calls"] > 0 and 0 < row["p50_ns"] <= row["p99_ns"], r)
+    expect(abs(row["bytes_per_s"] - 128 * row["calls_per_s"]) < 4096, r)
+
+
+def test_bench_failures(place):
+    quick = ("bench", "--duration=50ms", "--in-flight=1,2")
+    place.baton(*quick, "--exec", "baton-runner-echo", "--", "no.Such/Method").check(
+        28, None, "baton: bench no.Such/Method: UNIMPLEMENTED").one_line()
+    r = place.baton(*quick, "--json", "--exec", "baton-runner-echo", "--", "no.Such/Method").check(28)
+    expect(json.loads(r.out)["status"] == "UNIMPLEMENTED", r)
+    r = place.baton(*quick, "--size=64,9M", "--exec", "baton-runner-echo").check(24, None, "RESOURCE_EXHAUSTED").one_line()
+    expect(r.out.count("\n") == 4, r)
+
+
+def test_bench_cancel(place):
+    process = place.start("bench", "--exec", STREAMER, "--", "hang")
+    expect(process.stdout.readline().startswith("hang of stream-runner.1"), "it has begun")
+    process.send_signal(signal.SIGTERM)
+    place.finish(process).check(143, None, "baton: bench hang: CANCELLED: ended by signal 15").one_line()
+
+
+def test_bench_runner_dies(place):
+    process = place.start("bench", "--exec", STREAMER, "--", "hang")
+    process.stdout.readline()
+    os.kill(runner_of(process), signal.SIGKILL)
+    place.finish(process).check(30, None, "runner stream-runner.1: killed by signal 9 (SIGKILL)").one_line()
+
+
 # ---- run ----
 
 def test_run_status(place):
@@ -794,7 +985,7 @@ def test_run_failed_starts(place):
 # ---- words ----
 
 def test_help(place):
-    for name in ("call", "run", "supervise", "version", "help"):
+    for name in ("call", "run", "methods", "ping", "bench", "supervise", "version", "help"):
         asked = place.baton("help", name).check(0, None, "")
         expect("Example" in asked.out and f"Usage: baton {name}" in asked.out, asked)
         if name != "help":
@@ -805,7 +996,8 @@ def test_help(place):
 def test_usage(place):
     for arguments in ([], ["nonsense"], ["help", "nonsense"], ["call"], ["call", "--exec", "p"], ["call", "--bogus"],
                       ["run"], ["run", "--bogus", "p"], ["version", "x"], ["supervise"], ["supervise", "--private=77"],
-                      ["supervise", "--private=x"], ["run", "--name=a/b", "p"], ["call", "--name=", "--exec", "p", "--", "M"]):
+                      ["supervise", "--private=x"], ["run", "--name=a/b", "p"], ["call", "--name=", "--exec", "p", "--", "M"],
+                      ["ping"], ["ping", "--count=0", "--exec", "p"], ["methods", "p"], ["bench", "--size=x", "--exec", "p"]):
         r = place.baton(*arguments).check(2, "").one_line()
         expect("--help'" in r.err, r)
 
