@@ -22,12 +22,11 @@
 typedef struct Cursor {
         const char *start;
         const char *p;
-        char *error;
+        SignatureError *error;
 } Cursor;
 
 static int expected(const Cursor *cursor, const char *at, const char *what) {
-        (void) snprintf(cursor->error, SIGNATURE_ERROR_MAX, "character %zu%s: expected %s",
-                        (size_t) (at - cursor->start) + 1, *at ? "" : " (the end)", what);
+        *cursor->error = (SignatureError){ (size_t) (at - cursor->start) + 1, !*at, what };
         return -EINVAL;
 }
 
@@ -115,8 +114,8 @@ static int parse_parameters(Cursor *cursor, Signature *signature) {
         return *cursor->p ? expected(cursor, cursor->p, "the end") : 0;
 }
 
-int signature_parse(const char *text, Signature *ret_signature, char *error) {
-        Cursor cursor = { .start = text, .p = text, .error = error };
+int signature_read(const char *text, Signature *ret_signature, SignatureError *ret_error) {
+        Cursor cursor = { .start = text, .p = text, .error = ret_error };
         Signature signature = {};
         int r = parse_result(&cursor, &signature);
 
@@ -127,6 +126,32 @@ int signature_parse(const char *text, Signature *ret_signature, char *error) {
         if (r == 0)
                 *ret_signature = signature;
         return r;
+}
+
+int signature_parse(const char *text, Signature *ret_signature, char *error) {
+        SignatureError found;
+        int r = signature_read(text, ret_signature, &found);
+
+        if (r < 0)
+                (void) snprintf(error, SIGNATURE_ERROR_MAX, "character %zu%s: expected %s", found.character,
+                                found.at_end ? " (the end)" : "", found.expected);
+        return r;
+}
+
+const char *signature_format(const Signature *signature, char *text) {
+        const char *result = signature->result == VALUE_NULL ? "void" : value_type_name(signature->result);
+        size_t n = (size_t) snprintf(text, SIGNATURE_TEXT_MAX, "%s %s(", result, signature->name);
+
+        for (size_t i = 0; i < signature->n_parameters; i++)
+                n += (size_t) snprintf(text + n, SIGNATURE_TEXT_MAX - n, "%s%s", i > 0 ? ", " : "",
+                                       value_type_name(signature->parameters[i]));
+        (void) snprintf(text + n, SIGNATURE_TEXT_MAX - n, ")");
+        return text;
+}
+
+bool signature_is_equal(const Signature *a, const Signature *b) {
+        return strcmp(a->name, b->name) == 0 && a->result == b->result && a->n_parameters == b->n_parameters &&
+               memcmp(a->parameters, b->parameters, a->n_parameters * sizeof(a->parameters[0])) == 0;
 }
 
 bool signature_is_name(const char *text) {

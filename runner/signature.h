@@ -22,6 +22,7 @@ enum {
         SIGNATURE_PARAMETERS_MAX = 16,
         SIGNATURE_NAME_MAX = 255, /* as long as a method's name can be */
         SIGNATURE_ERROR_MAX = 256,
+        SIGNATURE_TEXT_MAX = 400, /* the longest name, 16 parameters of the longest type, and what is between them */
 };
 
 typedef struct Signature {
@@ -31,11 +32,27 @@ typedef struct Signature {
         ValueType parameters[SIGNATURE_PARAMETERS_MAX];
 } Signature;
 
+/* Where a text is no signature, and what would have been right there. */
+typedef struct SignatureError {
+        size_t character; /* from 1 */
+        bool at_end;      /* that is behind the last one */
+        const char *expected;
+} SignatureError;
+
+/* signature_read() - 0, or -EINVAL with the reason in @ret_error. */
+int signature_read(const char *text, Signature *ret_signature, SignatureError *ret_error);
+
 /*
  * signature_parse() - 0, or -EINVAL with one line in @error, of SIGNATURE_ERROR_MAX bytes, that says at which character,
  * counted from 1, what was expected.
  */
 int signature_parse(const char *text, Signature *ret_signature, char *error);
+
+/* signature_format() - the signature as text, in the SIGNATURE_TEXT_MAX bytes at @text, which are returned. */
+const char *signature_format(const Signature *signature, char *text);
+
+/* signature_is_equal() - whether name, result and parameters are the same. */
+bool signature_is_equal(const Signature *a, const Signature *b);
 
 /* signature_is_name() - whether @text is the name of a function and nothing else. */
 bool signature_is_name(const char *text);

@@ -42,8 +42,8 @@ static void test_good(void **state) {
 
         (void) state;
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-                char error[SIGNATURE_ERROR_MAX] = "";
-                Signature signature;
+                char error[SIGNATURE_ERROR_MAX] = "", text[SIGNATURE_TEXT_MAX];
+                Signature signature, again;
 
                 memset(&signature, 0xee, sizeof(signature));
                 if (signature_parse(rows[i].text, &signature, error) != 0)
@@ -52,6 +52,8 @@ static void test_good(void **state) {
                 assert_int_equal(signature.result, rows[i].expected.result);
                 assert_int_equal(signature.n_parameters, rows[i].expected.n_parameters);
                 assert_memory_equal(signature.parameters, rows[i].expected.parameters, sizeof(signature.parameters));
+                assert_int_equal(signature_parse(signature_format(&signature, text), &again, error), 0);
+                assert_true(signature_is_equal(&signature, &again));
         }
 }
 
@@ -164,8 +166,50 @@ static void test_is_name(void **state) {
                 assert_false(signature_is_name(others[i]));
 }
 
+static void test_format(void **state) {
+        static const char *const texts[] = {
+                "void f()",
+                "u64 crc32(u64, buffer, u32)",
+                "string _9(out)",
+                "i8 f(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, string, buffer, out)",
+        };
+        char name[SIGNATURE_NAME_MAX + 1], longest[SIGNATURE_TEXT_MAX], text[SIGNATURE_TEXT_MAX],
+                error[SIGNATURE_ERROR_MAX];
+        Signature signature;
+
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+                assert_int_equal(signature_parse(texts[i], &signature, error), 0);
+                assert_string_equal(signature_format(&signature, text), texts[i]);
+        }
+        memset(name, 'a', SIGNATURE_NAME_MAX);
+        name[SIGNATURE_NAME_MAX] = '\0';
+        (void) snprintf(longest, sizeof(longest), "string %s(", name);
+        for (size_t i = 0; i < SIGNATURE_PARAMETERS_MAX; i++)
+                (void) strcat(longest, i > 0 ? ", string" : "string");
+        (void) strcat(longest, ")");
+        assert_int_equal(signature_parse(longest, &signature, error), 0);
+        assert_string_equal(signature_format(&signature, text), longest);
+}
+
+static void test_is_equal(void **state) {
+        static const char *const texts[] = {
+                "u8 f()", "i8 f()", "void f()", "u8 g()", "u8 f(u8)", "u8 f(i8)", "u8 f(u8, u8)", "u8 f(u8, i8)",
+        };
+        Signature signatures[ARRAY_SIZE(texts)];
+        char error[SIGNATURE_ERROR_MAX];
+
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+                assert_int_equal(signature_parse(texts[i], &signatures[i], error), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+                for (size_t j = 0; j < ARRAY_SIZE(texts); j++)
+                        assert_int_equal(signature_is_equal(&signatures[i], &signatures[j]), i == j);
+}
+
 static const struct CMUnitTest tests[] = {
-        TEST(test_good), TEST(test_bad), TEST(test_name_length), TEST(test_mutations), TEST(test_is_name),
+        TEST(test_good),    TEST(test_bad),    TEST(test_name_length), TEST(test_mutations),
+        TEST(test_is_name), TEST(test_format), TEST(test_is_equal),
 };
 
 int main(void) {
