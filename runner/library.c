@@ -31,6 +31,10 @@ int library_open(Library *library, const char *path, char *error) {
         return 0;
 }
 
+const char *library_location(const Library *library) {
+        return library->map->l_name;
+}
+
 /* is_variable() - whether exactly @symbol is exported as data. An implementation picked at run time (IFUNC) has no entry. */
 static bool is_variable(const void *symbol) {
         const ElfW(Sym) * entry;

@@ -20,6 +20,9 @@ enum { LIBRARY_ERROR_MAX = 512 };
  */
 int library_open(Library *library, const char *path, char *error);
 
+/* library_location() - the path it was loaded from; "" for the program itself. */
+const char *library_location(const Library *library);
+
 /*
  * library_find() - the function @name that @library itself exports. -ENOENT: none, also when a library that it depends on
  * has one; -EINVAL: @name is a variable. Then @error, of LIBRARY_ERROR_MAX bytes, has one line.

@@ -4,14 +4,14 @@
  * baton-runner-module: a runner that calls the exported C functions of any shared library. A library that crashes, aborts
  * or exits takes this process with it and nothing else; that is what it is for.
  *
- * The method of a call is the function's signature as text, `u64 crc32(u64, buffer, u32)`, so no method is registered:
- * every call comes to the default handler. The payload is baton.Values, one per parameter, and so is the answer: the
- * result, then each buffer out. A bare function name is refused for now; describe() is where descriptions of functions
- * that lie beside a library will be looked up.
+ * The method of a call is a function's signature as text, `u64 crc32(u64, buffer, u32)`, or, where the library is
+ * described (docs/modules.md), its name: every call comes to on_call(), and catalog.c knows what it stands for.
+ * The payload is baton.Values, one per parameter, and so is the answer: the result, then each buffer out.
  *
  * A function runs on the loop's thread: while it does, nothing else is served, and it cannot be interrupted but by
- * killing the process. Libraries are loaded before we connect, so that one that cannot be is a failed start whose last
- * output says why. Functions with a variable number of arguments, structures by value and callbacks cannot be called.
+ * killing the process. Libraries are loaded and descriptions read before we connect, so that one that cannot be is a
+ * failed start whose last output says why. Functions with a variable number of arguments, structures by value and
+ * callbacks cannot be called.
  */
 
 #include <errno.h>
@@ -27,23 +27,22 @@
 #include "common/version.h"
 #include "proto/status.h"
 #include "proto/values.h"
+#include "runner/catalog.h"
 #include "runner/invoke.h"
-#include "runner/library.h"
-#include "runner/signature.h"
 
 #define PROGRAM         "baton-runner-module"
 #define MAX_OUT_DEFAULT (UINT64_C(64) << 20)
 
 enum {
         EXIT_USAGE = 2,
-        ERROR_MAX = MAX((int) VALUES_ERROR_MAX, MAX((int) LIBRARY_ERROR_MAX, (int) SIGNATURE_ERROR_MAX)),
+        ERROR_MAX = MAX((int) VALUES_ERROR_MAX, (int) CATALOG_ERROR_MAX),
 };
 
 typedef struct Module {
-        Library *libraries;
-        size_t n_libraries;
+        Catalog catalog;
         uint64_t max_out;
-        const char *bootstrap; /* NULL: $BATON_BOOTSTRAP */
+        const char *description; /* its file; NULL: where descriptions lie */
+        const char *bootstrap;   /* NULL: $BATON_BOOTSTRAP */
 } Module;
 
 static const char help[] =
@@ -61,50 +60,16 @@ static const char help[] =
         "with RESULT void, i8..i64, u8..u64, f32, f64 or string, and TYPE the same but for void, or buffer (a\n"
         "pointer to bytes in) or out (a pointer to a buffer, which is answered after the result).\n"
         "\n"
+        "A description, LIBRARY.baton, lists signatures, one a line. Where there is one, the name alone is enough,\n"
+        "another signature is refused, and so are functions that it does not have. It is looked for beside the\n"
+        "library, in the directories of $BATON_MODULE_PATH, and in " BATON_MODULEDIR ".\n"
+        "\n"
+        "  --describe=FILE  the description of the one LIBRARY; no other is looked for\n"
+        "  --open           functions that are not described can be called, too\n"
         "  --max-out=SIZE   all buffers out of one call together, at most (64M); suffix K, M or G\n"
         "  --uds-path=PATH  the supervisor's socket, instead of $BATON_BOOTSTRAP\n"
         "  -h, --help       show this\n"
         "  --version        show the version\n";
-
-/* describe() - the signature that a call's method stands for. 0, -EINVAL or -EOPNOTSUPP, with the reason in @error. */
-static int describe(const char *method, Signature *ret_signature, char *error) {
-        char reason[SIGNATURE_ERROR_MAX];
-        int r;
-
-        if (strchr(method, '/')) {
-                (void) snprintf(error, ERROR_MAX,
-                                "no method %s here: a module's methods are signatures of C functions", method);
-                return -EOPNOTSUPP;
-        }
-        if (signature_is_name(method)) {
-                (void) snprintf(error, ERROR_MAX,
-                                "the signature of %s is not known: give it whole, as in 'f64 sqrt(f64)'", method);
-                return -EINVAL;
-        }
-        r = signature_parse(method, ret_signature, reason);
-        if (r < 0)
-                (void) snprintf(error, ERROR_MAX, "signature '%s': %s", method, reason);
-        return r;
-}
-
-/* find() - the function @name of the first library that exports it; on failure the last library's reason, or all names. */
-static int find(const Module *module, const char *name, InvokeFn *ret_function, char *error) {
-        size_t length;
-        int r = -ENOENT;
-
-        for (size_t i = 0; i < module->n_libraries; i++) {
-                r = library_find(&module->libraries[i], name, ret_function, error);
-                if (r != -ENOENT)
-                        return r;
-        }
-        if (module->n_libraries == 1)
-                return r;
-        length = (size_t) snprintf(error, ERROR_MAX, "no function %s is exported by", name);
-        for (size_t i = 0; i < module->n_libraries && length < ERROR_MAX; i++)
-                length += (size_t) snprintf(error + length, ERROR_MAX - length, "%s %s", i > 0 ? "," : "",
-                                            module->libraries[i].path);
-        return r;
-}
 
 /* unpack() - the arguments of @call; no payload at all is none. */
 static int unpack(struct baton_call *call, Baton__Values **ret_arguments, char *error) {
@@ -132,9 +97,7 @@ static int serve(const Module *module, struct baton_call *call, Baton__Values **
         InvokeFn function;
         int r;
 
-        r = describe(baton_call_method(call), &signature, error);
-        if (r == 0)
-                r = find(module, signature.name, &function, error);
+        r = catalog_resolve(&module->catalog, baton_call_method(call), &signature, &function, error);
         if (r == 0)
                 r = unpack(call, &arguments, error);
         if (r == 0)
@@ -158,20 +121,37 @@ static void on_call(struct baton_call *call, void *userdata) {
                 (void) baton_call_answer(call, VALUES_TYPE, data, size);
 }
 
-static int load(Module *module, char *const *paths, size_t n) {
-        char error[LIBRARY_ERROR_MAX];
+/* load() - $BATON_MODULE_PATH does not count for a program that runs with more rights than who started it. */
+static int load(Module *module, char *const *names, size_t n) {
+        DescriptionPlaces places = { .path = secure_getenv("BATON_MODULE_PATH"), .installed = BATON_MODULEDIR };
+        char error[CATALOG_LOAD_ERROR_MAX];
+        int r = catalog_load(&module->catalog, names, n, module->description, &places, error);
 
-        module->libraries = calloc(n, sizeof(*module->libraries));
-        if (!module->libraries)
-                return -ENOMEM;
-        for (; module->n_libraries < n; module->n_libraries++) {
-                const char *path = paths[module->n_libraries];
-                int r = library_open(&module->libraries[module->n_libraries], path, error);
+        if (r < 0)
+                log_error("%s", error);
+        return r;
+}
 
-                if (r < 0) {
-                        log_error("cannot load library %s: %s", path, error);
+/*
+ * add_methods() - the described functions of @entry that its library exports are methods by their names: a call of one
+ * comes to on_call() anyway, but so it is listed. 0 or -ENOMEM.
+ */
+static int add_methods(Module *module, struct baton_runner *runner, const CatalogEntry *entry) {
+        const Description *description = entry->description;
+        char reason[LIBRARY_ERROR_MAX];
+        InvokeFn function;
+
+        for (size_t i = 0; description && i < description->n_functions; i++) {
+                const char *name = description->functions[i].signature.name;
+                int r;
+
+                if (library_find(&entry->library, name, &function, reason) < 0)
+                        continue;
+                r = baton_runner_add_method(runner, name, on_call, module);
+                if (r == 0)
+                        r = baton_runner_describe_method(runner, name, VALUES_TYPE, VALUES_TYPE, 0);
+                if (r < 0 && r != -EEXIST) /* an earlier library's */
                         return r;
-                }
         }
         return 0;
 }
@@ -191,9 +171,15 @@ static int serve_calls(Module *module) {
         if (r < 0)
                 return r;
         baton_runner_set_default(runner, on_call, module);
-        r = baton_runner_run(runner);
-        if (r < 0)
-                log_error("%s", baton_runner_reason(runner));
+        for (size_t i = 0; r == 0 && i < module->catalog.n_entries; i++)
+                r = add_methods(module, runner, &module->catalog.entries[i]);
+        if (r < 0) {
+                log_error("cannot list the described functions: %s", strerror(-r));
+        } else {
+                r = baton_runner_run(runner);
+                if (r < 0)
+                        log_error("%s", baton_runner_reason(runner));
+        }
         baton_runner_free(runner);
         return r;
 }
@@ -202,10 +188,23 @@ static int show(const char *text) {
         return fputs(text, stdout) < 0 || fflush(stdout) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* check_libraries() - as parse_options(), of what follows the options. */
+static int check_libraries(int n, const Module *module) {
+        if (n == 0)
+                log_error("no LIBRARY given; see " PROGRAM " --help");
+        else if (n > 1 && module->description)
+                log_error("--describe goes with one LIBRARY; for several put their descriptions beside them");
+        else
+                return -1;
+        return EXIT_USAGE;
+}
+
 /* parse_options() - -1: go on; else the program's exit status. */
 static int parse_options(int argc, char **argv, Module *module) {
-        enum { OPTION_MAX_OUT = 256, OPTION_UDS_PATH, OPTION_VERSION };
+        enum { OPTION_DESCRIBE = 256, OPTION_OPEN, OPTION_MAX_OUT, OPTION_UDS_PATH, OPTION_VERSION };
         static const struct option options[] = {
+                { "describe", required_argument, NULL, OPTION_DESCRIBE },
+                { "open", no_argument, NULL, OPTION_OPEN },
                 { "max-out", required_argument, NULL, OPTION_MAX_OUT },
                 { "uds-path", required_argument, NULL, OPTION_UDS_PATH },
                 { "help", no_argument, NULL, 'h' },
@@ -217,6 +216,12 @@ static int parse_options(int argc, char **argv, Module *module) {
 
         while ((option = getopt_long(argc, argv, "+h", options, NULL)) != -1) {
                 switch (option) {
+                case OPTION_DESCRIBE:
+                        module->description = optarg;
+                        break;
+                case OPTION_OPEN:
+                        module->catalog.is_open = true;
+                        break;
                 case OPTION_MAX_OUT:
                         if (parse_size(optarg, SIZE_MAX / 2, &module->max_out) == 0)
                                 break;
@@ -235,10 +240,7 @@ static int parse_options(int argc, char **argv, Module *module) {
                         return EXIT_USAGE; /* getopt has said why */
                 }
         }
-        if (optind < argc)
-                return -1;
-        log_error("no LIBRARY given; see " PROGRAM " --help");
-        return EXIT_USAGE;
+        return check_libraries(argc - optind, module);
 }
 
 int main(int argc, char **argv) {
@@ -254,6 +256,6 @@ int main(int argc, char **argv) {
         r = load(&module, argv + optind, (size_t) (argc - optind));
         if (r == 0)
                 r = serve_calls(&module);
-        free(module.libraries);
+        catalog_deinit(&module.catalog);
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

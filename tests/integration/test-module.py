@@ -2,32 +2,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """The module runner from end to end: `baton call' starts it with a library, calls a C function, prints the result.
 
-Covers every type through the built programs, values of several MiB, buffers in and out, JSON, what a wrong call gets, and
-libraries that crash, abort, exit, print, or cannot be loaded. Each type in detail: tests/test-module.c. TAP on stdout.
+Covers every type through the built programs, values of several MiB, buffers in and out, JSON, what a wrong call gets,
+libraries that crash, abort, exit, print, or cannot be loaded; descriptions: names alone, what they forbid, what is listed
+of them, where they are looked for, those that are broken, and those that ship; a runner that has no room to start. Each
+type in detail: tests/test-module.c; descriptions: tests/test-description.c and tests/test-catalog.c. TAP on stdout.
 """
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import zlib
 
 BATON = os.environ["BATON_PROGRAM"]
 BUILD = os.environ["abs_top_builddir"]
 MODULE = os.path.join(BUILD, "baton-runner-module")
 FIXTURE = os.path.join(BUILD, "tests", ".libs", "module-fixture.so")
+SHIPPED = os.path.join(os.environ["abs_top_srcdir"], "examples", "modules")
 
-OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 19, 21, 24, 28, 29, 30
+OK, INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED = 0, 19, 21, 23, 24
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 28, 29, 30
 USAGE, EXITED_EARLY = 2, 43
 
 n = failures = 0
 
 
-def call(method, *values, libraries=(FIXTURE,), options=(), stdin=None):
+# What is installed on this machine, and what the caller's environment says, is not what is tested.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "BATON_MODULE_PATH"}
+NO_ROOM = "cannot set up the connection to the supervisor: Too many open files"
+
+
+def call(method, *values, libraries=(FIXTURE,), options=(), stdin=None, path=None):
     command = [BATON, "call", *options, "--exec", MODULE, *libraries, "--", method, *values]
+    environment = ENVIRONMENT if path is None else {**ENVIRONMENT, "BATON_MODULE_PATH": path}
     return subprocess.run(command, input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL,
-                          capture_output=True, timeout=60, check=False)
+                          env=environment, capture_output=True, timeout=60, check=False)
 
 
 def report(name, good, result):
@@ -116,6 +129,150 @@ def wrong_calls():
           libraries=["--max-out", "1023", FIXTURE])
 
 
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def described(folder):
+    library = os.path.join(folder, "beside", "libfixture.so.1")
+    file = library + ".baton"
+    write(file, "baton-module 1\n# two of many\ni8 next_i8(i8)\nu64 byte_sum(buffer, u64) # and no more\n")
+    shutil.copy(FIXTURE, library)
+    one = [library]
+    answers("next_i8", ["i8:-2"], "-1\n", libraries=one)
+    answers("i8 next_i8(i8)", ["i8:-2"], "-1\n", libraries=one)
+    answers("byte_sum", ["buffer:hex:0102ff", "u64:3"], "258\n", libraries=one)
+    fails("u8 next_i8(u8)", ["u8:1"], INVALID_ARGUMENT, "'u8 next_i8(u8)' is not 'i8 next_i8(i8)'", "line 3 of " + file,
+          libraries=one)
+    fails("next_i8", ["i16:1"], INVALID_ARGUMENT, "argument 1 of next_i8: expected i8, given i16", libraries=one)
+    fails("u8 next_u8(u8)", ["u8:1"], PERMISSION_DENIED, "next_u8 is not described in " + file, "--open", libraries=one)
+    fails("next_u8", ["u8:1"], PERMISSION_DENIED, "next_u8 is not described", libraries=one)
+    fails("no_such", [], NOT_FOUND, "exports no function no_such", libraries=one)
+    opened = ["--open", library]
+    answers("u8 next_u8(u8)", ["u8:254"], "255\n", libraries=opened)
+    answers("next_i8", ["i8:-2"], "-1\n", libraries=opened)
+    fails("next_u8", ["u8:1"], INVALID_ARGUMENT, "the signature of next_u8 is not known", libraries=opened)
+    fails("u8 next_i8(u8)", ["u8:1"], INVALID_ARGUMENT, "is not 'i8 next_i8(i8)'", libraries=opened)
+
+    other = os.path.join(folder, "other.baton")
+    write(other, "u8 next_u8(u8)\n")
+    answers("next_u8", ["u8:1"], "2\n", libraries=["--describe", other, library])
+    fails("next_i8", ["i8:1"], PERMISSION_DENIED, "not described in " + other, libraries=[f"--describe={other}", library])
+    answers("next_u8", ["u8:1"], "2\n", libraries=["--describe", other, FIXTURE])
+    answers("crc32", ["u64:0", "buffer:hex:616263", "u32:3"], f"{zlib.crc32(b'abc')}\n",
+            libraries=[FIXTURE, library, "libz.so.1"], path=SHIPPED)
+
+
+def listed(folder):
+    """baton.Reflection/List, byte by byte: what is described and exported, once."""
+    library = os.path.join(folder, "beside", "libfixture.so.1")
+    write(library + ".baton", "i8 next_i8(i8)\nu8 of_a_later_version()\ni32 recall()\n")
+    values = b"\x0cbaton.Values"
+    for name, libraries, functions in (("two", [library], (b"next_i8", b"recall")), ("none", [FIXTURE], ()),
+                                       ("twice the same", ["--open", library, library], (b"next_i8", b"recall"))):
+        entries = [b"\x0a" + bytes([len(function)]) + function + b"\x10\x01\x1a" + values + b"\x22" + values
+                   for function in functions]
+        expected = b"".join(b"\x0a" + bytes([len(entry)]) + entry for entry in entries) + b"\x10\x01"
+        result = call("baton.Reflection/List", "buffer:hex:", libraries=libraries,
+                      options=["--raw", "--type=baton.ReflectionRequest"])
+        report(f"listed: {name}", result.returncode == OK and result.stdout == expected, result)
+
+
+def places(folder):
+    """Each place has a description of its own function; they are taken away one after the other."""
+    library = os.path.join(folder, "beside", "libfixture.so.1")
+    order = ("beside", "next_i16"), ("first", "next_u16"), ("second", "next_u32")
+    for place, function in order:
+        integer = function.removeprefix("next_")
+        write(os.path.join(folder, place, "libfixture.so.1.baton"), f"{integer} {function}({integer})\n")
+    path = ":".join(["", os.path.join(folder, "nowhere"), os.path.join(folder, "first"), os.path.join(folder, "second")])
+    for place, function in order:
+        answers(function, [function.removeprefix("next_") + ":1"], "2\n", libraries=[library], path=path)
+        os.unlink(os.path.join(folder, place, "libfixture.so.1.baton"))
+    fails("next_u32", ["u32:1"], INVALID_ARGUMENT, "the signature of next_u32 is not known", libraries=[library], path=path)
+    answers("u32 next_u32(u32)", ["u32:1"], "2\n", libraries=[library], path=path)
+
+
+def broken_description(name, libraries, expected, **options):
+    """A failed start, whose last output is the line."""
+    result = call("next_i8", "i8:1", libraries=libraries, options=["--json"], **options)
+    answer = json.loads(result.stdout)
+    line = "baton-runner-module: error: " + expected
+    report(f"broken: {name}", result.returncode == EXITED_EARLY and answer["reason"] == "exited-early" and
+           answer["last_output"][-1].startswith(line) and result.stderr.decode().splitlines()[-1].strip().startswith(line),
+           result)
+
+
+def broken(folder):
+    library = os.path.join(folder, "beside", "libfixture.so.1")
+    file = library + ".baton"
+    write(file, "baton-module 1\n\n  i8 next_i8(i8, int)\n")
+    broken_description("a type", [library], f"description {file}: line 3, column 18: expected a parameter's type: i8 ")
+    write(file, "baton-module 2\n")
+    broken_description("the version", [library], f"description {file}: line 1, column 14: expected 1, the version of the format")
+    broken_description("whatever --open says", ["--open", library], f"description {file}: line 1, column 14: expected 1")
+    write(file, "#" * 65537)
+    broken_description("the size", [library], f"description {file}: larger than 65536 bytes")
+    write(file, "i8 next_i8(i8)\n")
+    answers("next_i8", ["i8:1"], "2\n", libraries=[library])
+    os.unlink(file)
+    file = os.path.join(folder, "first", "libfixture.so.1.baton")
+    write(file, "i8 next_i8(i8\n")
+    broken_description("in the path", [library], f"description {file}: line 1, column 14 (the end): expected ',' or ')'",
+                       path=os.path.join(folder, "first"))
+    file = os.path.join(folder, "missing.baton")
+    broken_description("no file", [f"--describe={file}", library], f"description {file}: cannot read it: No such file or directory")
+    broken_description("a directory", [f"--describe={folder}", library], f"description {folder}: not a regular file")
+    fails("i8 f()", [], EXITED_EARLY, "--describe goes with one LIBRARY", libraries=["--describe=x", FIXTURE, FIXTURE])
+
+
+def shipped():
+    answers("sqrt", ["f64:2"], "1.4142135623730951\n", libraries=["libm.so.6"], path=SHIPPED)
+    answers("powf", ["f32:2", "f32:10"], "1024\n", libraries=["libm.so.6"], path=SHIPPED)
+    answers("f64 ldexp(f64, i32)", ["f64:0.75", "i32:2"], "3\n", libraries=["libm.so.6"], path=SHIPPED)
+    answers("crc32", ["u64:0", "buffer:hex:616263", "u32:3"], f"{zlib.crc32(b'abc')}\n", libraries=["libz.so.1"],
+            path=SHIPPED)
+    answers("zlibVersion", [], f"{zlib.ZLIB_RUNTIME_VERSION}\n", libraries=["libz.so.1"], path=SHIPPED)
+    fails("f64 jn(i32, f64)", ["i32:1", "f64:1"], PERMISSION_DENIED, "jn is not described in", libraries=["libm.so.6"],
+          path=SHIPPED)
+
+
+def hang_up(listener):
+    """Whoever connects meets the end at once."""
+    try:
+        while True:
+            listener.accept()[0].close()
+    except OSError:
+        pass
+
+
+def no_room(folder):
+    """One descriptor more each time, until it starts: wherever they ran out, one line says so."""
+    path = os.path.join(folder, "socket")
+    # At its end the leak checker needs more descriptors than there are.
+    environment = {**ENVIRONMENT, "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
+    seen = []
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    thread = threading.Thread(target=hang_up, args=(listener,))
+    thread.start()
+    for limit in range(4, 20):
+        result = subprocess.run(["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", MODULE, "--uds-path", path, "libm.so.6"],
+                                env=environment, capture_output=True, timeout=60, check=False)
+        if result.returncode == 0:
+            break
+        lines = result.stderr.decode().splitlines()
+        seen += lines
+        report(f"with {limit} descriptors", result.returncode == 1 and len(lines) == 1, result)
+    report("out of descriptors once connected", result.returncode == 0 and f"baton-runner-module: {NO_ROOM}" in seen, seen)
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
+
+
 def endings():
     fails("void crash()", [], UNAVAILABLE, "SIGSEGV")
     fails("void crash()", [], UNAVAILABLE, "about to crash")
@@ -141,6 +298,12 @@ def main():
     types()
     with tempfile.TemporaryDirectory() as folder:
         large(folder)
+        described(folder)
+        listed(folder)
+        places(folder)
+        broken(folder)
+        no_room(folder)
+    shipped()
     as_json()
     wrong_calls()
     endings()
