@@ -12,6 +12,9 @@
  * Wake-ups. Tasks queued during a turn are run at its end. Those that are queued outside of one are run before the next
  * wait of ours, or, when somebody else waits, written to the eventfd, once.
  *
+ * Who calls dispatch waits for callbacks to change something. So a turn that has called back before its wait, from such a
+ * task, looks at the descriptors and does not block: its caller may have what it waited for.
+ *
  * A callback may free its own peer, or stop any descriptor, while events of it are still in the batch: stopping one
  * blanks its events in the rest of the batch, so that no event ever meets a freed or renewed source.
  *
@@ -81,6 +84,7 @@ struct Endpoint {
         int epoll;
         bool foreign;                  /* somebody else waits on our descriptor */
         bool dispatching;              /* in a turn: its end runs the tasks */
+        bool told;                     /* tasks may have called back */
         bool signalled;                /* the eventfd tells of queued tasks */
         uint64_t spin_us, spin_max_us; /* how long to ask before blocking: now, and at most; 0: not */
         uint64_t armed;                /* what the timerfd is set to; USEC_INFINITY: not */
@@ -170,6 +174,15 @@ void endpoint_cancel(Endpoint *endpoint, EndpointTask *task) {
         TAILQ_REMOVE(&endpoint->tasks, task, link);
 }
 
+static void host_flush(EndpointTask *task);
+
+/* will_tell() - whether @task may call back: all do, but for flushes that only write. */
+static bool will_tell(const EndpointTask *task) {
+        const Host *host = CONTAINER_OF(task, Host, flush);
+
+        return task->run != host_flush || host->error || peer_will_tell(host->peer);
+}
+
 /* run_tasks() - all that are queued, and those that they queue, unless there is no end of it. */
 static void run_tasks(Endpoint *endpoint) {
         for (unsigned round = 0; round < MAX_ROUNDS && !TAILQ_EMPTY(&endpoint->tasks); round++) {
@@ -179,6 +192,7 @@ static void run_tasks(Endpoint *endpoint) {
                 TAILQ_INSERT_TAIL(&endpoint->tasks, &mark, link);
                 while ((task = TAILQ_FIRST(&endpoint->tasks)) != &mark) {
                         endpoint_cancel(endpoint, task);
+                        endpoint->told |= will_tell(task);
                         task->run(task);
                 }
                 endpoint_cancel(endpoint, &mark);
@@ -507,8 +521,9 @@ void endpoint_set_busy_poll(Endpoint *endpoint, uint64_t max_us) {
 static int turn(Endpoint *endpoint, int timeout_ms) {
         int n;
 
+        endpoint->told = false;
         run_tasks(endpoint);
-        n = wait_events(endpoint, wait_ms(endpoint, timeout_ms));
+        n = wait_events(endpoint, endpoint->told ? 0 : wait_ms(endpoint, timeout_ms));
         if (n < 0 && errno != EINTR)
                 return -errno;
         endpoint->n_events = MAX(n, 0);

@@ -301,6 +301,10 @@ bool peer_is_ready(const Peer *peer) {
         return peer->state == PEER_STATE_READY;
 }
 
+bool peer_will_tell(const Peer *peer) {
+        return peer->doomed || peer->n_scheduled > 0 || !TAILQ_EMPTY(&peer->failed);
+}
+
 bool peer_is_flushed(const Peer *peer) {
         const Parcel *parcel;
 

@@ -159,6 +159,8 @@ void *peer_userdata(const Peer *peer);
 const PeerRemote *peer_remote(const Peer *peer);
 const PeerCounters *peer_counters(const Peer *peer);
 bool peer_is_ready(const Peer *peer);
+/* peer_will_tell() - whether the next peer_flush() may call back. */
+bool peer_will_tell(const Peer *peer);
 /* peer_is_flushed() - whether every frame begun and every answer given is with the kernel, or can be sent no more. */
 bool peer_is_flushed(const Peer *peer);
 /* peer_open_calls() - calls of ours and of the peer's that are open or waiting. */

@@ -274,6 +274,27 @@ static void count(EndpointTask *task) {
                 endpoint_defer(counter->endpoint, task);
 }
 
+/* What calls back before the wait, since it was asked for outside of a turn, may be all that its caller waits for. */
+static void test_told_before_the_wait(void **state) {
+        static uint8_t payload[9 * 1024 * 1024]; /* more than the peer takes: told locally */
+        CallParameters parameters = { .method = "large", .payload = payload, .size = sizeof(payload) };
+        Counter counter = { .task = ENDPOINT_TASK_NULL(count) };
+        Pair pair;
+
+        (void) state;
+        pair_open(&pair);
+        counter.endpoint = pair.endpoint;
+        endpoint_defer(pair.endpoint, &counter.task);
+        while (counter.n == 0)
+                assert_int_equal(endpoint_dispatch(pair.endpoint, -1), 0);
+        n_done = 0;
+        assert_int_equal(call_start(pair.client, &parameters, on_done, NULL, NULL), 0);
+        while (n_done == 0)
+                assert_int_equal(endpoint_dispatch(pair.endpoint, -1), 0);
+        assert_int_equal(done_status, STATUS_RESOURCE_EXHAUSTED);
+        pair_close(&pair);
+}
+
 static void test_tasks(void **state) {
         Counter a = { .task = ENDPOINT_TASK_NULL(count) }, b = a;
         Endpoint *endpoint;
@@ -434,6 +455,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_deadline_of_foreign_wait),
         TEST(test_dispatch_timeout),
         TEST(test_busy_poll),
+        TEST(test_told_before_the_wait),
         TEST(test_tasks),
         TEST(test_watch),
         TEST(test_wake),
