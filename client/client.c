@@ -31,8 +31,14 @@ int client_fail(Client *client, ControlFailure *failure) {
 }
 
 int client_fail_errno(Client *client, int r) {
-        ControlFailure failure = { .message = r < 0 ? strdup(strerror(-r)) : NULL };
+        ControlFailure failure = { 0 };
 
+        if (r == -ESHUTDOWN)
+                failure.message = strdup(baton_client_reason(client));
+        else if (r == -EBUSY)
+                failure.message = strdup("a handler cannot wait: begin it instead");
+        else if (r < 0)
+                failure.message = strdup(strerror(-r));
         (void) client_fail(client, &failure);
         return r;
 }

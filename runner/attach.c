@@ -131,8 +131,8 @@ static bool refuse(Runner *runner, Call *call, const Baton__AttachRequest *reque
         else if (request->lane >= n || !fd_is_unix_stream(fds[request->lane]))
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "descriptor %u of %zu is no lane", request->lane, n);
         else if (runner->n_clients >= max)
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%u clients are attached: no more are taken",
-                                 runner->n_clients);
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%u clients are attached, and %u may be",
+                                 runner->n_clients, max);
         else
                 return false;
         return true;
