@@ -15,30 +15,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "baton/runner.h"
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/macro.h"
 #include "common/version.h"
-#include "proto/values.h"
+#include "runner/echo.h"
 
 #define PROGRAM    "baton-runner-echo"
 #define LOG_TARGET "echo"
 #define EXIT_USAGE 2
 
-typedef struct Echo Echo;
-typedef struct Sleeper Sleeper;
 typedef struct Forward Forward;
-
-struct Echo {
-        struct baton_runner *runner;
-        int timer_fd;
-        LIST_HEAD(, Sleeper) sleepers;
-};
 
 /* A call that is answered later. */
 struct Sleeper {
@@ -63,9 +53,12 @@ static const char help[] =
         "  baton call --exec " PROGRAM " -- echo.Echo/Sleep u64:1000000\n"
         "  baton call --exec " PROGRAM " -- echo.Echo/Fail u64:5 'string:no such thing'\n"
         "\n"
-        "Methods, their arguments and answers (baton.Values but for Unary):\n"
+        "Methods, their arguments and answers (baton.Values, but for Unary and what streams carry):\n"
         "\n"
         "  echo.Echo/Unary                         type, payload, metadata and descriptors as they came\n"
+        "  echo.Echo/ServerStream u64:COUNT [u64:SIZE]   that many items of that many bytes (64)\n"
+        "  echo.Echo/ClientStream                  takes items; u64 u64: how many they were, and how many bytes\n"
+        "  echo.Echo/Bidi                          sends items back as they came\n"
         "  echo.Echo/Sleep u64:MICROSECONDS        answers then; others are served meanwhile\n"
         "  echo.Echo/Fail u64:STATUS string:TEXT [string:TYPE buffer:DETAIL]\n"
         "  echo.Echo/Call string:METHOD [string:TYPE buffer:PAYLOAD]\n"
@@ -80,57 +73,7 @@ static const char help[] =
         "  -h, --help       show this\n"
         "  --version        show the version\n";
 
-/* ---- arguments and answers ---- */
-
-/* unpack() - the arguments of @call; NULL: it has been failed. */
-static Baton__Values *unpack(struct baton_call *call) {
-        Baton__Values *values;
-        char error[VALUES_ERROR_MAX];
-        const void *data;
-        size_t size;
-
-        data = baton_call_data(call, &size);
-        if (size > 0 && strcmp(baton_call_type(call), VALUES_TYPE) != 0) {
-                (void) baton_call_fail(call, BATON_INVALID_ARGUMENT, "arguments of type '%s': expected " VALUES_TYPE,
-                                       baton_call_type(call));
-                return NULL;
-        }
-        if (values_unpack(data, size, &values, error) < 0) {
-                (void) baton_call_fail(call, BATON_INVALID_ARGUMENT, "arguments: %s", error);
-                return NULL;
-        }
-        return values;
-}
-
-/* optional() - argument @index if there is one of that kind. */
-static const Baton__Value *optional(const Baton__Values *values, size_t index, Baton__Value__VCase kind) {
-        return index < values->n_values && values->values[index]->v_case == kind ? values->values[index] : NULL;
-}
-
-/* needed() - argument @index, counted from 0; NULL: the call has been failed. */
-static const Baton__Value *needed(struct baton_call *call, const Baton__Values *values, size_t index,
-                                  Baton__Value__VCase kind, const char *what) {
-        const Baton__Value *value = optional(values, index, kind);
-
-        if (!value)
-                (void) baton_call_fail(call, BATON_INVALID_ARGUMENT, "argument %zu: expected %s", index + 1, what);
-        return value;
-}
-
-/* answer_values() - ends @call with @values. */
-static void answer_values(struct baton_call *call, const Baton__Values *values) {
-        _cleanup_free_ uint8_t *data = NULL;
-        size_t size;
-
-        if (!values || values_pack(values, &data, &size) < 0)
-                (void) baton_call_fail(call, BATON_RESOURCE_EXHAUSTED, "out of memory");
-        else
-                (void) baton_call_answer(call, VALUES_TYPE, data, size);
-}
-
-static void answer_nothing(struct baton_call *call) {
-        (void) baton_call_answer(call, VALUES_TYPE, NULL, 0);
-}
+/* ---- echo ---- */
 
 /* take_fds() - all descriptors of @call in an array of their own; NULL: there are none, or no memory for them. */
 static int *take_fds(struct baton_call *call, size_t *ret_n) {
@@ -142,8 +85,6 @@ static int *take_fds(struct baton_call *call, size_t *ret_n) {
                 fds[i] = baton_call_take_fd(call, i);
         return fds;
 }
-
-/* ---- echo ---- */
 
 static void on_unary(struct baton_call *call, void *userdata) {
         _cleanup_free_ int *fds = NULL;
@@ -189,8 +130,9 @@ static void on_sleep_cancelled(struct baton_call *call, void *userdata) {
 }
 
 static void on_sleep(struct baton_call *call, void *userdata) {
-        _cleanup_(values_freep) Baton__Values *values = unpack(call);
-        const Baton__Value *delay = values ? needed(call, values, 0, BATON__VALUE__V_U, "u64, microseconds") : NULL;
+        _cleanup_(values_freep) Baton__Values *values = arguments_unpack(call);
+        const Baton__Value *delay =
+                values ? argument_needed(call, values, 0, BATON__VALUE__V_U, "u64, microseconds") : NULL;
         Echo *echo = userdata;
         Sleeper *sleeper;
 
@@ -247,8 +189,8 @@ static void on_forward_answer(const struct baton_answer *answer, void *userdata)
 
 /* forward() - calls the supervisor as the arguments say, with what descriptors there are. */
 static int forward(Echo *echo, struct baton_call *call, const Baton__Values *values, const char *method) {
-        const Baton__Value *type = optional(values, 1, BATON__VALUE__V_S);
-        const Baton__Value *payload = optional(values, 2, BATON__VALUE__V_B);
+        const Baton__Value *type = argument_optional(values, 1, BATON__VALUE__V_S);
+        const Baton__Value *payload = argument_optional(values, 2, BATON__VALUE__V_B);
         struct baton_call_parameters parameters = { .size = sizeof(parameters), .method = method };
         Forward *object = calloc(1, sizeof(*object));
         _cleanup_free_ int *fds = NULL;
@@ -274,8 +216,9 @@ static int forward(Echo *echo, struct baton_call *call, const Baton__Values *val
 }
 
 static void on_call_back(struct baton_call *call, void *userdata) {
-        _cleanup_(values_freep) Baton__Values *values = unpack(call);
-        const Baton__Value *method = values ? needed(call, values, 0, BATON__VALUE__V_S, "string, a method") : NULL;
+        _cleanup_(values_freep) Baton__Values *values = arguments_unpack(call);
+        const Baton__Value *method =
+                values ? argument_needed(call, values, 0, BATON__VALUE__V_S, "string, a method") : NULL;
         int r;
 
         if (!method)
@@ -288,16 +231,16 @@ static void on_call_back(struct baton_call *call, void *userdata) {
 /* ---- misbehaviour, and what shows it ---- */
 
 static void on_fail(struct baton_call *call, void *userdata) {
-        _cleanup_(values_freep) Baton__Values *values = unpack(call);
+        _cleanup_(values_freep) Baton__Values *values = arguments_unpack(call);
         const Baton__Value *status, *message, *type, *detail;
 
         (void) userdata;
-        status = values ? needed(call, values, 0, BATON__VALUE__V_U, "u64, a status") : NULL;
-        message = status ? needed(call, values, 1, BATON__VALUE__V_S, "string, a message") : NULL;
+        status = values ? argument_needed(call, values, 0, BATON__VALUE__V_U, "u64, a status") : NULL;
+        message = status ? argument_needed(call, values, 1, BATON__VALUE__V_S, "string, a message") : NULL;
         if (!message)
                 return;
-        type = optional(values, 2, BATON__VALUE__V_S);
-        detail = optional(values, 3, BATON__VALUE__V_B);
+        type = argument_optional(values, 2, BATON__VALUE__V_S);
+        detail = argument_optional(values, 3, BATON__VALUE__V_B);
         if (type)
                 (void) baton_call_add_detail(call, type->s, detail ? detail->b.data : NULL,
                                              detail ? detail->b.len : 0);
@@ -307,14 +250,15 @@ static void on_fail(struct baton_call *call, void *userdata) {
 }
 
 static void on_log(struct baton_call *call, void *userdata) {
-        _cleanup_(values_freep) Baton__Values *values = unpack(call);
-        const Baton__Value *count = values ? needed(call, values, 0, BATON__VALUE__V_U, "u64, a count") : NULL;
+        _cleanup_(values_freep) Baton__Values *values = arguments_unpack(call);
+        const Baton__Value *count =
+                values ? argument_needed(call, values, 0, BATON__VALUE__V_U, "u64, a count") : NULL;
         const Baton__Value *text;
         Echo *echo = userdata;
 
         if (!count)
                 return;
-        text = optional(values, 1, BATON__VALUE__V_S);
+        text = argument_optional(values, 1, BATON__VALUE__V_S);
         for (uint64_t i = 1; i <= count->u; i++)
                 BATON_LOG(echo->runner, BATON_INFO, LOG_TARGET, "%s %llu", text ? text->s : "record",
                           (unsigned long long) i);
@@ -322,14 +266,15 @@ static void on_log(struct baton_call *call, void *userdata) {
 }
 
 static void on_output(struct baton_call *call, void *userdata) {
-        _cleanup_(values_freep) Baton__Values *values = unpack(call);
-        const Baton__Value *text = values ? needed(call, values, 0, BATON__VALUE__V_S, "string, a text") : NULL;
+        _cleanup_(values_freep) Baton__Values *values = arguments_unpack(call);
+        const Baton__Value *text =
+                values ? argument_needed(call, values, 0, BATON__VALUE__V_S, "string, a text") : NULL;
         const Baton__Value *second;
 
         (void) userdata;
         if (!text)
                 return;
-        second = optional(values, 1, BATON__VALUE__V_S);
+        second = argument_optional(values, 1, BATON__VALUE__V_S);
         (void) fputs(text->s, stdout);
         (void) fflush(stdout);
         (void) fputs(second ? second->s : text->s, stderr);
@@ -338,24 +283,20 @@ static void on_output(struct baton_call *call, void *userdata) {
 }
 
 static void on_held(struct baton_call *call, void *userdata) {
-        _cleanup_(values_freep) Baton__Values *values = values_new();
-        Baton__Value *value;
         int n = fd_count();
+        uint64_t number = (uint64_t) n;
 
         (void) userdata;
         if (n < 0)
                 (void) baton_call_fail(call, BATON_INTERNAL, "cannot count descriptors: %s", strerror(-n));
-        else if (!values || values_add(values, VALUE_U64, &value) < 0)
-                (void) baton_call_fail(call, BATON_RESOURCE_EXHAUSTED, "out of memory");
-        else {
-                value->u = (uint64_t) n;
-                answer_values(call, values);
-        }
+        else
+                answer_numbers(call, &number, 1);
 }
 
 static void on_exit_request(struct baton_call *call, void *userdata) {
-        _cleanup_(values_freep) Baton__Values *values = unpack(call);
-        const Baton__Value *code = values ? needed(call, values, 0, BATON__VALUE__V_I, "i64, an exit code") : NULL;
+        _cleanup_(values_freep) Baton__Values *values = arguments_unpack(call);
+        const Baton__Value *code =
+                values ? argument_needed(call, values, 0, BATON__VALUE__V_I, "i64, an exit code") : NULL;
 
         (void) userdata;
         if (code)
@@ -363,8 +304,9 @@ static void on_exit_request(struct baton_call *call, void *userdata) {
 }
 
 static void on_crash(struct baton_call *call, void *userdata) {
-        _cleanup_(values_freep) Baton__Values *values = unpack(call);
-        const Baton__Value *number = values ? needed(call, values, 0, BATON__VALUE__V_I, "i64, a signal") : NULL;
+        _cleanup_(values_freep) Baton__Values *values = arguments_unpack(call);
+        const Baton__Value *number =
+                values ? argument_needed(call, values, 0, BATON__VALUE__V_I, "i64, a signal") : NULL;
 
         (void) userdata;
         if (!number)
@@ -380,14 +322,39 @@ static void on_crash(struct baton_call *call, void *userdata) {
 
 /* ---- the program ---- */
 
+#define RAW ""
+
 static const struct {
         const char *name;
         baton_method_fn function;
+        const char *request, *response;
+        unsigned flags;
 } methods[] = {
-        { "echo.Echo/Unary", on_unary },    { "echo.Echo/Sleep", on_sleep },       { "echo.Echo/Fail", on_fail },
-        { "echo.Echo/Call", on_call_back }, { "echo.Echo/Log", on_log },           { "echo.Echo/Output", on_output },
-        { "echo.Echo/Held", on_held },      { "echo.Echo/Exit", on_exit_request }, { "echo.Echo/Crash", on_crash },
+        { "echo.Echo/Unary", on_unary, RAW, RAW, 0 },
+        { "echo.Echo/ServerStream", echo_server_stream, VALUES_TYPE, RAW, BATON_METHOD_SERVER_STREAMS },
+        { "echo.Echo/ClientStream", echo_client_stream, RAW, VALUES_TYPE, BATON_METHOD_CLIENT_STREAMS },
+        { "echo.Echo/Bidi", echo_bidi, RAW, RAW, BATON_METHOD_CLIENT_STREAMS | BATON_METHOD_SERVER_STREAMS },
+        { "echo.Echo/Sleep", on_sleep, VALUES_TYPE, VALUES_TYPE, 0 },
+        { "echo.Echo/Fail", on_fail, VALUES_TYPE, VALUES_TYPE, 0 },
+        { "echo.Echo/Call", on_call_back, VALUES_TYPE, RAW, 0 },
+        { "echo.Echo/Log", on_log, VALUES_TYPE, VALUES_TYPE, 0 },
+        { "echo.Echo/Output", on_output, VALUES_TYPE, VALUES_TYPE, 0 },
+        { "echo.Echo/Held", on_held, VALUES_TYPE, VALUES_TYPE, 0 },
+        { "echo.Echo/Exit", on_exit_request, VALUES_TYPE, VALUES_TYPE, 0 },
+        { "echo.Echo/Crash", on_crash, VALUES_TYPE, VALUES_TYPE, 0 },
 };
+
+static int add_methods(Echo *echo) {
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(methods); i++) {
+                r = baton_runner_add_method(echo->runner, methods[i].name, methods[i].function, echo);
+                if (r == 0)
+                        r = baton_runner_describe_method(echo->runner, methods[i].name, methods[i].request,
+                                                         methods[i].response, methods[i].flags);
+        }
+        return r;
+}
 
 /* serve() - one turn: in the library's loop, or in ours while calls sleep. As baton_runner_dispatch(). */
 static int serve(Echo *echo) {
@@ -404,18 +371,12 @@ static int serve(Echo *echo) {
         return baton_runner_dispatch(echo->runner, 0);
 }
 
-static int run(Echo *echo, const char *bootstrap) {
-        struct baton_runner_options options = {
-                .size = sizeof(options),
-                .software = PROGRAM " " PACKAGE_VERSION,
-                .bootstrap = bootstrap,
-        };
-        int r = baton_runner_new(&echo->runner, &options);
+static int run(Echo *echo, const struct baton_runner_options *options) {
+        int r = baton_runner_new(&echo->runner, options);
 
         if (r < 0)
                 return r;
-        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(methods); i++)
-                r = baton_runner_add_method(echo->runner, methods[i].name, methods[i].function, echo);
+        r = add_methods(echo);
         while (r == 0)
                 r = serve(echo);
         if (r < 0)
@@ -423,12 +384,11 @@ static int run(Echo *echo, const char *bootstrap) {
         return r;
 }
 
-static int parse(int argc, char **argv, const char **ret_bootstrap) {
-        enum { OPTION_VERSION = 256, OPTION_UDS_PATH };
+static int parse(int argc, char **argv) {
+        enum { OPTION_VERSION = 256 };
         static const struct option options[] = {
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, OPTION_VERSION },
-                { "uds-path", required_argument, NULL, OPTION_UDS_PATH },
                 { 0 },
         };
         int option;
@@ -441,9 +401,6 @@ static int parse(int argc, char **argv, const char **ret_bootstrap) {
                 case OPTION_VERSION:
                         printf(PROGRAM " %s (%s)\n", version_release(), version_commit());
                         exit(EXIT_SUCCESS);
-                case OPTION_UDS_PATH:
-                        *ret_bootstrap = optarg;
-                        break;
                 default:
                         return -EINVAL; /* getopt has said why */
                 }
@@ -454,19 +411,20 @@ static int parse(int argc, char **argv, const char **ret_bootstrap) {
 }
 
 int main(int argc, char **argv) {
+        struct baton_runner_options options = { .size = sizeof(options), .software = PROGRAM " " PACKAGE_VERSION };
         Echo echo = { .timer_fd = -1 };
-        const char *bootstrap = NULL;
         int r;
 
-        if (parse(argc, argv, &bootstrap) < 0)
+        if (baton_runner_options_from_arguments(&options, &argc, argv) < 0 || parse(argc, argv) < 0)
                 return EXIT_USAGE;
         echo.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
         if (echo.timer_fd < 0) {
                 (void) fprintf(stderr, PROGRAM ": timerfd_create: %s\n", strerror(errno));
                 return EXIT_FAILURE;
         }
-        r = run(&echo, bootstrap);
+        r = run(&echo, &options);
         baton_runner_free(echo.runner);
+        streams_free(&echo);
         while (!LIST_EMPTY(&echo.sleepers))
                 (void) sleeper_free(LIST_FIRST(&echo.sleepers));
         fd_close(echo.timer_fd);

@@ -2,6 +2,7 @@
 
 /* baton-runner-echo, the program: every method, what it answers to bad arguments, and both forms of its loop. */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@ typedef struct Echo {
 
 typedef struct Start {
         const char *path; /* of the bootstrap socket */
+        bool as_argument; /* --uds-path instead of the variable */
         int output[2];    /* write ends */
 } Start;
 
@@ -32,13 +34,15 @@ static int run_echo(void *argument) {
         (void) snprintf(program, sizeof(program), "%s/baton-runner-echo", dir ? dir : ".");
         (void) dup2(start->output[0], STDOUT_FILENO);
         (void) dup2(start->output[1], STDERR_FILENO);
+        if (start->as_argument)
+                (void) execl(program, "baton-runner-echo", "--uds-path", start->path, (char *) NULL);
         (void) setenv("BATON_BOOTSTRAP", start->path, 1);
         (void) execl(program, "baton-runner-echo", (char *) NULL);
         return 127;
 }
 
-static void echo_open(Echo *echo) {
-        Start start;
+static void echo_open_with(Echo *echo, bool as_argument) {
+        Start start = { .as_argument = as_argument };
 
         echo->fixture = (Fixture){ .listener = -1 };
         fixture_listen(&echo->fixture);
@@ -54,6 +58,10 @@ static void echo_open(Echo *echo) {
         fd_close_all(start.output, 2);
         fixture_accept(&echo->fixture);
         fixture_unlisten(&echo->fixture);
+}
+
+static void echo_open(Echo *echo) {
+        echo_open_with(echo, false);
 }
 
 /* echo_close() - ends it by its lane; how it ended. */
@@ -305,9 +313,180 @@ static void test_crash(void **state) {
         }
 }
 
+/* ---- streams ---- */
+
+#define ITEMS 3000u
+
+/* The caller's side of one. */
+typedef struct Reader {
+        Call *call;
+        uint32_t n, to_send, sent;
+        size_t bytes, n_fds;
+        bool refuse, done;
+        Status status;
+        uint64_t numbers[2]; /* of the answer */
+} Reader;
+
+static bool reader_item(Call *call, const Item *item, void *userdata) {
+        Reader *reader = userdata;
+
+        (void) call;
+        if (reader->refuse)
+                return false;
+        reader->n++;
+        reader->bytes += item->size;
+        reader->n_fds += item->n_fds;
+        return true;
+}
+
+static void reader_send(Call *call, void *userdata) {
+        static uint8_t bytes[100];
+        Reader *reader = userdata;
+        int r = 0;
+
+        for (; r == 0 && reader->sent < reader->to_send; reader->sent += r == 0)
+                r = call_send(call, &(ItemParameters){ .payload = bytes, .size = sizeof(bytes) });
+        assert_true(r == 0 || r == -EAGAIN);
+        if (r == 0)
+                assert_int_equal(call_end(call), 0);
+}
+
+static void reader_done(Call *call, const Answer *answer, void *userdata) {
+        Reader *reader = userdata;
+        Baton__Values *values;
+        char error[VALUES_ERROR_MAX];
+
+        (void) call;
+        reader->done = true;
+        reader->status = answer->status;
+        assert_int_equal(values_unpack(answer->payload, answer->size, &values, error), 0);
+        for (size_t i = 0; i < values->n_values && i < ARRAY_SIZE(reader->numbers); i++)
+                reader->numbers[i] = values->values[i]->u;
+        values_free(values);
+}
+
+static bool reader_is_done(void *reader) {
+        return ((Reader *) reader)->done;
+}
+
+static void reader_start(Echo *echo, Reader *reader, const CallParameters *given) {
+        CallParameters parameters = *given;
+
+        parameters.item = reader_item;
+        parameters.writable = reader_send;
+        parameters.stream = reader->to_send > 0;
+        assert_int_equal(call_start(echo->fixture.peer, &parameters, reader_done, reader, &reader->call), 0);
+        if (reader->to_send > 0)
+                reader_send(reader->call, reader);
+}
+
+static void test_server_stream(void **state) {
+        /* u64:3000 u64:100 */
+        static const uint8_t arguments[] = { 0x0a, 0x05, 0x10, 0xb8, 0x17, 0x38, 0x40,
+                                             0x0a, 0x04, 0x10, 0x64, 0x38, 0x40 };
+        CallParameters parameters = {
+                .method = "echo.Echo/ServerStream",
+                .type = VALUES_TYPE,
+                .payload = arguments,
+                .size = sizeof(arguments),
+        };
+        Reader reader = { 0 };
+        Echo echo;
+        Result result;
+
+        (void) state;
+        echo_open(&echo);
+        reader_start(&echo, &reader, &parameters);
+        fixture_until(&echo.fixture, reader_is_done, &reader);
+        assert_int_equal(reader.status, STATUS_OK);
+        assert_int_equal(reader.n, ITEMS);
+        assert_int_equal(reader.bytes, ITEMS * 100);
+        ASK(&echo, "echo.Echo/ServerStream", &result, STRING("many"));
+        assert_int_equal(result.status, STATUS_INVALID_ARGUMENT);
+        ASK(&echo, "echo.Echo/ServerStream", &result, U64(1), U64(1u << 30));
+        assert_int_equal(result.status, STATUS_INVALID_ARGUMENT);
+        assert_int_equal(echo_close(&echo), 0);
+}
+
+static void test_client_stream(void **state) {
+        CallParameters parameters = { .method = "echo.Echo/ClientStream" };
+        Reader reader = { .to_send = ITEMS }, empty = { 0 };
+        Echo echo;
+
+        (void) state;
+        echo_open(&echo);
+        reader_start(&echo, &reader, &parameters);
+        fixture_until(&echo.fixture, reader_is_done, &reader);
+        assert_int_equal(reader.status, STATUS_OK);
+        assert_int_equal(reader.numbers[0], ITEMS);
+        assert_int_equal(reader.numbers[1], ITEMS * 100);
+        reader_start(&echo, &empty, &parameters);
+        fixture_until(&echo.fixture, reader_is_done, &empty);
+        assert_int_equal(empty.status, STATUS_OK);
+        assert_int_equal(empty.numbers[0], 0);
+        assert_int_equal(echo_close(&echo), 0);
+}
+
+/* A call that was made a moment ago takes items only when it is written. */
+typedef struct PairSender {
+        Call *call;
+        const int *fds;
+} PairSender;
+
+static bool send_pair(void *argument) {
+        const PairSender *sender = argument;
+        int r = call_send(sender->call,
+                          &(ItemParameters){ .payload = "x", .size = 1, .fds_consume = sender->fds, .n_fds = 2 });
+
+        assert_true(r == 0 || r == -EAGAIN);
+        return r == 0;
+}
+
+static void test_bidi(void **state) {
+        CallParameters parameters = { .method = "echo.Echo/Bidi" };
+        Reader slow = { .to_send = ITEMS * 2, .refuse = true }, reader = { .to_send = ITEMS }, fds = { 0 };
+        int pair[2];
+        Echo echo;
+
+        (void) state;
+        echo_open(&echo);
+        reader_start(&echo, &slow, &parameters);
+        reader_start(&echo, &reader, &parameters);
+        fixture_until(&echo.fixture, reader_is_done, &reader);
+        assert_int_equal(reader.n, ITEMS);
+        assert_true(slow.sent < slow.to_send);
+        slow.refuse = false;
+        call_resume(slow.call);
+        fixture_until(&echo.fixture, reader_is_done, &slow);
+        assert_int_equal(slow.n, ITEMS * 2);
+        /* Descriptors go along. One call stays open at the end. */
+        parameters.stream = true;
+        parameters.item = reader_item;
+        assert_int_equal(call_start(echo.fixture.peer, &parameters, reader_done, &fds, &fds.call), 0);
+        assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+        fixture_until(&echo.fixture, send_pair, &(PairSender){ .call = fds.call, .fds = pair });
+        assert_int_equal(call_end(fds.call), 0);
+        fixture_until(&echo.fixture, reader_is_done, &fds);
+        assert_int_equal(fds.n_fds, 2);
+        assert_int_equal(call_start(echo.fixture.peer, &parameters, reader_done, &slow, NULL), 0);
+        assert_int_equal(echo_close(&echo), 0);
+}
+
+static void test_path_as_argument(void **state) {
+        Echo echo;
+        Result result;
+
+        (void) state;
+        echo_open_with(&echo, true);
+        ASK(&echo, "echo.Echo/Unary", &result, STRING("hello"));
+        assert_int_equal(result.status, STATUS_OK);
+        assert_int_equal(echo_close(&echo), 0);
+}
+
 static const struct CMUnitTest tests[] = {
-        TEST(test_unary),     TEST(test_sleep),          TEST(test_fail), TEST(test_bad_arguments),
-        TEST(test_call_back), TEST(test_log_and_output), TEST(test_exit), TEST(test_crash),
+        TEST(test_unary),         TEST(test_sleep),          TEST(test_fail), TEST(test_bad_arguments),
+        TEST(test_call_back),     TEST(test_log_and_output), TEST(test_exit), TEST(test_crash),
+        TEST(test_server_stream), TEST(test_client_stream),  TEST(test_bidi), TEST(test_path_as_argument),
 };
 
 int main(void) {
