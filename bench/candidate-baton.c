@@ -4,6 +4,9 @@
  * Candidate baton, as an application has it: a private supervisor, a runner that it starts (this program again, with
  * --runner), and a connection of our own to that by attach. Nothing but the public library. The supervisor and the keeper
  * are there all the time and sleep; the processor time counted is the client's and the runner's.
+ *
+ * Built with BUFFERS it is candidate buffer: payloads are filled into struct baton_buffer, which the library puts where
+ * the other side can read them without a copy. The runner looks at each page, or else nobody would ever have.
  */
 
 #include <limits.h>
@@ -24,12 +27,40 @@
 
 static size_t answer_size;
 
+#ifdef BUFFERS
+#define NAME "buffer"
+#define PAGE 4096u
+
+static struct baton_buffer *filled(struct baton_connection *connection, const void *data, size_t size) {
+        struct baton_buffer *buffer;
+
+        if (baton_buffer_new(connection, size, &buffer) < 0)
+                die("no memory for a buffer of %zu bytes", size);
+        memcpy(baton_buffer_data(buffer, &(size_t){ 0 }), data, size);
+        return buffer;
+}
+
+static void echo(struct baton_call *call, const uint8_t *data, size_t size) {
+        for (size_t at = 0; at < size; at += PAGE)
+                if (((const volatile uint8_t *) data)[at] == 0)
+                        die("a byte of the payload is missing");
+        (void) baton_call_answer_buffer(
+                call, filled(baton_call_connection(call), data, size < answer_size ? size : answer_size));
+}
+#else
+#define NAME "baton"
+
+static void echo(struct baton_call *call, const uint8_t *data, size_t size) {
+        (void) baton_call_answer(call, "", data, size < answer_size ? size : answer_size);
+}
+#endif
+
 static void on_echo(struct baton_call *call, void *userdata) {
         size_t size;
         const void *data = baton_call_data(call, &size);
 
         (void) userdata;
-        (void) baton_call_answer(call, "", data, size < answer_size ? size : answer_size);
+        echo(call, data, size);
 }
 
 /* run_runner() - CPU, bytes of an answer, bytes of a frame. */
@@ -78,8 +109,14 @@ static void send_call(size_t *slot) {
                 .data_size = exchange->options->size,
         };
 
-        if (exchange_next(exchange, *slot) &&
-            baton_connection_call(client.connection, &parameters, on_answer, slot, NULL) < 0)
+        if (!exchange_next(exchange, *slot))
+                return;
+#ifdef BUFFERS
+        parameters.data = NULL;
+        parameters.data_size = 0;
+        parameters.buffer = filled(client.connection, exchange->payload, exchange->options->size);
+#endif
+        if (baton_connection_call(client.connection, &parameters, on_answer, slot, NULL) < 0)
                 die("a call could not be started");
 }
 
@@ -146,7 +183,7 @@ static const char *version(void) {
 }
 
 int main(int argc, char **argv) {
-        static const Candidate candidate = { "baton", version, NULL, client_open, client_run, client_close };
+        static const Candidate candidate = { NAME, version, NULL, client_open, client_run, client_close };
 
         if (argc == 5 && strcmp(argv[1], "--runner") == 0)
                 return run_runner(argv + 2);

@@ -26,12 +26,14 @@ from pathlib import Path
 import picture
 
 FLOOR = "floor"
-CANDIDATES = ["raw", FLOOR, "baton", "sdbus", "nng", "grpc"]
+BUFFER = "buffer"  # for large payloads only
+CANDIDATES = ["raw", FLOOR, "baton", BUFFER, "sdbus", "nng", "grpc"]
 FIGURES = ["p50_us", "p99_us", "rate", "cpu_us_per_call", "mb_per_s"]
 KIB, MIB = 1024, 1024 * 1024
 # (bytes, in flight); from ONE_WAY bytes on the answer is empty, below it is as long as the call.
 LOADS = [(64, 1), (64, 16), (64, 256), (64 * KIB, 1), (64 * KIB, 16), (64 * KIB, 256), (MIB, 1), (MIB, 16), (64 * MIB, 1)]
 ONE_WAY = MIB
+LARGE = 64 * KIB
 TIME_LIMIT = 20  # seconds for one run of one candidate
 CALLS_MAX = 2_000_000
 
@@ -197,6 +199,8 @@ def parse_arguments():
 def measure(case, arguments, names, end):
     """All rounds of a case, or as many as there is time for."""
     for name in names:
+        if name == BUFFER and case.size < LARGE:
+            continue
         case.calibrate(arguments.folder, name, .05 if arguments.quick else .3)
     for done in range(arguments.rounds):
         if done > 0 and time.monotonic() >= end:
@@ -222,7 +226,7 @@ def main():
                 "command": " ".join(["compare.py"] + sys.argv[1:]), "rounds": arguments.rounds,
                 "seconds": round(time.monotonic() - start), "results": [case.result() for case in cases]}
     print(f"\n{document['seconds']} s; versions: "
-          + ", ".join(version for version in versions.values() if version))
+          + ", ".join(version for name, version in versions.items() if version and name != BUFFER))
     if arguments.json:
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if arguments.svg:

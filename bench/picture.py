@@ -13,8 +13,8 @@ import sys
 from html import escape
 
 FLOOR = "floor"
-ORDER = ["raw", FLOOR, "baton", "sdbus", "nng", "grpc"]
-LABELS = {"raw": "raw socket", FLOOR: "floor", "baton": "baton", "sdbus": "sd-bus", "nng": "nng", "grpc": "gRPC"}
+ORDER = ["raw", FLOOR, "baton", "buffer", "sdbus", "nng", "grpc"]
+LABELS = {"raw": "raw socket", FLOOR: "floor", "baton": "baton", "buffer": "baton, buffers", "sdbus": "sd-bus", "nng": "nng", "grpc": "gRPC"}
 WIDTH, TOP, MARGIN = 960, 92, 20
 BAR, GAP, LABEL = 11, 16, 120
 COLUMN = (WIDTH - 2 * MARGIN - LABEL) / 2 - 30
@@ -23,13 +23,13 @@ STYLE = """
   svg { font: 12px system-ui, sans-serif; }
   .ground { fill: #ffffff; } .text { fill: #1f2328; } .faint { fill: #59636e; } .grid { stroke: #d1d9e0; }
   .one { stroke: #59636e; }
-  .raw { fill: #9aa4af; } .floor { fill: #59636e; } .baton { fill: #0b7a4b; } .sdbus { fill: #b35900; }
+  .raw { fill: #9aa4af; } .floor { fill: #59636e; } .baton { fill: #0b7a4b; } .buffer { fill: #4fa97f; } .sdbus { fill: #b35900; }
   .nng { fill: #7a4bc2; } .grpc { fill: #c02b4d; }
   .value { font-size: 10px; } .title { font-size: 16px; font-weight: 600; } .head { font-weight: 600; }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #0d1117; } .text { fill: #e6edf3; } .faint { fill: #9198a1; } .grid { stroke: #30363d; }
     .one { stroke: #9198a1; }
-    .raw { fill: #6b747e; } .floor { fill: #a5aeb8; } .baton { fill: #3fb97f; } .sdbus { fill: #e39a4c; }
+    .raw { fill: #6b747e; } .floor { fill: #a5aeb8; } .baton { fill: #3fb97f; } .buffer { fill: #2c7d57; } .sdbus { fill: #e39a4c; }
     .nng { fill: #a98be8; } .grpc { fill: #f0718c; }
   }
 """
@@ -85,6 +85,8 @@ class Picture:
         for i, name in enumerate(self.names):
             y = top + i * BAR
             ratio = ratio_of(result, name)
+            if not ratio and name not in result["failures"]:
+                continue
             if not ratio:
                 self.text(left + 4, y + 9, f"{LABELS[name]}: failed", "faint value")
                 continue
@@ -93,7 +95,7 @@ class Picture:
                 f"1 = {time_text(result['candidates'][FLOOR]['cpu_us_per_call'])}"
             self.add(f'<rect x="{left}" y="{y}" width="{max(x - left, 1):.1f}" height="{BAR - 2}" class="{name}">'
                      f"<title>{escape(LABELS[name])}: {text}</title></rect>")
-            self.text(x + 4, y + 8.5, text, "text value" if name == "baton" else "faint value")
+            self.text(x + 4, y + 8.5, text, "text value" if name in ("baton", "buffer") else "faint value")
 
     def legend(self):
         x = MARGIN
@@ -117,7 +119,7 @@ class Picture:
                 if (result["size"], result["window"]) == (size, window):
                     self.bars(lefts[result["cores"]], result, top)
         environment = self.document["environment"]
-        versions = ", ".join(version for version in self.document["versions"].values() if version)
+        versions = ", ".join(dict.fromkeys(version for version in self.document["versions"].values() if version))
         self.text(MARGIN, self.height - 14, f"{environment['processor']}, {environment['processors']} processors, "
                   f"Linux {environment['kernel']}; {versions}", "faint value")
         head = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}" width="{WIDTH}" '
