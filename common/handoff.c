@@ -95,6 +95,11 @@ static void unlock(Handoff *handoff) {
 
 /* ---- producers ---- */
 
+static void count_drop(Handoff *handoff) {
+        handoff->counters.dropped++;
+        handoff->counters.gap++;
+}
+
 /* admit() - what becomes of an element of @size; everything below works on its answer. Counts, and parks. */
 static int admit(Handoff *handoff, size_t size) {
         const HandoffConfig *config = &handoff->config;
@@ -109,8 +114,7 @@ static int admit(Handoff *handoff, size_t size) {
                 return -EMSGSIZE;
         if (config->policy == HANDOFF_DROP) {
                 counters->full += counters->gap == 0;
-                counters->dropped++;
-                counters->gap++;
+                count_drop(handoff);
                 return HANDOFF_DROPPED;
         }
         counters->full += !handoff->parked;
@@ -193,6 +197,12 @@ int handoff_push(Handoff *handoff, HandoffNode *node, size_t size, HandoffWaiter
 int handoff_push_wait(Handoff *handoff, HandoffNode *node, size_t size, uint64_t deadline_us) {
         lock(handoff);
         return finish(handoff, node, size, admit_in_time(handoff, size, deadline_us));
+}
+
+void handoff_drop(Handoff *handoff) {
+        lock(handoff);
+        count_drop(handoff);
+        unlock(handoff);
 }
 
 void handoff_cancel(Handoff *handoff, HandoffWaiter *waiter) {

@@ -101,6 +101,9 @@ int handoff_push(Handoff *handoff, HandoffNode *node, size_t size, HandoffWaiter
  */
 int handoff_push_wait(Handoff *handoff, HandoffNode *node, size_t size, uint64_t deadline_us);
 
+/* handoff_drop() - counts one that never became an element: there was no memory for it. */
+void handoff_drop(Handoff *handoff);
+
 /* handoff_cancel() - @waiter is not told any more; it may go. Good for one that does not wait. */
 void handoff_cancel(Handoff *handoff, HandoffWaiter *waiter);
 

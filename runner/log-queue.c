@@ -9,11 +9,11 @@
  * Records of one turn leave in one call: adding only queues, the pump runs before the endpoint waits. At most
  * LOG_QUEUE_CALLS calls are open; while they are, records gather for the next one.
  *
- * Other threads make the same entries, and put them into a hand-off that drops. The loop numbers them when it collects
- * them: order between threads is the order of arrival, their times are those of the call.
- *
- * Logging must never stop a runner: nothing waits, memory is bounded by count and bytes, and what does not fit is counted
- * and reported by a record of its own as soon as there is room.
+ * Logging must never stop a runner: nothing waits, in whichever thread. A hand-off takes the records of all threads; it
+ * bounds memory by count and bytes, from the moment a record comes in until it is acknowledged, and counts what does not
+ * fit. The loop gives the numbers at its other end: order between threads is the order of arrival, times are those of the
+ * call, and a gap becomes a record of its own, before the record that came after it, or, with none after it, as soon as
+ * there is room.
  */
 
 #include "runner/log-queue.h"
@@ -36,42 +36,87 @@
 #define LEVEL_LOWEST  7u
 
 struct LogEntry {
+        HandoffNode node;
         TAILQ_ENTRY(LogEntry) link;
-        HandoffNode node; /* from another thread, until it is collected */
         uint64_t seq, time_us;
         unsigned level, line;
-        bool sent; /* in a call that is open */
-        size_t size;
+        bool sent;                 /* in a call that is open */
+        bool is_gap;               /* a report of drops, which has no room in the hand-off */
         const char *target, *file; /* behind the text */
         char text[];
 };
 
-static void add_entry(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
-                      const char *text);
+/* ---- numbering ---- */
+
+/* copy_string() - at most @max bytes of @from to @to, mended; returns where the next one goes. */
+static char *copy_string(char *to, const char *from, size_t max) {
+        size_t length = strnlen(from, max + 1);
+
+        memcpy(to, from, length);
+        to[length] = '\0';
+        text_cut(to, max);
+        return to + text_mend(to) + 1;
+}
+
+/* make_entry() - NULL: no memory. */
+static LogEntry *make_entry(unsigned level, const char *target, const char *file, unsigned line, const char *text) {
+        size_t size = sizeof(LogEntry) + strnlen(text, LOG_QUEUE_TEXT + 1) + strnlen(target, TARGET_MAX + 1) +
+                      strnlen(file, FILE_MAX + 1) + 3;
+        LogEntry *entry = malloc(size);
+        char *end;
+
+        if (!entry)
+                return NULL;
+        *entry = (LogEntry){ .node.size = size, .time_us = clock_wall(), .level = level, .line = line };
+        end = copy_string(entry->text, text, LOG_QUEUE_TEXT);
+        entry->target = end;
+        end = copy_string(end, target, TARGET_MAX);
+        entry->file = end;
+        (void) copy_string(end, file, FILE_MAX);
+        return entry;
+}
 
 static void remove_entry(LogQueue *queue, LogEntry *entry) {
         TAILQ_REMOVE(&queue->entries, entry, link);
-        queue->n--;
-        queue->bytes -= entry->size;
+        if (!entry->is_gap)
+                handoff_release(&queue->handoff, &entry->node);
         free(entry);
 }
 
-/* ---- sending ---- */
+static void number_entry(LogQueue *queue, LogEntry *entry) {
+        entry->seq = queue->next_seq++;
+        TAILQ_INSERT_TAIL(&queue->entries, entry, link);
+}
 
-/* report_drops() - how many are missing, as soon as that and @more records fit. */
-static void report_drops(LogQueue *queue, size_t more) {
-        uint64_t dropped = queue->dropped;
+/* report_gap() - that @dropped records are missing here. */
+static void report_gap(LogQueue *queue, uint64_t dropped) {
+        LogEntry *entry;
         char text[64];
 
-        if (!dropped || queue->n + more >= queue->max || queue->bytes + LOG_QUEUE_TEXT > LOG_QUEUE_BYTES)
+        dropped += queue->missing;
+        if (!dropped)
                 return;
-        queue->dropped = 0;
         (void) snprintf(text, sizeof(text), "%llu log record%s dropped", (unsigned long long) dropped,
                         dropped == 1 ? "" : "s");
-        add_entry(queue, LEVEL_WARNING, OWN_TARGET, "", 0, text);
-        if (queue->dropped) /* no memory for it */
-                queue->dropped = dropped;
+        entry = make_entry(LEVEL_WARNING, OWN_TARGET, "", 0, text);
+        queue->missing = entry ? 0 : dropped;
+        if (!entry)
+                return;
+        entry->is_gap = true;
+        number_entry(queue, entry);
 }
+
+/* number_entries() - all that came in. */
+static void number_entries(LogQueue *queue) {
+        HandoffNode *node;
+
+        while ((node = handoff_take(&queue->handoff))) {
+                report_gap(queue, node->gap);
+                number_entry(queue, CONTAINER_OF(node, LogEntry, node));
+        }
+}
+
+/* ---- sending ---- */
 
 static void batch_done(Call *call, const Answer *answer, void *userdata) {
         LogBatch *batch = userdata;
@@ -90,7 +135,8 @@ static void batch_done(Call *call, const Answer *answer, void *userdata) {
         /* After a local end the next Hello, record or answer sends again: at once it could be tried for ever. */
         if (answer->local)
                 return;
-        report_drops(queue, 0);
+        number_entries(queue);
+        report_gap(queue, handoff_take_gap(&queue->handoff));
         endpoint_defer(queue->endpoint, &queue->pump);
 }
 
@@ -99,7 +145,7 @@ static size_t fill_batch(LogEntry *first, Baton__LogRecord *records, Baton__LogR
         size_t n = 0, bytes = 0;
 
         for (LogEntry *entry = first; entry && !entry->sent && n < BATCH_RECORDS; entry = TAILQ_NEXT(entry, link)) {
-                bytes += entry->size;
+                bytes += entry->node.size;
                 if (n > 0 && (bytes > BATCH_BYTES || entry->seq != first->seq + n))
                         break;
                 baton__log_record__init(&records[n]);
@@ -147,10 +193,12 @@ static int send_batch(LogQueue *queue, LogBatch *batch, LogEntry *first) {
 
 static void pump(EndpointTask *task) {
         LogQueue *queue = CONTAINER_OF(task, LogQueue, pump);
-        LogEntry *entry = TAILQ_FIRST(&queue->entries);
+        LogEntry *entry;
 
+        number_entries(queue);
         if (!peer_is_ready(queue->peer))
                 return;
+        entry = TAILQ_FIRST(&queue->entries);
         for (unsigned i = 0; i < LOG_QUEUE_CALLS; i++) {
                 if (queue->batches[i].call)
                         continue;
@@ -161,154 +209,67 @@ static void pump(EndpointTask *task) {
         }
 }
 
-/* ---- entries ---- */
-
-/* copy_string() - at most @max bytes of @from to @to, mended; returns where the next one goes. */
-static char *copy_string(char *to, const char *from, size_t max) {
-        size_t length = strnlen(from, max + 1);
-
-        memcpy(to, from, length);
-        to[length] = '\0';
-        text_cut(to, max);
-        return to + text_mend(to) + 1;
-}
-
-/* entry_size() - with copies of the texts. */
-static size_t entry_size(const char *target, const char *file, const char *text) {
-        return sizeof(LogEntry) + strnlen(text, LOG_QUEUE_TEXT + 1) + strnlen(target, TARGET_MAX + 1) +
-               strnlen(file, FILE_MAX + 1) + 3;
-}
-
-/* entry_new() - of entry_size() bytes; NULL: no memory. */
-static LogEntry *entry_new(size_t size, unsigned level, const char *target, const char *file, unsigned line,
-                           const char *text) {
-        LogEntry *entry = malloc(size);
-        char *end;
-
-        if (!entry)
-                return NULL;
-        *entry = (LogEntry){ .time_us = clock_wall(), .level = level, .line = line, .size = size };
-        end = copy_string(entry->text, text, LOG_QUEUE_TEXT);
-        entry->target = end;
-        end = copy_string(end, target, TARGET_MAX);
-        entry->file = end;
-        (void) copy_string(end, file, FILE_MAX);
-        return entry;
-}
-
-static bool has_room(const LogQueue *queue, size_t size) {
-        return queue->n < queue->max && queue->bytes + size <= LOG_QUEUE_BYTES;
-}
-
-/* append() - there is room. */
-static void append(LogQueue *queue, LogEntry *entry) {
-        entry->seq = queue->next_seq++;
-        TAILQ_INSERT_TAIL(&queue->entries, entry, link);
-        queue->n++;
-        queue->bytes += entry->size;
-        endpoint_defer(queue->endpoint, &queue->pump);
-}
-
-static void add_entry(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
-                      const char *text) {
-        size_t size = entry_size(target, file, text);
-        LogEntry *entry = has_room(queue, size) ? entry_new(size, level, target, file, line, text) : NULL;
-
-        if (entry)
-                append(queue, entry);
-        else
-                queue->dropped++;
-}
-
-/* ---- other threads ---- */
-
-static void destroy(HandoffNode *node) {
-        free(CONTAINER_OF(node, LogEntry, node));
-}
-
-static void wake(void *userdata) {
-        LogQueue *queue = userdata;
-
-        endpoint_wake(queue->endpoint);
-}
-
-/* hand_in() - in another thread. One that finds no memory counts like one that finds no room. */
-static void hand_in(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
-                    const char *text) {
-        size_t size = entry_size(target, file, text);
-        LogEntry *entry = entry_new(size, level, target, file, line, text);
-
-        if (!entry)
-                atomic_fetch_add_explicit(&queue->lost, 1, memory_order_relaxed);
-        else if (handoff_push(&queue->inbox, &entry->node, size, NULL) < 0)
-                free(entry);
-        atomic_store_explicit(&queue->handed_in, true, memory_order_relaxed);
-}
+/* ---- adding ---- */
 
 void log_queue_collect(LogQueue *queue) {
-        HandoffNode *node;
+        uint64_t before = queue->next_seq;
 
-        atomic_store_explicit(&queue->handed_in, false, memory_order_relaxed);
-        while ((node = handoff_pop(&queue->inbox))) {
-                LogEntry *entry = CONTAINER_OF(node, LogEntry, node);
-
-                queue->dropped += node->gap;
-                report_drops(queue, 1);
-                if (has_room(queue, entry->size)) {
-                        append(queue, entry);
-                } else {
-                        queue->dropped++;
-                        free(entry);
-                }
-        }
-        queue->dropped += handoff_take_gap(&queue->inbox);
-        queue->dropped += atomic_exchange_explicit(&queue->lost, 0, memory_order_relaxed);
-        report_drops(queue, 0);
+        number_entries(queue);
+        /* Else the next acknowledgement tells it: with nothing given back, each turn could add one more. */
+        if (TAILQ_EMPTY(&queue->entries))
+                report_gap(queue, handoff_take_gap(&queue->handoff));
+        if (queue->next_seq != before)
+                endpoint_defer(queue->endpoint, &queue->pump);
 }
-
-/* ---- adding ---- */
 
 void log_queue_add(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
                    const char *format, va_list arguments) {
         char text[LOG_QUEUE_TEXT + 2];
+        LogEntry *entry;
 
         text[0] = '\0';
         (void) vsnprintf(text, sizeof(text), format, arguments);
-        level = MIN(level, LEVEL_LOWEST);
-        target = target ? target : "";
-        file = file ? file : "";
-        if (!handles_is_loop_thread(queue->handles)) {
-                hand_in(queue, level, target, file, line, text);
-                return;
-        }
-        /* What another thread has added, and told this one of, goes first. */
-        if (atomic_load_explicit(&queue->handed_in, memory_order_relaxed))
-                log_queue_collect(queue);
-        report_drops(queue, 1);
-        add_entry(queue, level, target, file, line, text);
+        entry = make_entry(MIN(level, LEVEL_LOWEST), target ? target : "", file ? file : "", line, text);
+        if (entry)
+                (void) handoff_push(&queue->handoff, &entry->node, entry->node.size, NULL);
+        else
+                handoff_drop(&queue->handoff);
 }
 
 /* ---- life ---- */
+
+/* on_entry() - in the thread that has added it. */
+static void on_entry(void *userdata) {
+        LogQueue *queue = userdata;
+
+        if (handles_is_loop_thread(queue->handles))
+                endpoint_defer(queue->endpoint, &queue->pump);
+        else
+                endpoint_wake(queue->endpoint);
+}
+
+static void destroy_entry(HandoffNode *node) {
+        free(CONTAINER_OF(node, LogEntry, node));
+}
 
 int log_queue_init(LogQueue *queue, Endpoint *endpoint, const Handles *handles, Peer *peer, size_t max) {
         HandoffConfig config = {
                 .policy = HANDOFF_DROP,
                 .max_count = max ? max : LOG_QUEUE_RECORDS,
                 .max_bytes = LOG_QUEUE_BYTES,
-                .destroy = destroy,
-                .wake = wake,
+                .destroy = destroy_entry,
+                .wake = on_entry,
                 .userdata = queue,
         };
         int r;
 
-        r = handoff_init(&queue->inbox, &config);
+        r = handoff_init(&queue->handoff, &config);
         if (r < 0)
                 return r;
         queue->endpoint = endpoint;
         queue->handles = handles;
         queue->peer = peer;
         queue->pump = ENDPOINT_TASK_NULL(pump);
-        queue->max = config.max_count;
         queue->next_seq = 1;
         TAILQ_INIT(&queue->entries);
         for (unsigned i = 0; i < LOG_QUEUE_CALLS; i++)
@@ -324,7 +285,14 @@ void log_queue_deinit(LogQueue *queue) {
         endpoint_cancel(queue->endpoint, &queue->pump);
         while ((entry = TAILQ_FIRST(&queue->entries)))
                 remove_entry(queue, entry);
-        handoff_deinit(&queue->inbox);
+        handoff_deinit(&queue->handoff);
+}
+
+bool log_queue_is_empty(LogQueue *queue) {
+        HandoffCounters counters;
+
+        handoff_counters(&queue->handoff, &counters);
+        return counters.count == 0 && TAILQ_EMPTY(&queue->entries);
 }
 
 void log_queue_ready(LogQueue *queue) {

@@ -7,7 +7,6 @@
  */
 
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
@@ -35,14 +34,11 @@ struct LogQueue {
         const Handles *handles;
         Peer *peer;
         EndpointTask pump;
+        Handoff handoff;                /* records on their way in; they keep their room until acknowledged */
         TAILQ_HEAD(, LogEntry) entries; /* by sequence number */
-        size_t n, bytes, max;
         uint64_t next_seq;
-        uint64_t dropped; /* and not reported yet */
+        uint64_t missing; /* dropped, and there was no memory to say so */
         LogBatch batches[LOG_QUEUE_CALLS];
-        Handoff inbox;              /* records from other threads */
-        atomic_bool handed_in;      /* it may have some */
-        atomic_uint_least64_t lost; /* in other threads, for lack of memory */
 };
 
 /*
@@ -64,7 +60,5 @@ void log_queue_add(LogQueue *queue, unsigned level, const char *target, const ch
 /* log_queue_ready() - the peer has said Hello (again): what is unacknowledged is to be sent. */
 void log_queue_ready(LogQueue *queue);
 
-/* log_queue_is_empty() - whether every record that was collected has been acknowledged. */
-static inline bool log_queue_is_empty(const LogQueue *queue) {
-        return queue->n == 0;
-}
+/* log_queue_is_empty() - whether every record was acknowledged. */
+bool log_queue_is_empty(LogQueue *queue);

@@ -2,7 +2,7 @@
 
 /*
  * Covers proto/arena, both sides: classes and bounds, every wrong block and every wrong announcement by tables, random
- * use against a model (BATON_SEED replays it), a peer that shrinks and scribbles, what a failing system leaves behind.
+ * use against a model (BATON_TEST_SEED replays it), a peer that shrinks and scribbles, what a failing system leaves behind.
  * After every test no descriptor and no mapping of an arena may be left.
  */
 
@@ -900,12 +900,12 @@ static void model_step(Model *model) {
 }
 
 static void test_model(void **state) {
-        const char *given = getenv("BATON_SEED");
+        const char *given = getenv("BATON_TEST_SEED");
         uint64_t seed = given ? strtoull(given, NULL, 0) : clock_now() | 1;
         static Model model;
 
         (void) state;
-        printf("# BATON_SEED=%llu\n", (unsigned long long) seed);
+        printf("# BATON_TEST_SEED=%llu\n", (unsigned long long) seed);
         model = (Model){ .random = seed, .follower.map = new_map((ArenaMapLimits){ 0 }) };
         model.pool = new_pool(&model.follower,
                               (ArenaPoolConfig){ .max_bytes = 16 * MIB, .arena_size = 512 * KIB, .idle_us = 1 });

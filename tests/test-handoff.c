@@ -145,6 +145,11 @@ static void test_drop_tells_gaps(void **state) {
         assert_int_equal(handoff_take_gap(&handoff), 0);
         assert_int_equal(handoff_push(&handoff, &elements[6].node, 1, NULL), 0);
         assert_int_equal(handoff_pop(&handoff)->gap, 0);
+        handoff_drop(&handoff);
+        assert_int_equal(handoff_push(&handoff, &elements[7].node, 1, NULL), 0);
+        assert_int_equal(handoff_pop(&handoff)->gap, 1);
+        handoff_counters(&handoff, &counters);
+        assert_int_equal(counters.dropped, 5);
         handoff_deinit(&handoff);
 }
 

@@ -151,6 +151,27 @@ static void test_log_at_quit(void **state) {
         fixture_close(&f);
 }
 
+/* Nothing is acknowledged, however often the runner looks: what is missing is said once, when it can be. */
+static void test_log_full_at_quit(void **state) {
+        struct baton_runner_options options = { .size = sizeof(options), .max_log_records = 3 };
+        Fixture f;
+
+        (void) state;
+        fixture_open_with(&f, &options);
+        f.hold_log = true;
+        for (int i = 1; i <= 5; i++)
+                baton_log(f.runner, BATON_INFO, "", "", 0, "record %d", i);
+        await_records(&f, 3);
+        baton_runner_quit(f.runner);
+        for (int i = 0; i < 5; i++)
+                fixture_ask(&f, "baton.Runner/Ping", NULL, &(Result){ 0 });
+        release_log(&f);
+        fixture_until(&f, has_ended, &f);
+        assert_int_equal(f.n_records, 4);
+        assert_string_equal(f.records[3].text, "2 log records dropped");
+        fixture_close(&f);
+}
+
 static void test_log_without_memory(void **state) {
         Fixture f;
 
@@ -167,8 +188,8 @@ static void test_log_without_memory(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_log),         TEST(test_log_bounds),         TEST(test_log_renewal),
-        TEST(test_log_at_quit), TEST(test_log_without_memory),
+        TEST(test_log),         TEST(test_log_bounds),       TEST(test_log_renewal),
+        TEST(test_log_at_quit), TEST(test_log_full_at_quit), TEST(test_log_without_memory),
 };
 
 int main(void) {
