@@ -18,7 +18,9 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <unistd.h>
 
+#include "client/output.h"
 #include "client/values-json.h"
 #include "proto/values-text.h"
 
@@ -189,10 +191,29 @@ static char *json_line(const Item *item, size_t *ret_size) {
         return text;
 }
 
+/* append() - a line of the output. */
+static int append(Stream *s, const void *data, size_t size) {
+        _cleanup_free_ char *text = NULL;
+        size_t length = 0;
+        FILE *memory;
+        int r;
+
+        if (s->escaped) {
+                memory = open_memstream(&text, &length);
+                r = memory ? output_text(memory, data, size) : -ENOMEM;
+                if (memory && fclose(memory) != 0)
+                        r = -ENOMEM;
+                if (r < 0)
+                        return r;
+        }
+        r = byte_output_append(&s->output, s->escaped ? text : data, s->escaped ? length : size);
+        return r < 0 ? r : byte_output_append(&s->output, "\n", 1);
+}
+
 static bool on_item(Call *call, const Item *item, void *userdata) {
         _cleanup_free_ char *text = NULL;
         Stream *s = userdata;
-        size_t size = item->size;
+        size_t size;
         int r;
 
         (void) call;
@@ -200,12 +221,12 @@ static bool on_item(Call *call, const Item *item, void *userdata) {
                 return true;
         if (!byte_output_has_room(&s->output))
                 return false;
-        if (!s->raw)
+        if (s->raw)
+                r = append(s, item->payload, item->size);
+        else {
                 text = json_line(item, &size);
-        r = s->raw || text ? byte_output_append(&s->output, s->raw ? (const void *) item->payload : text, size)
-                           : -ENOMEM;
-        if (r == 0)
-                r = byte_output_append(&s->output, "\n", 1);
+                r = text ? append(s, text, size) : -ENOMEM;
+        }
         if (r < 0)
                 fault(s, STREAM_FAULT_MEMORY, "%s", strerror(-r));
         return true;
@@ -225,7 +246,7 @@ static void on_output(ByteOutput *output) {
 /* ---- the stream ---- */
 
 int stream_open(Stream *s, Endpoint *endpoint, int input_fd, int output_fd) {
-        *s = (Stream){ 0 };
+        *s = (Stream){ .escaped = isatty(output_fd) == 1 };
         line_input_open(&s->input, endpoint, input_fd, LINE_MAX_BYTES, on_input, s);
         return byte_output_open(&s->output, endpoint, output_fd, on_output, s);
 }

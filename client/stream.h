@@ -30,6 +30,7 @@ typedef struct StreamItem {
 typedef struct Stream {
         Invocation invocation; /* first: the call's functions are given it */
         bool raw;              /* lines are bytes, not JSON */
+        bool escaped;          /* the output is a terminal, which nobody else's bytes may steer */
         const char *type;      /* of raw items; NULL: none */
         LineInput input;
         ByteOutput output;

@@ -383,6 +383,24 @@ def test_stream_raw(place):
     expect(process.communicate(timeout=LIMIT)[0] == b"\xff\x00\n1", "bytes that are no text")
 
 
+def test_stream_to_a_terminal(place):
+    """What a runner says does not steer it."""
+    ours, theirs = os.openpty()
+
+    def shown(*arguments, **options):
+        text = b""
+        streamed(place, *arguments, stdout=theirs, **options).check(0, err="")
+        while not text.endswith(b"\n1\r\n"):
+            text += os.read(ours, 1000)
+        return text
+
+    expect(shown("bidi", lines=b"a\x1b[31mb\n") == b"a\\x1b[31mb\r\n1\r\n", "escaped, and the answer on its own line")
+    text = shown("bidi", options=[], lines='{"type":"string","value":"\u009b31m"}\n')
+    expect(b"\\xc2\\x9b31m" in text, "escaped in JSON, too")
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_stream_half_close(place):
     streamed(place, "collect", lines="a\nb\nc\n").check(0, "a;b;c;end")
     streamed(place, "collect", lines="").check(0, "end")
