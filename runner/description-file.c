@@ -69,7 +69,7 @@ int description_read(const char *path, Description **ret_description, char *erro
         _cleanup_(description_freep) Description *description = NULL;
         _cleanup_free_ char *data = malloc(DESCRIPTION_SIZE_MAX + 1), *copy = strdup(path);
         char reason[DESCRIPTION_REASON_MAX], what[64];
-        size_t size;
+        size_t size = 0;
         int r;
 
         if (!data || !copy)

@@ -188,6 +188,13 @@ static int show(const char *text) {
         return fputs(text, stdout) < 0 || fflush(stdout) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+static int show_version(void) {
+        char version[128];
+
+        (void) snprintf(version, sizeof(version), PROGRAM " %s (%s)\n", version_release(), version_commit());
+        return show(version);
+}
+
 /* check_libraries() - as parse_options(), of what follows the options. */
 static int check_libraries(int n, const Module *module) {
         if (n == 0)
@@ -211,7 +218,6 @@ static int parse_options(int argc, char **argv, Module *module) {
                 { "version", no_argument, NULL, OPTION_VERSION },
                 {},
         };
-        char version[128];
         int option;
 
         while ((option = getopt_long(argc, argv, "+h", options, NULL)) != -1) {
@@ -231,9 +237,7 @@ static int parse_options(int argc, char **argv, Module *module) {
                         module->bootstrap = optarg;
                         break;
                 case OPTION_VERSION:
-                        (void) snprintf(version, sizeof(version), PROGRAM " %s (%s)\n", version_release(),
-                                        version_commit());
-                        return show(version);
+                        return show_version();
                 case 'h':
                         return show(help);
                 default:
