@@ -7,6 +7,7 @@ the whole with baton-runner-echo. TAP on stdout.
 """
 
 import os
+import signal
 import socket
 
 import baton_wire as wire
@@ -143,6 +144,7 @@ while True:
 def odd_runners(tree, folder):
     for name, answer in (("mute", "pass"), ("dies", "os._exit(7)"), ("wrong", "call.answer(b'\\xff')")):
         assert start_python(tree, ODD.replace("ANSWER", answer), name=name).status == wire.OK
+    tree.signal("mute", signal.SIGCONT)  # by way of the keeper, behind all that a start leaves to be done
     supervisor = tree.supervisor_pid()
     open_before = len(os.listdir(f"/proc/{supervisor}/fd"))
     late = tree.peer.wait(tree.begin_attach("mute", timeout_us=200000))
