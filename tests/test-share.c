@@ -392,7 +392,7 @@ static void test_block_not_agreed(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_payloads), TEST(test_not_agreed), TEST(test_view_kept),           TEST(test_buffers),
+        TEST(test_payloads), TEST(test_not_agreed), TEST(test_view_kept),      TEST(test_buffers),
         TEST(test_revoked),  TEST(test_renewal),    TEST(test_foreign_blocks), TEST(test_block_not_agreed),
 };
 
