@@ -7,7 +7,8 @@
  * left open; and the short way of unpacking an Envelope agrees with protobuf-c's.
  *
  * First byte: bit 0 the engine's side, bits 1-2 who renews, bit 3 no Hello at the start, bits 4-5 the number of channels.
- * Then records: what to do (1 byte), size of the data (1 byte), data.
+ * Then records: what to do (1 byte), size of the data (1 byte), data. With bit 5 of what to do it concerns a stream. What
+ * an application does with an item that it gets is said by the item.
  */
 
 #include <endian.h>
@@ -54,6 +55,9 @@ typedef struct Bench {
         unsigned n_calls;
 } Bench;
 
+static Bench *the_bench;
+static bool refusing; /* items that ask for it */
+
 /* ---- the engine's host and application ---- */
 
 static void on_watch(void *host, unsigned slot, int fd, unsigned events) {
@@ -82,6 +86,80 @@ static void on_ended(Peer *peer, Status status, const char *reason) {
         bench->ended = true;
 }
 
+static void send_item(Call *call, size_t size, unsigned n_fds) {
+        static const uint8_t bytes[8192];
+        int fds[4];
+
+        for (unsigned i = 0; i < n_fds; i++)
+                CHECK((fds[i] = eventfd(0, EFD_CLOEXEC)) >= 0);
+        if (call_send(call, &(ItemParameters){ .payload = bytes, .size = size, .fds_consume = fds, .n_fds = n_fds }) <
+            0)
+                fd_close_all(fds, n_fds);
+}
+
+/* react() - to an item, as its first byte says. False: it is not taken. */
+static bool react(Peer *peer, Call *call, const Item *item) {
+        unsigned how = item->size ? item->payload[0] : 0;
+
+        CHECK(item->envelope && (item->n_fds == 0 || item->fds));
+        if (how & 2)
+                call_resume(call);
+        if (how & 4)
+                send_item(call, how, how >> 6);
+        if ((how & 0xf8) == 8)
+                (void) peer_free(peer);
+        else if ((how & 0xf8) == 16)
+                peer_close(peer, STATUS_ABORTED, "closed in an item");
+        else if ((how & 0xf8) == 24)
+                peer_flush(peer);
+        return !(how & 1) || !refusing;
+}
+
+static void cancel_call(Bench *bench, size_t i);
+static void answer_call(Bench *bench, size_t i);
+
+static size_t find_kept(const Bench *bench, const Call *call) {
+        size_t i;
+
+        for (i = 0; i < bench->n_kept && bench->kept[i] != call; i++)
+                ;
+        return i;
+}
+
+static size_t find_call(const Bench *bench, const bool *told) {
+        size_t i;
+
+        for (i = 0; i < MAX_CALLS && &bench->calls[i].told != told; i++)
+                ;
+        return i;
+}
+
+/* on_up() - an item of the other side's call: it must be one that is not ended. */
+static bool on_up(Call *call, const Item *item, void *userdata) {
+        bool takes;
+
+        CHECK(find_kept(userdata, call) < ((Bench *) userdata)->n_kept && !call_is_cancelled(call));
+        takes = react(((Bench *) userdata)->peer, call, item);
+        if (item->size > 1 && item->payload[1] == 'a')
+                answer_call(userdata, find_kept(userdata, call));
+        return takes;
+}
+
+static bool on_down(Call *call, const Item *item, void *userdata) {
+        bool takes, cancels = item->size > 1 && item->payload[1] == 'c';
+
+        CHECK(!*(bool *) userdata && !item->end);
+        takes = react(the_bench->peer, call, item);
+        if (cancels)
+                cancel_call(the_bench, find_call(the_bench, userdata));
+        return takes;
+}
+
+static void on_writable(Call *call, void *userdata) {
+        (void) userdata;
+        send_item(call, 100, 0);
+}
+
 /* on_call() - the method's first letter says what the application does with it; most of it is echo. */
 static void on_call(Peer *peer, Call *call) {
         Bench *bench = peer_userdata(peer);
@@ -95,7 +173,9 @@ static void on_call(Peer *peer, Call *call) {
                 peer_flush(peer);
                 peer_dispatch(peer, CHANNEL_RPC, PEER_IN);
         }
-        if (letter == 'k' && bench->n_kept < MAX_CALLS) {
+        if (letter == 's')
+                call_on_stream(call, on_up, on_writable, bench);
+        if ((letter == 'k' || letter == 's') && bench->n_kept < MAX_CALLS) {
                 bench->kept[bench->n_kept++] = call;
                 return;
         }
@@ -292,6 +372,9 @@ static void start_call(Bench *bench, const uint8_t *data, size_t size) {
         for (size_t i = 0; i < parameters.n_fds; i++)
                 CHECK((fds[i] = eventfd(0, EFD_CLOEXEC)) >= 0);
         parameters.fds_consume = fds;
+        parameters.stream = size && data[0] & 32;
+        parameters.item = size && data[0] & 64 ? on_down : NULL;
+        parameters.writable = on_writable;
         if (call_start(bench->peer, &parameters, on_done, &bench->calls[bench->n_calls].told,
                        &bench->calls[bench->n_calls].call) == 0)
                 bench->n_calls++;
@@ -330,8 +413,43 @@ static void take_channel(Bench *bench, unsigned n) {
                 fd_close(fd);
 }
 
+/* do_stream() - something with a call that is open: one of the other side's, or one of ours. */
+static void do_stream(Bench *bench, unsigned what, const uint8_t *data, size_t size) {
+        size_t i = size ? data[0] & 63 : 0;
+        bool ours = what & 8;
+        Call *call = ours ? bench->calls[i].call : bench->kept[i];
+
+        if (ours ? i >= bench->n_calls || bench->calls[i].told || !bench->peer : i >= bench->n_kept)
+                return;
+        switch (what & 7) {
+        case 0:
+        case 1:
+                send_item(call, size, what & 1);
+                break;
+        case 2:
+                send_item(call, size * 20, 0);
+                break;
+        case 3:
+                (void) call_end(call);
+                break;
+        case 4:
+                if (!ours)
+                        call_on_stream(call, NULL, NULL, NULL);
+                break;
+        default:
+                call_resume(call);
+        }
+}
+
 static void do_record(Bench *bench, unsigned what, const uint8_t *data, size_t size) {
         unsigned first = size ? data[0] : 0;
+
+        if (what & 32) {
+                do_stream(bench, what, data, size);
+                if (what & 16)
+                        settle(bench);
+                return;
+        }
 
         switch (what & 15) {
         case 0:
@@ -396,6 +514,8 @@ static void bench_open(Bench *bench, uint8_t flags) {
                 .max_held_fds = 12,
                 .max_unsent = 8192,
                 .max_waiting = 16,
+                .stream_window = 6000,
+                .max_memory = 20000,
         };
         PeerConfig config = { .limits = &limits };
         int lane[2];
@@ -420,6 +540,15 @@ static void bench_open(Bench *bench, uint8_t flags) {
         settle(bench);
 }
 
+/* resume_all() - ends that wait behind items are told then. */
+static void resume_all(Bench *bench) {
+        refusing = false;
+        for (unsigned i = 0; i < bench->n_calls && bench->peer; i++)
+                if (!bench->calls[i].told)
+                        call_resume(bench->calls[i].call);
+        settle(bench);
+}
+
 static void bench_close(Bench *bench) {
         bool freed = !bench->peer;
 
@@ -427,6 +556,7 @@ static void bench_close(Bench *bench) {
         bench->lane = fd_close(bench->lane);
         fd_close_all(bench->channels, LANE_CHANNELS);
         settle(bench);
+        resume_all(bench);
         freed |= !bench->peer;
         for (unsigned i = 0; i < bench->n_calls; i++)
                 CHECK(bench->calls[i].told || freed);
@@ -445,6 +575,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (size < 1)
                 return 0;
         memset(&bench, 0, sizeof(bench));
+        the_bench = &bench;
+        refusing = true;
         bench_open(&bench, data[0]);
         for (unsigned n = 0; n < MAX_RECORDS && size - at >= 2; n++) {
                 size_t length = MIN((size_t) data[at + 1], size - at - 2);
