@@ -3,6 +3,7 @@
 """The comparison as a picture: processor time per call, as a multiple of the floor's, on a logarithmic axis.
 
         picture.py bench-compare.json >docs/performance.svg     # again, without measuring
+        picture.py --tables bench-compare.json                  # the tables of docs/performance.md
 
 Plain SVG; its colours follow the reader's light or dark scheme.
 """
@@ -82,11 +83,10 @@ class Picture:
             self.text(x, TOP - 9, f"{10.0 ** exponent:g}", "faint value", "middle")
 
     def bars(self, left, result, top):
-        for i, name in enumerate(self.names):
+        shown = [name for name in self.names if ratio_of(result, name) or name in result["failures"]]
+        for i, name in enumerate(shown):
             y = top + i * BAR
             ratio = ratio_of(result, name)
-            if not ratio and name not in result["failures"]:
-                continue
             if not ratio:
                 self.text(left + 4, y + 9, f"{LABELS[name]}: failed", "faint value")
                 continue
@@ -132,6 +132,37 @@ def draw(document):
     return Picture(document).draw()
 
 
+def cell(result, name, figure):
+    candidate = result["candidates"].get(name)
+    if not candidate or not candidate["ratios"]:
+        return "failed" if name in result["failures"] else ""
+    if name == FLOOR:
+        value = candidate[figure]
+        return f"{value / 1000:,.4g} k/s" if figure == "rate" else time_text(value)
+    return f"{candidate['ratios'][figure]:.3g}"
+
+
+def tables(document):
+    """One table for each figure and number of cores; the floor's column is absolute, the others are its multiples."""
+    names = [FLOOR] + [name for name in ORDER if name in document["versions"] and name != FLOOR]
+    titles = {"cpu_us_per_call": "Processor time per call", "p50_us": "Latency, p50", "rate": "Calls per second"}
+    lines = []
+    for figure, title in titles.items():
+        for cores in sorted({result["cores"] for result in document["results"]}):
+            lines += ["", f"{title}, {'one core' if cores == 1 else 'two cores'}:", "",
+                      "| | " + " | ".join(LABELS[name] for name in names) + " |", "| --- |" + " --- |" * len(names)]
+            for result in document["results"]:
+                if result["cores"] == cores:
+                    cells = " | ".join(cell(result, name, figure) for name in names)
+                    lines.append(f"| {size_text(result['size'])}, {result['window']} in flight | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments):
+    render = tables if "--tables" in arguments else draw
+    with open(arguments[-1], encoding="utf-8") as file:
+        sys.stdout.write(render(json.load(file)))
+
+
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as file:
-        sys.stdout.write(draw(json.load(file)))
+    main(sys.argv[1:])
