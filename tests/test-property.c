@@ -30,7 +30,7 @@
 #include "tests/seam.h"
 #include "tests/test.h"
 
-#define ROUNDS     150
+#define ROUNDS     600
 #define TURNS_MAX  20000 /* to become quiet: above it, something wakes itself for ever */
 #define NEVER      UINT64_C(1000000000000000)
 #define CLOCK_BASE UINT64_C(1000000000)
