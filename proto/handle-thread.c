@@ -301,10 +301,6 @@ void handle_catch_up(Handle *handle) {
         Due due;
 
         (void) handle_settle(handle);
-        if (handle->broken && !handle->incoming && handle->call) {
-                request_break((RequestHandle *) handle);
-                return;
-        }
         if (is_stuck(handle))
                 return;
         due = handle->due;
@@ -313,6 +309,8 @@ void handle_catch_up(Handle *handle) {
                 (void) call_end(handle->call);
         if (due.answers)
                 call_handle_finish((CallHandle *) handle, due.answer);
+        else if (handle->broken && !handle->incoming && handle->call)
+                request_break((RequestHandle *) handle);
         else
                 handle_writable(handle);
         if (due.unrefs > 0) /* they have kept it until here */

@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "tests/runner-fixture.h"
+#include "tests/seam.h"
 
 #define THREADS   4u
 #define CALLS     400u
@@ -151,7 +152,7 @@ static void hand_over_stream(struct baton_call *call, void *userdata) {
 typedef struct Caller {
         Call *call;
         uint32_t number, taken, shown;
-        bool refuse, done;
+        bool refuse, done, any_answer;
         Status status;
         unsigned n_fds;
 } Caller;
@@ -183,7 +184,7 @@ static void caller_done(Call *call, const Answer *answer, void *userdata) {
         assert_false(caller->done);
         caller->done = true;
         caller->status = answer->status;
-        if (answer->status != STATUS_OK)
+        if (answer->status != STATUS_OK || caller->any_answer)
                 return;
         assert_int_equal(answer->size, sizeof(caller->number));
         assert_memory_equal(answer->payload, &caller->number, sizeof(caller->number));
@@ -408,6 +409,7 @@ static void test_end(void **state) {
 
 typedef struct Step {
         struct baton_call *call;
+        struct baton_request *request;
         void (*function)(struct Step *step);
         atomic_bool done;
         int results[4];
@@ -554,10 +556,89 @@ static void test_forgotten(void **state) {
         fixture_close(&f);
 }
 
+static void send_and_answer(Step *step) {
+        step->results[0] = baton_call_send(step->call, "", "x", 1);
+        step->results[1] = baton_call_answer(step->call, "", "x", 1);
+}
+
+/* Without memory an item is refused, and the call still ends: the caller learns why. */
+static void test_no_memory(void **state) {
+        Fixture f;
+
+        (void) state;
+        for (unsigned i = 0; i < 2; i++) {
+                Step step = { 0 };
+                Caller caller = { 0 };
+
+                fixture_open(&f);
+                fixture_add(&f, "Keep", keep, &step);
+                caller_start(&f, &caller, "Keep", 0);
+                fixture_until(&f, is_kept, &step);
+                /* First the copies of item and answer, then the outbox. */
+                seam_fail_from(i == 0 ? SEAM_MALLOC : SEAM_CALLOC, 1, ENOMEM);
+                in_thread(&step, send_and_answer);
+                seam_reset();
+                assert_int_equal(step.results[0], -ENOMEM);
+                assert_int_equal(step.results[1], i == 0 ? -ENOMEM : 0);
+                caller.any_answer = true;
+                fixture_until(&f, caller_is_done, &caller);
+                assert_int_equal(caller.status, i == 0 ? STATUS_RESOURCE_EXHAUSTED : STATUS_OK);
+                assert_int_equal(caller.taken, 0);
+                fixture_close(&f);
+        }
+}
+
+static void hand_in_pipe(Step *step) {
+        step->results[0] = step->call ? baton_call_send_fds(step->call, "", "x", 1, step->fds, 2, 0)
+                                      : baton_request_send_fds(step->request, "", "x", 1, step->fds, 2, 0);
+}
+
+static void let_go(Step *step) {
+        baton_request_unref(step->request);
+}
+
+/* without_memory() - one turn of the runner in which descriptors cannot be sent. */
+static void without_memory(Fixture *f) {
+        seam_fail_from(SEAM_MALLOC, 1, ENOMEM);
+        assert_int_equal(baton_runner_dispatch(f->runner, 0), 0);
+        seam_reset();
+}
+
+/* An item that was accepted and cannot be sent is not missing silently: the call ends so. */
+static void test_missing_item(void **state) {
+        Echoes echoes = { 0 };
+        Caller caller = { 0 };
+        Step step = { 0 };
+        Fixture f;
+
+        (void) state;
+        fixture_open(&f);
+        fixture_add(&f, "Keep", keep, &step);
+        step.request = start_request(&f, &echoes);
+        fixture_until(&f, fixture_has_streams, &(FixtureStreams){ &f, 1 });
+        assert_int_equal(pipe2(step.fds, O_CLOEXEC), 0);
+        in_thread(&step, hand_in_pipe);
+        in_thread(&step, let_go);
+        without_memory(&f);
+        assert_true(step.results[0] == 0 && echoes.done);
+        assert_int_equal(echoes.status, BATON_RESOURCE_EXHAUSTED);
+        caller_start(&f, &caller, "Keep", 0);
+        fixture_until(&f, is_kept, &step);
+        assert_int_equal(pipe2(step.fds, O_CLOEXEC), 0);
+        in_thread(&step, hand_in_pipe);
+        without_memory(&f);
+        assert_int_equal(baton_call_send(step.call, "", "x", 1), -ENOMEM);
+        assert_int_equal(baton_call_answer(step.call, "", "x", 1), 0);
+        fixture_until(&f, caller_is_done, &caller);
+        assert_int_equal(caller.status, STATUS_RESOURCE_EXHAUSTED);
+        fixture_close(&f);
+}
+
 static const struct CMUnitTest tests[] = {
         TEST_SLOW(test_answers, 30), TEST_SLOW(test_streams, 30), TEST(test_requests),
         TEST(test_cancelled),        TEST(test_deadline),         TEST(test_end),
         TEST(test_no_wait),          TEST(test_descriptors),      TEST(test_forgotten),
+        TEST(test_no_memory),        TEST(test_missing_item),
 };
 
 int main(void) {
