@@ -80,6 +80,7 @@ void report_ended(Call *call, Runner *runner, Status status, const char *what) {
         _cleanup_free_ char **lines = NULL;
         char text[EXIT_STATUS_TEXT_SIZE],
                 message[RUNNER_NAME_SIZE + 2 * RUNNER_FAILURE_SIZE + EXIT_STATUS_TEXT_SIZE + 32];
+        bool why = !what && runner->broke_rules;
 
         detail.name = runner->spec.name;
         detail.instance = runner->instance;
@@ -91,7 +92,7 @@ void report_ended(Call *call, Runner *runner, Status status, const char *what) {
         detail.last_output = lines;
         exit_status_describe(runner->exit, text);
         (void) snprintf(message, sizeof(message), "runner %s: %s%s%s%s%s", runner->spec.name, what ? what : "",
-                        what && runner->ended ? ": " : "", runner->ended ? text : "",
-                        !what && *runner->lost ? "; " : "", what ? "" : runner->lost);
+                        what && runner->ended ? ": " : "", runner->ended ? text : "", why ? "; " : "",
+                        why ? runner->lost : "");
         fail_with(call, status, message, &detail.base);
 }

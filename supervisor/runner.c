@@ -274,6 +274,7 @@ static void peer_ended(Peer *peer, Status status, const char *reason) {
         if (status != STATUS_OK && !runner->ended)
                 log_info("runner %s: its connection ended: %s: %s", runner->spec.name, status_name(status), reason);
         (void) snprintf(runner->lost, sizeof(runner->lost), "its connection ended: %s", reason);
+        runner->broke_rules = status != STATUS_OK && status != STATUS_UNAVAILABLE;
         runner->asking = NULL;
         relay_keep_peer(runner, TAKE_PTR(runner->peer));
         if (runner->lane >= 0)

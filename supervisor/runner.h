@@ -121,6 +121,7 @@ struct Runner {
         bool ended; /* exit is known, or there never was a process */
         ExitStatus exit;
         char lost[RUNNER_FAILURE_SIZE]; /* why the peer ended; "": it has not */
+        bool broke_rules;               /* it did not just go: the peer ended for what it sent, or for silence */
         RunnerFailure failure;
         char failure_text[RUNNER_FAILURE_SIZE]; /* "at exec(/bin/nope): No such file or directory" */
 
