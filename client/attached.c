@@ -137,6 +137,16 @@ static void keep_answer(const struct baton_answer *answer, void *userdata) {
         wait->result = answer_copy(answer, &wait->answer);
 }
 
+/* discard() - what a call takes on every path, where it is not begun. */
+static void discard(const struct baton_call_parameters *parameters) {
+        struct baton_call_parameters given = { 0 };
+
+        memcpy(&given, parameters, MIN(parameters->size, sizeof(given)));
+        for (size_t i = 0; i < given.n_fds; i++)
+                fd_close(given.fds_consume[i]);
+        baton_buffer_free(given.buffer);
+}
+
 int baton_connection_call_wait(struct baton_connection *connection, const struct baton_call_parameters *parameters,
                                struct baton_answer **ret_answer) {
         Attached *attached = find(connection);
@@ -147,6 +157,11 @@ int baton_connection_call_wait(struct baton_connection *connection, const struct
         *ret_answer = NULL;
         if (!attached)
                 return -EINVAL;
+        r = client_may_wait(attached->client);
+        if (r < 0) {
+                discard(parameters);
+                return r;
+        }
         r = baton_connection_call(connection, parameters, keep_answer, &wait, &request);
         if (r < 0)
                 return r;

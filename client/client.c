@@ -182,6 +182,10 @@ void baton_client_interrupt(struct baton_client *client) {
         endpoint_wake(client->endpoint);
 }
 
+int client_may_wait(const Client *client) {
+        return endpoint_is_dispatching(client->endpoint) ? -EBUSY : 0;
+}
+
 int client_wait(Client *client, const bool *done) {
         int r = 0;
 

@@ -64,6 +64,8 @@ struct baton_client {
 
 /* ---- client.c ---- */
 
+/* client_may_wait() - 0; -EBUSY: inside a callback. Asked before anything is begun that would be waited for. */
+int client_may_wait(const Client *client);
 /* client_wait() - runs the loop until @done: 0; -EINTR; -EBUSY; or why it cannot wait. */
 int client_wait(Client *client, const bool *done);
 

@@ -278,8 +278,10 @@ int baton_client_start(struct baton_client *client, const struct baton_start_par
                        struct baton_started *ret_started) {
         Wait wait = { .out = ret_started };
         Operation *operation = NULL;
-        int r = begin_start(client, parameters, note_started, &wait, &operation);
+        int r = client_may_wait(client);
 
+        if (r == 0)
+                r = begin_start(client, parameters, note_started, &wait, &operation);
         return wait_for(client, operation, &wait, r);
 }
 
@@ -330,8 +332,10 @@ int baton_client_stop(struct baton_client *client, const char *name, uint64_t ti
                       struct baton_stopped *ret_stopped) {
         Wait wait = { .out = ret_stopped };
         Operation *operation = NULL;
-        int r = begin_stop(client, name, timeout_us, note_stopped, &wait, &operation);
+        int r = client_may_wait(client);
 
+        if (r == 0)
+                r = begin_stop(client, name, timeout_us, note_stopped, &wait, &operation);
         return wait_for(client, operation, &wait, r);
 }
 
@@ -367,8 +371,10 @@ int baton_client_begin_signal(struct baton_client *client, const char *name, int
 int baton_client_signal(struct baton_client *client, const char *name, int signal) {
         Wait wait = { 0 };
         Operation *operation = NULL;
-        int r = begin_signal(client, name, signal, note, &wait, &operation);
+        int r = client_may_wait(client);
 
+        if (r == 0)
+                r = begin_signal(client, name, signal, note, &wait, &operation);
         return wait_for(client, operation, &wait, r);
 }
 
@@ -451,8 +457,11 @@ int baton_client_logs(struct baton_client *client, const char *name, uint64_t fr
                       baton_logs_fn function, void *userdata) {
         WaitLogs waiting = { .function = function, .userdata = userdata };
         Operation *operation = NULL;
-        int r = function ? begin_logs(client, name, from_seq, wait != 0, note_logs, &waiting, &operation) : -EINVAL;
+        int r = client_may_wait(client);
 
+        if (r == 0)
+                r = function ? begin_logs(client, name, from_seq, wait != 0, note_logs, &waiting, &operation)
+                             : -EINVAL;
         return wait_for(client, operation, &waiting.wait, r);
 }
 
@@ -510,6 +519,8 @@ int baton_client_attach(struct baton_client *client, const char *name, uint64_t 
         int r;
 
         *ret_connection = NULL;
-        r = begin_attach(client, name, timeout_us, note_attached, &wait, &operation);
+        r = client_may_wait(client);
+        if (r == 0)
+                r = begin_attach(client, name, timeout_us, note_attached, &wait, &operation);
         return wait_for(client, operation, &wait, r);
 }

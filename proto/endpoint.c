@@ -549,6 +549,10 @@ int endpoint_dispatch(Endpoint *endpoint, int timeout_ms) {
         return r;
 }
 
+bool endpoint_is_dispatching(const Endpoint *endpoint) {
+        return endpoint->dispatching;
+}
+
 void endpoint_on_wake(Endpoint *endpoint, EndpointTask *task) {
         endpoint->on_wake = task;
 }

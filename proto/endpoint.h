@@ -67,5 +67,8 @@ void endpoint_set_busy_poll(Endpoint *endpoint, uint64_t max_us);
 /* endpoint_on_wake() - @task is to be run in the turn that endpoint_wake() has asked for; NULL: none any more. */
 void endpoint_on_wake(Endpoint *endpoint, EndpointTask *task);
 
+/* endpoint_is_dispatching() - whether the caller is inside one of its callbacks, where nothing can wait. */
+bool endpoint_is_dispatching(const Endpoint *endpoint);
+
 /* endpoint_wake() - makes a waiting endpoint_dispatch() return; from any thread, and from signal handlers. */
 void endpoint_wake(Endpoint *endpoint);
