@@ -925,8 +925,10 @@ static void test_program(void **state) {
         Outcome outcome;
 
         (void) state;
-        if (access(built, X_OK) < 0)
+        if (access(built, X_OK) < 0) {
+                print_message("baton-keeper is not built: %s\n", built);
                 skip();
+        }
         assert_int_equal(perform("life", (Play){ .program = built }).status, 5);
         assert_int_equal(perform("hang_up", (Play){ .program = built }).status, 3);
         outcome = perform("killed", (Play){ .program = built });

@@ -33,7 +33,10 @@ static int child(void *argument) {
         return 0;
 }
 
-/* call() - calls the function with arguments that fail by themselves, but not with EXFULL, where that can be had. Whether it failed. */
+/*
+ * call() - calls the function with arguments that fail by themselves, but not with EXFULL, where that can be had. Whether
+ * it failed. One case for each function of the seam, so that the compiler tells of a missing one: hence its length.
+ */
 static bool call(SeamCall which) {
         struct msghdr message = { 0 };
         struct timespec now = { 0, 0 };

@@ -472,8 +472,10 @@ static void test_descriptors(void **state) {
 
 static void test_user(void **state) {
         (void) state;
-        if (geteuid() != 0)
+        if (geteuid() != 0) {
+                print_message("to become another user needs root\n");
                 skip();
+        }
         assert_int_equal(play(scenario_user).n_born, 1);
         assert_int_equal(play(scenario_no_setuid).n_born, 1);
 }
