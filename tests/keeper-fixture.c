@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The keeper, run in a child of the test, with this program as its supervisor: keeper_test_main() is what both begin
+ * with, and argv[0] says which of the two it is.
+ */
+
+#include "tests/keeper-fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/cmsg.h"
+#include "common/fd.h"
+#include "common/log.h"
+
+/* ----------------------------------------------------------------------------------------------- in the supervisor */
+
+/* What EXITs came while something else was awaited. */
+static struct {
+        KeeperMessage exits[1024];
+        size_t n_exits;
+        uint32_t serial;
+} sup;
+
+/* receive() - the next message that is no EXIT, or -1; EXITs are kept. With @until_exit: returns after one EXIT, too. */
+static int receive(KeeperMessage *ret_message, bool until_exit) {
+        for (;;) {
+                struct pollfd p = { .fd = KEEPER_SOCKET_FD, .events = POLLIN };
+                ssize_t n;
+
+                (void) poll(&p, 1, -1);
+                n = recv(KEEPER_SOCKET_FD, ret_message, sizeof(*ret_message), MSG_DONTWAIT);
+                if (n < 0 && errno == EAGAIN)
+                        continue;
+                if (n != (ssize_t) sizeof(*ret_message))
+                        return -1;
+                if (ret_message->type != KEEPER_EXIT)
+                        return 0;
+                sup.exits[sup.n_exits++] = *ret_message;
+                if (until_exit)
+                        return 0;
+        }
+}
+
+int tell(KeeperMessage m, const int *fds, size_t n_fds) {
+        m.version = m.version ?: KEEPER_VERSION;
+        return cmsg_send(KEEPER_SOCKET_FD, &m, sizeof(m), fds, n_fds) < 0 ? -1 : 0;
+}
+
+int ask(KeeperMessage m, const int *fds, size_t n_fds) {
+        KeeperMessage answer;
+
+        m.serial = ++sup.serial;
+        if (tell(m, fds, n_fds) < 0 || receive(&answer, false) < 0)
+                return 1;
+        return answer.type == KEEPER_DONE && answer.serial == m.serial ? answer.result : 1;
+}
+
+int ask_reserve(uint64_t instance, const char *name, uint32_t flags) {
+        KeeperMessage m = { .type = KEEPER_RESERVE, .instance = instance, .flags = flags };
+
+        strncpy(m.name, name, sizeof(m.name) - 1);
+        return ask(m, NULL, 0);
+}
+
+int ask_put(uint64_t instance, unsigned kind, uint64_t tag, int fd) {
+        return ask((KeeperMessage){ .type = KEEPER_PUT, .instance = instance, .fd_kind = kind, .fd_tag = tag }, &fd,
+                   1);
+}
+
+int ask_drop(uint64_t instance, unsigned kind, uint64_t tag) {
+        return ask((KeeperMessage){ .type = KEEPER_DROP, .instance = instance, .fd_kind = kind, .fd_tag = tag }, NULL,
+                   0);
+}
+
+int ask_signal(uint64_t instance, int number) {
+        return ask((KeeperMessage){ .type = KEEPER_SIGNAL, .instance = instance, .result = number }, NULL, 0);
+}
+
+int tell_about(KeeperType type, uint64_t instance) {
+        return tell((KeeperMessage){ .type = (uint16_t) type, .instance = instance }, NULL, 0);
+}
+
+int wait_exit(uint64_t instance, KeeperMessage *ret_exit) {
+        KeeperMessage m;
+        int n = 0;
+
+        for (;;) {
+                for (size_t i = 0; i < sup.n_exits; i++)
+                        if (sup.exits[i].instance == instance) {
+                                *ret_exit = sup.exits[i];
+                                n++;
+                        }
+                if (n > 0)
+                        return n;
+                if (receive(&m, true) < 0)
+                        return -1;
+        }
+}
+
+int shut_down(int status) {
+        struct pollfd forever = { .fd = -1 };
+
+        (void) tell((KeeperMessage){ .type = KEEPER_SHUTDOWN, .result = status }, NULL, 0);
+        (void) poll(&forever, 1, -1); /* the keeper kills us */
+        return 98;
+}
+
+/* try_runner() - @script in a shell as @instance, standard output to @out. What spawn() said. */
+int try_runner(uint64_t instance, const char *script, int out, SpawnResult *ret_result) {
+        char shell[] = "/bin/sh", flag[] = "-c", text[512];
+        char *argv[] = { shell, flag, text, NULL };
+        SpawnParameters p = SPAWN_PARAMETERS_NULL;
+
+        (void) snprintf(text, sizeof(text), "%s", script);
+        p.instance = instance;
+        p.path = shell;
+        p.argv = argv;
+        p.envp = environ;
+        p.stdio[1] = out;
+        return spawn(&p, ret_result);
+}
+
+int run_runner(uint64_t instance, const char *script, int out, SpawnResult *ret_result) {
+        CHECK(try_runner(instance, script, out, ret_result) == 0);
+        CHECK(tell_about(KEEPER_STARTED, instance) == 0);
+        return 0;
+}
+
+int run_refused(uint64_t instance) {
+        SpawnResult result;
+        int r = try_runner(instance, "sleep 1000", -1, &result);
+
+        CHECK(r == 0 || (r == -ECANCELED && result.step == SPAWN_BORN));
+        CHECK(r < 0 || test_readable(result.pidfd));
+        fd_close(result.pidfd);
+        return 0;
+}
+
+int start_runner(uint64_t instance, const char *name, uint32_t flags, const char *script, int out) {
+        SpawnResult result;
+
+        CHECK(ask_reserve(instance, name, flags) == 0);
+        CHECK(run_runner(instance, script, out, &result) == 0);
+        fd_close(result.pidfd);
+        return 0;
+}
+
+/* pipe_ended() - waits until nobody holds the other end of a pipe. */
+bool pipe_ended(int fd) {
+        struct pollfd p = { .fd = fd };
+
+        return poll(&p, 1, 10000) == 1 && (p.revents & (POLLHUP | POLLERR));
+}
+
+bool pipe_held(int fd) {
+        struct pollfd p = { .fd = fd };
+
+        return poll(&p, 1, 0) == 0;
+}
+
+int say_byte(char byte) {
+        return write(KEEPER_PRIVATE_FD, &byte, 1) == 1 ? 0 : -1;
+}
+
+size_t exits_received(void) {
+        return sup.n_exits;
+}
+
+static int supervisor_main(const Scenario *scenarios, size_t n, int argc, char **argv) {
+        const char *name = getenv("TEST_SCENARIO");
+
+        CHECK(argc == 5 && name);
+        CHECK(strcmp(argv[1], "--generation=1") == 0 && strncmp(argv[2], "--nofile=", 9) == 0);
+        CHECK(strncmp(argv[3], "--stop-timeout=", 15) == 0 && strcmp(argv[4], "--private") == 0);
+        CHECK(spawn_reserve() == 0);
+        for (size_t i = 0; i < n; i++)
+                if (strcmp(scenarios[i].name, name) == 0)
+                        return scenarios[i].run();
+        return 97;
+}
+
+/* ----------------------------------------------------------------------------------------------------- in the test */
+
+char keeper_libexec[64], keeper_built[4096];
+
+/* exec_keeper() - returns only on failure. */
+static int exec_keeper(const char *program, int lane) {
+        char private[32], name[] = "baton-keeper", *argv[] = { name, private, NULL };
+
+        (void) snprintf(private, sizeof(private), "--private=%d", lane);
+        (void) fcntl(lane, F_SETFD, 0);
+        (void) execve(program, argv, environ);
+        return 96;
+}
+
+static int keeper_child(void *argument) {
+        const Play *play = argument;
+        KeeperOptions options = { .private_fd = play->lane, .stop_timeout_us = play->stop_timeout_us };
+        struct rlimit nofile = { play->nofile, play->nofile };
+
+        if (play->nofile > 0)
+                (void) setrlimit(RLIMIT_NOFILE, &nofile);
+        (void) dup2(play->log, STDERR_FILENO);
+        log_open("baton-keeper");
+        if (play->program)
+                return exec_keeper(play->program, play->lane);
+        return keeper_run(&options);
+}
+
+/* collect() - what does not fit is read all the same: the keeper waits for room when it logs. */
+static void collect(int log, Outcome *outcome, size_t *length) {
+        char bytes[1024];
+        ssize_t n = read(log, bytes, sizeof(bytes));
+        size_t fits = MIN((size_t) MAX(n, 0), sizeof(outcome->log) - 1 - *length);
+
+        memcpy(outcome->log + *length, bytes, fits);
+        *length += fits;
+}
+
+/* watch() - until nobody holds the tree's end of lane and log; hangs up when the supervisor asks for it. */
+static void watch(int *lane, int *log, Outcome *outcome) {
+        size_t length = 0;
+        char byte;
+
+        for (;;) {
+                struct pollfd fds[] = { { .fd = *lane, .events = POLLIN }, { .fd = *log, .events = POLLIN } };
+
+                (void) poll(fds, 2, -1);
+                if (fds[0].revents && (read(*lane, &byte, 1) <= 0 || byte == 'H'))
+                        *lane = fd_close(*lane);
+                if (fds[1].revents & POLLIN)
+                        collect(*log, outcome, &length);
+                else if (fds[1].revents)
+                        break;
+        }
+        *log = fd_close(*log);
+        *lane = fd_close(*lane);
+}
+
+Outcome perform(const char *scenario, Play play) {
+        int lane[2], log[2];
+        Outcome outcome = { 0 };
+        pid_t pid;
+
+        (void) setenv("TEST_SCENARIO", scenario, 1);
+        assert_int_equal(fd_socketpair(SOCK_STREAM, lane), 0);
+        assert_int_equal(pipe2(log, O_CLOEXEC), 0);
+        play.lane = lane[1];
+        play.log = log[1];
+        if (play.stop_timeout_us == 0)
+                play.stop_timeout_us = KEEPER_STOP_TIMEOUT_US;
+        pid = test_child(keeper_child, &play);
+        fd_close(lane[1]);
+        fd_close(log[1]);
+        watch(&lane[0], &log[0], &outcome);
+        outcome.status = test_child_wait(pid);
+        if (getenv("TEST_VERBOSE"))
+                printf("# %s: %d\n%s", scenario, outcome.status, outcome.log);
+        return outcome;
+}
+
+void skip_unless_built(void) {
+        if (access(keeper_built, X_OK) == 0)
+                return;
+        print_message("baton-keeper is not built: %s\n", keeper_built);
+        skip();
+}
+
+void expect_five(const char *scenario) {
+        Outcome outcome = perform(scenario, (Play){ 0 });
+
+        if (outcome.status != 5)
+                fail_msg("%s: status %d: %s", scenario, outcome.status, outcome.log);
+}
+
+static int make_libexec(void) {
+        char target[4096] = "", path[128];
+
+        (void) snprintf(keeper_built, sizeof(keeper_built), "%s/baton-keeper", getenv("BATON_LIBEXEC") ?: ".");
+        (void) snprintf(keeper_libexec, sizeof(keeper_libexec), "/tmp/baton-test-keeper-XXXXXX");
+        if (!mkdtemp(keeper_libexec) || readlink("/proc/self/exe", target, sizeof(target) - 1) < 0)
+                return -1;
+        (void) snprintf(path, sizeof(path), "%s/baton-supervisor", keeper_libexec);
+        return symlink(target, path) < 0 || setenv("BATON_LIBEXEC", keeper_libexec, 1) < 0 ? -1 : 0;
+}
+
+static void remove_libexec(void) {
+        char path[128];
+
+        (void) snprintf(path, sizeof(path), "%s/baton-supervisor", keeper_libexec);
+        (void) unlink(path);
+        (void) rmdir(keeper_libexec);
+}
+
+int keeper_test_main(int argc, char **argv, const KeeperTest *test) {
+        int r;
+
+        if (strcmp(argv[0], "baton-supervisor") == 0)
+                return supervisor_main(test->scenarios, test->n_scenarios, argc, argv);
+        (void) prctl(PR_SET_CHILD_SUBREAPER, 1);
+        if (make_libexec() < 0)
+                return 1;
+        r = test_run(test->tests, test->n_tests);
+        remove_libexec();
+        return r;
+}

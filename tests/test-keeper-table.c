@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The keeper's table of slots and descriptors, as a unit. */
+
+#include "supervisor/keeper/table.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "common/keeper-message.h"
+#include "tests/seam.h"
+#include "tests/test.h"
+
+static void name_of(char ret_name[KEEPER_NAME_SIZE], const char *text) {
+        memset(ret_name, 0, KEEPER_NAME_SIZE);
+        memcpy(ret_name, text, MIN(strlen(text), (size_t) KEEPER_NAME_SIZE));
+}
+
+static int reserve(Table *table, uint64_t instance, const char *text) {
+        char name[KEEPER_NAME_SIZE];
+
+        name_of(name, text);
+        return table_reserve(table, instance, name, 0);
+}
+
+static void test_table_slots(void **state) {
+        static const char long_name[] = "0123456789012345678901234567890123456789012345678901234567890123";
+        Table *table = NULL;
+        TableSlot *slot;
+
+        (void) state;
+        assert_int_equal(table_new(&table, 1024), 0);
+        assert_int_equal(reserve(table, 0, "a"), -EINVAL);
+        assert_int_equal(reserve(table, 1, ""), -EINVAL);
+        assert_int_equal(strlen(long_name), KEEPER_NAME_SIZE);
+        assert_int_equal(reserve(table, 1, long_name), -EINVAL);
+        assert_int_equal(reserve(table, 1, long_name + 1), 0);
+        assert_int_equal(reserve(table, 1, "a"), -EEXIST);
+        assert_int_equal(reserve(table, 2, "a"), 0);
+        assert_int_equal(reserve(table, 3, "a"), 0);
+        assert_int_equal(reserve(table, 4, "a"), -EBUSY);
+        assert_int_equal(table_count(table).slots, 3);
+
+        assert_int_equal(table_born(table, 4, 100), -ENOENT);
+        assert_int_equal(table_born(table, 2, 100), 0);
+        assert_int_equal(table_born(table, 2, 101), -EALREADY);
+        slot = table_find_pid(table, 100);
+        assert_ptr_equal(slot, table_find(table, 2));
+        table_exited(table, slot, CLD_EXITED, 3);
+        assert_null(table_find_pid(table, 100));
+        assert_int_equal(table_born(table, 3, 100), 0); /* the number's next owner */
+        table_exited(table, table_find(table, 3), CLD_KILLED, 9);
+
+        assert_ptr_equal(table_next_exit(table), slot); /* the first to exit is the first to be told */
+        table_reported(table, slot);
+        assert_int_equal(table_next_exit(table)->instance, 3);
+        table_free_slot(table, table_find(table, 3));
+        assert_null(table_next_exit(table));
+        table_free_slot(table, slot);
+        assert_int_equal(reserve(table, 4, "a"), 0);
+        assert_int_equal(table_count(table).slots, 2);
+        assert_null(table_free(table));
+}
+
+static void test_table_full(void **state) {
+        Table *table = NULL;
+        TableCount count;
+        char name[32];
+        int r = 0;
+
+        (void) state;
+        assert_int_equal(table_new(&table, 64), 0);
+        count = table_count(table);
+        for (uint64_t i = 1; r == 0; i++) {
+                (void) snprintf(name, sizeof(name), "n%llu", (unsigned long long) i);
+                r = reserve(table, i, name);
+        }
+        assert_int_equal(r, -ENOSPC);
+        assert_int_equal(table_count(table).slots, count.slots_max);
+        table_free_slot(table, table_find(table, 7));
+        assert_int_equal(reserve(table, 1000, "again"), 0);
+        assert_null(table_free(table));
+
+        seam_fail(SEAM_MMAP, 1, ENOMEM);
+        assert_int_equal(table_new(&table, 64), -ENOMEM);
+}
+
+static int a_descriptor(void) {
+        return fd_dup(STDIN_FILENO);
+}
+
+static void test_table_fds(void **state) {
+        Table *table = NULL;
+        int before = fd_count();
+        unsigned long limit;
+        int n = 0;
+
+        (void) state;
+        assert_int_equal(table_new(&table, 1024), 0);
+        assert_int_equal(reserve(table, 1, "a"), 0);
+        assert_int_equal(table_put(table, 2, KEEPER_FD_LOG, 1, a_descriptor()), -ENOENT);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_NONE, 1, a_descriptor()), -EINVAL);
+        assert_int_equal(table_put(table, 1, _KEEPER_FD_KIND_N, 1, a_descriptor()), -EINVAL);
+        assert_int_equal(fd_count(), before);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1, a_descriptor()), 0);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1, a_descriptor()), -EEXIST);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 2, a_descriptor()), 0);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LANE, 1, a_descriptor()), 0);
+        assert_int_equal(fd_count(), before + 3);
+        assert_int_equal(table_drop(table, 1, KEEPER_FD_LOG, 3), -ENOENT);
+        assert_int_equal(table_drop(table, 2, KEEPER_FD_LOG, 1), -ENOENT);
+        assert_int_equal(table_drop(table, 1, KEEPER_FD_LOG, 1), 0);
+        assert_int_equal(fd_count(), before + 2);
+        table_free_slot(table, table_find(table, 1));
+        assert_int_equal(fd_count(), before);
+        assert_int_equal(table_count(table).fds, 0);
+        assert_null(table_free(table));
+
+        /* More descriptors than entries cannot be, fewer numbers than the headroom can. */
+        assert_int_equal(table_new(&table, 100), 0);
+        assert_int_equal(reserve(table, 1, "a"), 0);
+        limit = test_limit_fds(90);
+        while (table_put(table, 1, KEEPER_FD_LOG, (uint64_t) n, a_descriptor()) == 0)
+                n++;
+        test_restore_fds(limit);
+        assert_in_range(n, 1, 100 - TABLE_FD_HEADROOM);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1000, a_descriptor()), -EMFILE);
+        assert_int_equal(table_drop(table, 1, KEEPER_FD_LOG, 0), 0);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1000, a_descriptor()), 0);
+        assert_null(table_free(table));
+        assert_int_equal(fd_count(), before);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                TEST(test_table_slots),
+                TEST(test_table_full),
+                TEST(test_table_fds),
+        };
+
+        return test_run(tests, ARRAY_SIZE(tests));
+}
