@@ -31,7 +31,7 @@ static Attach *attach_free(Attach *attach) {
         return NULL;
 }
 
-static void answer_client(Call *call, const Runner *runner, uint64_t client, int lane_fd_consume) {
+static void answer_client(Call *call, const Instance *instance, uint64_t client, int lane_fd_consume) {
         Baton__Control__AttachResponse response = BATON__CONTROL__ATTACH_RESPONSE__INIT;
         uint8_t packed[128]; /* a name and a few numbers */
         AnswerParameters answer = {
@@ -41,24 +41,25 @@ static void answer_client(Call *call, const Runner *runner, uint64_t client, int
                 .n_fds = 1,
         };
 
-        response.name = (char *) runner->spec.name;
-        response.instance = runner->instance;
-        response.pid = runner->pid;
+        response.name = (char *) instance->spec.name;
+        response.instance = instance->id;
+        response.pid = instance->pid;
         response.client = client;
         answer.size = baton__control__attach_response__pack(&response, packed);
         (void) call_answer(call, &answer);
 }
 
 /* refuse() - what the runner said, as the client is to understand it. */
-static void refuse(Call *call, const Runner *runner, const Answer *answer) {
+static void refuse(Call *call, const Instance *instance, const Answer *answer) {
         if (answer->status == STATUS_UNIMPLEMENTED)
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION,
-                                 "runner %s: takes no attached clients: it does not know " METHOD, runner->spec.name);
+                                 "runner %s: takes no attached clients: it does not know " METHOD,
+                                 instance->spec.name);
         else
-                (void) call_fail(call, answer->status, "runner %s: %s", runner->spec.name, answer->message);
+                (void) call_fail(call, answer->status, "runner %s: %s", instance->spec.name, answer->message);
 }
 
-static void answered(Call *call, Runner *runner, const Answer *answer, void *userdata) {
+static void answered(Call *call, Instance *instance, const Answer *answer, void *userdata) {
         Attach *attach = userdata;
         _cleanup_message_ Baton__AttachResponse *response = NULL;
 
@@ -69,17 +70,17 @@ static void answered(Call *call, Runner *runner, const Answer *answer, void *use
         if (answer->status == STATUS_OK)
                 response = message_unpack(&baton__attach_response__descriptor, answer->payload, answer->size);
         if (answer->status != STATUS_OK)
-                refuse(call, runner, answer);
+                refuse(call, instance, answer);
         else if (!response)
                 (void) call_fail(call, STATUS_INTERNAL, "runner %s: its answer to " METHOD " is no AttachResponse",
-                                 runner->spec.name);
+                                 instance->spec.name);
         else
-                answer_client(call, runner, response->client, fd_take(&attach->lane));
+                answer_client(call, instance, response->client, fd_take(&attach->lane));
         attach_free(attach);
 }
 
 /* ask() - @lane_fd_consume is the runner's end. */
-static void ask(Call *call, Runner *runner, const struct ucred *client, const char *software, int lane_fd_consume,
+static void ask(Call *call, Instance *instance, const struct ucred *client, const char *software, int lane_fd_consume,
                 Attach *attach) {
         Baton__AttachRequest request = BATON__ATTACH_REQUEST__INIT;
         _cleanup_free_ uint8_t *packed = NULL;
@@ -95,30 +96,30 @@ static void ask(Call *call, Runner *runner, const struct ucred *client, const ch
         request.uid = client->uid;
         request.gid = client->gid;
         request.name = (char *) software;
-        request.max_clients = runner->spec.max_attached;
+        request.max_clients = instance->spec.max_attached;
         packed = malloc(baton__attach_request__get_packed_size(&request));
         if (!packed) {
                 fd_close(lane_fd_consume);
                 attach_free(attach);
                 (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a client",
-                                 runner->spec.name);
+                                 instance->spec.name);
                 return;
         }
         parameters.payload = packed;
         parameters.size = baton__attach_request__pack(&request, packed);
-        relay_ask(call, runner, &parameters, answered, attach);
+        relay_ask(call, instance, &parameters, answered, attach);
 }
 
-void attach_call(Call *call, Runner *runner, const struct ucred *client, const char *software) {
+void attach_call(Call *call, Instance *instance, const struct ucred *client, const char *software) {
         Attach *attach = malloc(sizeof(*attach));
         int pair[2], r = attach ? fd_socketpair(SOCK_STREAM, pair) : -ENOMEM;
 
         if (r < 0) {
                 free(attach);
-                (void) call_fail(call, status_from_errno(r), "runner %s: cannot make a lane: %s", runner->spec.name,
+                (void) call_fail(call, status_from_errno(r), "runner %s: cannot make a lane: %s", instance->spec.name,
                                  strerror(-r));
                 return;
         }
         *attach = (Attach){ .lane = pair[0] };
-        ask(call, runner, client, software, pair[1], attach);
+        ask(call, instance, client, software, pair[1], attach);
 }

@@ -7,9 +7,9 @@
 
 #include "proto/control.pb-c.h"
 #include "proto/peer.h"
-#include "supervisor/runner.h"
+#include "supervisor/instance.h"
 
 #define ATTACH_MAX_CLIENTS 64u /* at once, where the start says nothing else */
 
 /* attach_call() - takes @call. @client is who asks, as the kernel says; @software what its Hello says. */
-void attach_call(Call *call, Runner *runner, const struct ucred *client, const char *software);
+void attach_call(Call *call, Instance *instance, const struct ucred *client, const char *software);

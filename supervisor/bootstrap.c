@@ -52,7 +52,7 @@ void bootstrap_init(Bootstrap *bootstrap, Loop *loop, const char *label,
                 .label = label,
                 .directory_fd = -1,
                 .listener = -1,
-                .runner = { .pidfd = -1 },
+                .instance = { .pidfd = -1 },
                 .io = LOOP_IO_NULL(listener_ready),
                 .retry = LOOP_TIMER_NULL(retry_now),
                 .connected = connected,
@@ -135,17 +135,17 @@ int bootstrap_open(Bootstrap *bootstrap, const char *template, uid_t uid, const 
                 fd_close(bootstrap_close(bootstrap));
                 return r;
         }
-        bootstrap->runner.uid = uid;
+        bootstrap->instance.uid = uid;
         return 0;
 }
 
 /* -------------------------------------------------------------------------------------------------------- who it is */
 
 /* is_runner() - the pidfd is asked last: only if the runner lives then did its pid mean it before. */
-static bool is_runner(const BootstrapRunner *runner, const struct ucred *peer) {
-        struct pollfd process = { .fd = runner->pidfd, .events = POLLIN };
+static bool is_runner(const BootstrapRunner *instance, const struct ucred *peer) {
+        struct pollfd process = { .fd = instance->pidfd, .events = POLLIN };
 
-        return peer->uid == runner->uid && peer->pid > 0 && getsid(peer->pid) == getsid(runner->pid) &&
+        return peer->uid == instance->uid && peer->pid > 0 && getsid(peer->pid) == getsid(instance->pid) &&
                poll(&process, 1, 0) == 0;
 }
 
@@ -199,7 +199,7 @@ static void listener_ready(LoopIo *io, unsigned events) {
                         return;
                 if (fd < 0)
                         continue;
-                if (is_runner(&b->runner, &peer)) {
+                if (is_runner(&b->instance, &peer)) {
                         loop_io_stop(&b->io);
                         b->connected(b, fd);
                         return;
@@ -210,8 +210,8 @@ static void listener_ready(LoopIo *io, unsigned events) {
 }
 
 void bootstrap_accept(Bootstrap *bootstrap, pid_t pid, int pidfd) {
-        bootstrap->runner.pid = pid;
-        bootstrap->runner.pidfd = pidfd;
+        bootstrap->instance.pid = pid;
+        bootstrap->instance.pidfd = pidfd;
         loop_io_set(bootstrap->loop, &bootstrap->io, bootstrap->listener, LOOP_IN);
 }
 
@@ -222,7 +222,7 @@ static void refuse_waiting(Bootstrap *b) {
         struct ucred peer;
         int fd;
 
-        if (b->runner.pid == 0)
+        if (b->instance.pid == 0)
                 return;
         for (unsigned i = 0; i <= BACKLOG + 1u && (fd = accept_one(b, &peer)) >= 0; i++) {
                 refuse(b, &peer, "the runner is in already, or the start is over");
@@ -252,6 +252,6 @@ int bootstrap_close(Bootstrap *bootstrap) {
         if (bootstrap->listener >= 0)
                 refuse_waiting(bootstrap);
         bootstrap->directory_fd = fd_close(bootstrap->directory_fd);
-        bootstrap->runner.pidfd = -1;
+        bootstrap->instance.pidfd = -1;
         return fd_take(&bootstrap->listener);
 }

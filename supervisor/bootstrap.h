@@ -24,7 +24,7 @@ struct Bootstrap {
         int directory_fd;  /* -1: no directory */
         int listener;      /* ours; -1: none */
         bool bound;        /* the socket is in the directory */
-        BootstrapRunner runner;
+        BootstrapRunner instance;
         unsigned n_refused;
         LoopIo io;
         LoopTimer retry; /* accepting goes on, after a shortage */

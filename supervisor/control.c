@@ -43,44 +43,44 @@ struct Control {
 };
 
 /* find() - or @call is ended, NOT_FOUND. */
-static Runner *find(Supervisor *supervisor, Call *call, const char *name) {
-        Runner *runner = supervisor_find(supervisor, name);
+static Instance *find(Supervisor *supervisor, Call *call, const char *name) {
+        Instance *instance = supervisor_find(supervisor, name);
 
-        if (!runner)
+        if (!instance)
                 (void) call_fail(call, STATUS_NOT_FOUND, "runner %.64s: there is none of that name", name);
-        return runner;
+        return instance;
 }
 
 /* --------------------------------------------------------------------------------------------------------------- Start */
 
-static void started(Runner *runner, RunnerFailure failure, void *userdata) {
+static void started(Instance *instance, InstanceFailure failure, void *userdata) {
         Baton__Control__StartResponse response = BATON__CONTROL__START_RESPONSE__INIT;
         Call *call = userdata;
 
         call_on_cancel(call, NULL, NULL);
         if (failure) {
-                report_start_failure(call, runner, failure);
+                report_start_failure(call, instance, failure);
                 return;
         }
-        response.name = runner->spec.name;
-        response.instance = runner->instance;
-        response.pid = runner->pid;
-        if (runner->peer)
-                response.software = peer_remote(runner->peer)->software;
+        response.name = instance->spec.name;
+        response.instance = instance->id;
+        response.pid = instance->pid;
+        if (instance->peer)
+                response.software = peer_remote(instance->peer)->software;
         (void) call_answer_message(call, &response.base);
 }
 
 /* Nobody waits for the start any more: nothing of it shall stay behind. The call is ended when the runner is gone. */
 static void start_cancelled(Call *call, void *userdata) {
         (void) call;
-        runner_stop(userdata, 0);
+        instance_stop(userdata, 0);
 }
 
 static void start(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StartRequest *request = (const Baton__Control__StartRequest *) message;
         const char *wrong = start_request_check(request);
-        Runner *runner;
-        RunnerSpec spec;
+        Instance *instance;
+        InstanceSpec spec;
         int r;
 
         if (wrong) {
@@ -89,62 +89,62 @@ static void start(Control *control, Call *call, const ProtobufCMessage *message)
         }
         r = start_request_spec(request, &spec);
         if (r == 0)
-                r = supervisor_start(control->supervisor, &spec, started, call, &runner);
+                r = supervisor_start(control->supervisor, &spec, started, call, &instance);
         if (r == 0)
-                call_on_cancel(call, start_cancelled, runner);
+                call_on_cancel(call, start_cancelled, instance);
         else if (r == -EEXIST)
                 (void) call_fail(call, STATUS_ALREADY_EXISTS, "runner %s: there is one of that name", request->name);
         else if (r == -ESHUTDOWN)
                 (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
         else
                 (void) call_fail(call, status_from_errno(r), "cannot start %.*s: %s",
-                                 (int) MIN(request->program.len, (size_t) RUNNER_FAILURE_SIZE),
+                                 (int) MIN(request->program.len, (size_t) INSTANCE_FAILURE_SIZE),
                                  (const char *) request->program.data, strerror(-r));
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- Stop */
 
 typedef struct Stop {
-        RunnerWatcher gone;
+        InstanceWatcher gone;
         Call *call;
 } Stop;
 
-static void answer_stop(Call *call, const Runner *runner) {
+static void answer_stop(Call *call, const Instance *instance) {
         Baton__Control__StopResponse response = BATON__CONTROL__STOP_RESPONSE__INIT;
         Baton__Control__Exit exit;
 
-        report_exit(runner->exit, &exit);
+        report_exit(instance->exit, &exit);
         response.exit = &exit;
-        response.killed = runner->killed;
+        response.killed = instance->killed;
         (void) call_answer_message(call, &response.base);
 }
 
-static void stopped(RunnerWatcher *watcher, Runner *runner) {
+static void stopped(InstanceWatcher *watcher, Instance *instance) {
         Stop *stop = CONTAINER_OF(watcher, Stop, gone);
 
-        answer_stop(stop->call, runner);
+        answer_stop(stop->call, instance);
         free(stop);
 }
 
 static void stop(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StopRequest *request = (const Baton__Control__StopRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Instance *instance = find(control->supervisor, call, request->name);
         Stop *waiting;
 
-        if (!runner)
+        if (!instance)
                 return;
         waiting = calloc(1, sizeof(*waiting));
         if (!waiting) {
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory", runner->spec.name);
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory", instance->spec.name);
                 return;
         }
         *waiting = (Stop){ .gone = { .callback = stopped }, .call = call };
-        if (runner_watch_gone(runner, &waiting->gone)) {
-                runner_stop(runner, MIN(request->timeout_us, TIMEOUT_MAX_US));
+        if (instance_watch_gone(instance, &waiting->gone)) {
+                instance_stop(instance, MIN(request->timeout_us, TIMEOUT_MAX_US));
                 return;
         }
         free(waiting);
-        answer_stop(call, runner);
+        answer_stop(call, instance);
 }
 
 /* ---------------------------------------------------------------------------------------- Signal, Call, Logs, Attach */
@@ -153,7 +153,7 @@ static void stop(Control *control, Call *call, const ProtobufCMessage *message) 
 typedef struct Signal {
         Call *call;
         int signal;
-        char name[RUNNER_NAME_SIZE];
+        char name[INSTANCE_NAME_SIZE];
 } Signal;
 
 static void signalled(KeeperLink *link, int result, void *userdata) {
@@ -172,56 +172,56 @@ static void signalled(KeeperLink *link, int result, void *userdata) {
 
 static void send_signal(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__SignalRequest *request = (const Baton__Control__SignalRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Instance *instance = find(control->supervisor, call, request->name);
         Signal *sent;
         int r;
 
-        if (!runner)
+        if (!instance)
                 return;
         if (request->signal < 1 || request->signal >= _NSIG) {
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "there is no signal %d", request->signal);
                 return;
         }
-        if (!runner->pid) {
-                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", runner->spec.name);
+        if (!instance->pid) {
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", instance->spec.name);
                 return;
         }
         sent = calloc(1, sizeof(*sent));
         r = sent ? 0 : -ENOMEM;
         if (r == 0) {
                 *sent = (Signal){ .call = call, .signal = request->signal };
-                (void) strcpy(sent->name, runner->spec.name);
-                r = keeper_link_signal(control->supervisor->link, runner->instance, request->signal, signalled, sent);
+                (void) strcpy(sent->name, instance->spec.name);
+                r = keeper_link_signal(control->supervisor->link, instance->id, request->signal, signalled, sent);
         }
         if (r < 0) {
                 free(sent);
                 (void) call_fail(call, status_from_errno(r), "runner %s: cannot ask the keeper to send a signal: %s",
-                                 runner->spec.name, strerror(-r));
+                                 instance->spec.name, strerror(-r));
         }
 }
 
 static void call_runner(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__CallRequest *request = (const Baton__Control__CallRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Instance *instance = find(control->supervisor, call, request->name);
 
-        if (runner)
-                relay_call(call, request, runner);
+        if (instance)
+                relay_call(call, request, instance);
 }
 
 static void logs(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__LogsRequest *request = (const Baton__Control__LogsRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Instance *instance = find(control->supervisor, call, request->name);
 
-        if (runner)
-                logs_call(call, request, runner);
+        if (instance)
+                logs_call(call, request, instance);
 }
 
 static void attach(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__AttachRequest *request = (const Baton__Control__AttachRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Instance *instance = find(control->supervisor, call, request->name);
 
-        if (runner)
-                attach_call(call, runner, &control->client, peer_remote(control->peer)->software);
+        if (instance)
+                attach_call(call, instance, &control->client, peer_remote(control->peer)->software);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- the table */

@@ -25,7 +25,7 @@ enum {
 typedef struct Logs {
         OutputReader reader;
         Call *call;
-        Runner *runner;
+        Instance *instance;
         uint64_t from;
         uint32_t max_lines;
 } Logs;
@@ -69,10 +69,10 @@ static size_t count(const HistoryLine *line, size_t max_lines, size_t max_bytes)
         return n;
 }
 
-static void answer(Call *call, Runner *runner, uint64_t from, uint32_t max_lines) {
+static void answer(Call *call, Instance *instance, uint64_t from, uint32_t max_lines) {
         Baton__Control__LogsResponse response = BATON__CONTROL__LOGS_RESPONSE__INIT;
         Baton__Control__Exit exit;
-        const Output *output = &runner->output;
+        const Output *output = &instance->output;
         const HistoryLine *line = history_find(&output->history, from);
         size_t n = count(line, max_lines, bytes_max(call));
         _cleanup_free_ Baton__Control__LogLine *lines = calloc(n + 1, sizeof(*lines));
@@ -94,7 +94,7 @@ static void answer(Call *call, Runner *runner, uint64_t from, uint32_t max_lines
         response.n_lines = n;
         response.ended = output->ended && !line;
         if (response.ended) {
-                report_exit(runner->exit, &exit);
+                report_exit(instance->exit, &exit);
                 response.exit = &exit;
         }
         (void) call_answer_message(call, &response.base);
@@ -103,13 +103,13 @@ static void answer(Call *call, Runner *runner, uint64_t from, uint32_t max_lines
 static void woken(OutputReader *reader) {
         Logs *logs = CONTAINER_OF(reader, Logs, reader);
 
-        output_follow(&logs->runner->output, logs->from);
-        if (!logs->runner->output.ended && !history_find(&logs->runner->output.history, logs->from)) {
-                output_wait(&logs->runner->output, reader); /* the line was one from before */
+        output_follow(&logs->instance->output, logs->from);
+        if (!logs->instance->output.ended && !history_find(&logs->instance->output.history, logs->from)) {
+                output_wait(&logs->instance->output, reader); /* the line was one from before */
                 return;
         }
         call_on_cancel(logs->call, NULL, NULL);
-        answer(logs->call, logs->runner, logs->from, logs->max_lines);
+        answer(logs->call, logs->instance, logs->from, logs->max_lines);
         free(logs);
 }
 
@@ -117,19 +117,19 @@ static void cancelled(Call *call, void *userdata) {
         Logs *logs = userdata;
 
         output_unwait(&logs->reader);
-        output_unfollow(&logs->runner->output);
+        output_unfollow(&logs->instance->output);
         free(logs);
         (void) call_fail(call, STATUS_CANCELLED, "cancelled");
 }
 
-void logs_call(Call *call, const Baton__Control__LogsRequest *request, Runner *runner) {
+void logs_call(Call *call, const Baton__Control__LogsRequest *request, Instance *instance) {
         uint32_t max_lines = request->max_records ? MIN(request->max_records, (uint32_t) LINES_MAX) : LINES_DEFAULT;
         Logs *logs;
 
         if (request->wait)
-                output_follow(&runner->output, request->from_seq);
-        if (!request->wait || runner->output.ended || history_find(&runner->output.history, request->from_seq)) {
-                answer(call, runner, request->from_seq, max_lines);
+                output_follow(&instance->output, request->from_seq);
+        if (!request->wait || instance->output.ended || history_find(&instance->output.history, request->from_seq)) {
+                answer(call, instance, request->from_seq, max_lines);
                 return;
         }
         logs = calloc(1, sizeof(*logs));
@@ -140,10 +140,10 @@ void logs_call(Call *call, const Baton__Control__LogsRequest *request, Runner *r
         *logs = (Logs){
                 .reader = { .callback = woken },
                 .call = call,
-                .runner = runner,
+                .instance = instance,
                 .from = request->from_seq,
                 .max_lines = max_lines,
         };
-        output_wait(&runner->output, &logs->reader);
+        output_wait(&instance->output, &logs->reader);
         call_on_cancel(call, cancelled, logs);
 }

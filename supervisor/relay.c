@@ -34,8 +34,8 @@
 struct Relay {
         LIST_ENTRY(Relay) link; /* runner->relays */
         Call *outer, *inner;    /* inner NULL: over */
-        Runner *runner;
-        RunnerWatcher exit;
+        Instance *instance;
+        InstanceWatcher exit;
         LoopTimer timer;
         char *reason; /* why the inner call ended */
         RelayAnswered answered;
@@ -43,16 +43,16 @@ struct Relay {
 };
 
 /* drop_peer() - the one that was kept, when nobody waits for what has come from it. */
-static void drop_peer(Runner *runner) {
+static void drop_peer(Instance *instance) {
         size_t incoming;
 
-        if (runner->ended_peer && peer_open_calls(runner->ended_peer, &incoming) == 0)
-                runner->ended_peer = peer_free(runner->ended_peer);
+        if (instance->ended_peer && peer_open_calls(instance->ended_peer, &incoming) == 0)
+                instance->ended_peer = peer_free(instance->ended_peer);
 }
 
-void relay_keep_peer(Runner *runner, Peer *peer_consume) {
-        runner->ended_peer = peer_consume;
-        drop_peer(runner);
+void relay_keep_peer(Instance *instance, Peer *peer_consume) {
+        instance->ended_peer = peer_consume;
+        drop_peer(instance);
 }
 
 /* relay_free() - both calls are over, or about to be. */
@@ -60,11 +60,11 @@ static void relay_free(Relay *relay) {
         if (relay->inner)
                 call_cancel(relay->inner);
         LIST_REMOVE(relay, link);
-        drop_peer(relay->runner);
-        runner_unwatch(&relay->exit);
+        drop_peer(relay->instance);
+        instance_unwatch(&relay->exit);
         loop_timer_stop(&relay->timer);
         if (relay->answered)
-                relay->answered(NULL, relay->runner, NULL, relay->userdata);
+                relay->answered(NULL, relay->instance, NULL, relay->userdata);
         free(relay->reason);
         free(relay);
 }
@@ -80,45 +80,45 @@ static void outer_cancelled(Call *outer, void *userdata) {
 /* ------------------------------------------------------------------------------------------------------- the runner died */
 
 /* tell_ended() - ends relay and outer call. */
-static void tell_ended(Relay *relay, Runner *runner) {
+static void tell_ended(Relay *relay, Instance *instance) {
         Call *outer = relay->outer;
 
         call_on_cancel(outer, NULL, NULL);
-        if (runner->started && runner->failure) /* it never was up */
-                (void) call_fail(outer, STATUS_UNAVAILABLE, "runner %s: start failed%s%s", runner->spec.name,
-                                 *runner->failure_text == ':' ? "" : " ", runner->failure_text);
+        if (instance->started && instance->failure) /* it never was up */
+                (void) call_fail(outer, STATUS_UNAVAILABLE, "runner %s: start failed%s%s", instance->spec.name,
+                                 *instance->failure_text == ':' ? "" : " ", instance->failure_text);
         else
-                report_ended(outer, runner, STATUS_UNAVAILABLE, runner->ended ? NULL : relay->reason);
+                report_ended(outer, instance, STATUS_UNAVAILABLE, instance->ended ? NULL : relay->reason);
         relay_free(relay);
 }
 
-static void runner_exit_known(RunnerWatcher *watcher, Runner *runner) {
-        tell_ended(CONTAINER_OF(watcher, Relay, exit), runner);
+static void instance_exit_known(InstanceWatcher *watcher, Instance *instance) {
+        tell_ended(CONTAINER_OF(watcher, Relay, exit), instance);
 }
 
 static void wait_is_over(LoopTimer *timer) {
         Relay *relay = CONTAINER_OF(timer, Relay, timer);
 
-        tell_ended(relay, relay->runner);
+        tell_ended(relay, relay->instance);
 }
 
 static void connection_ended(Relay *relay, const char *reason) {
-        Runner *runner = relay->runner;
+        Instance *instance = relay->instance;
 
         relay->reason = strdup(reason);
-        if (!relay->reason || !runner_watch_exit(runner, &relay->exit)) {
-                tell_ended(relay, runner);
+        if (!relay->reason || !instance_watch_exit(instance, &relay->exit)) {
+                tell_ended(relay, instance);
                 return;
         }
-        loop_timer_set(runner->supervisor->loop, &relay->timer, clock_after(clock_now(), EXIT_WAIT_US));
+        loop_timer_set(instance->supervisor->loop, &relay->timer, clock_after(clock_now(), EXIT_WAIT_US));
 }
 
-void relay_end_all(Runner *runner) {
+void relay_end_all(Instance *instance) {
         Relay *relay;
 
-        while ((relay = LIST_FIRST(&runner->relays)))
-                tell_ended(relay, runner);
-        runner->ended_peer = peer_free(runner->ended_peer);
+        while ((relay = LIST_FIRST(&instance->relays)))
+                tell_ended(relay, instance);
+        instance->ended_peer = peer_free(instance->ended_peer);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- the streams */
@@ -141,7 +141,7 @@ static int forward(Call *call, const Item *item) {
 
 /* break_off() - an item cannot be handed on: both calls end. */
 static void break_off(Relay *relay, const Call *to, const Item *item, int r) {
-        const char *who = to == relay->outer ? "the client" : "the runner", *name = relay->runner->spec.name;
+        const char *who = to == relay->outer ? "the client" : "the runner", *name = relay->instance->spec.name;
         const PeerRemote *remote = peer_remote(call_peer(to));
         Call *outer = relay->outer;
 
@@ -208,7 +208,7 @@ static int *move_fds(int *fds, size_t n) {
         return moved;
 }
 
-static void answer_outer(Call *outer, Runner *runner, const Answer *answer, void *userdata) {
+static void answer_outer(Call *outer, Instance *instance, const Answer *answer, void *userdata) {
         const Baton__Envelope *envelope = answer->envelope;
         _cleanup_free_ int *fds = move_fds(answer->fds, answer->n_fds);
         const AnswerParameters parameters = {
@@ -225,7 +225,7 @@ static void answer_outer(Call *outer, Runner *runner, const Answer *answer, void
                 .n_metadata = envelope ? envelope->n_metadata : 0,
         };
 
-        (void) runner;
+        (void) instance;
         (void) userdata;
         if (answer->n_fds > 0 && !fds)
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer's descriptors");
@@ -236,7 +236,7 @@ static void answer_outer(Call *outer, Runner *runner, const Answer *answer, void
 static void inner_done(Call *inner, const Answer *answer, void *userdata) {
         Relay *relay = userdata;
         RelayAnswered answered = relay->answered ? relay->answered : answer_outer;
-        Runner *runner = relay->runner;
+        Instance *instance = relay->instance;
         Call *outer = relay->outer;
         void *its_userdata = relay->userdata;
 
@@ -249,74 +249,75 @@ static void inner_done(Call *inner, const Answer *answer, void *userdata) {
         call_on_cancel(outer, NULL, NULL);
         relay->answered = NULL;
         relay_free(relay);
-        answered(outer, runner, answer, its_userdata);
+        answered(outer, instance, answer, its_userdata);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- the call */
 
 /* is_callable() - else @outer is ended, saying why. */
-static bool is_callable(Call *outer, Runner *runner) {
-        if (runner->ended)
-                report_ended(outer, runner, STATUS_FAILED_PRECONDITION, "is not running");
-        else if (!runner->spec.native)
+static bool is_callable(Call *outer, Instance *instance) {
+        if (instance->ended)
+                report_ended(outer, instance, STATUS_FAILED_PRECONDITION, "is not running");
+        else if (!instance->spec.native)
                 (void) call_fail(outer, STATUS_FAILED_PRECONDITION,
-                                 "runner %s: is a plain program, which has no methods", runner->spec.name);
-        else if (runner->state == PROCESS_STOPPING)
-                (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: is stopping", runner->spec.name);
-        else if (!runner->peer)
-                (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: has no connection", runner->spec.name);
+                                 "runner %s: is a plain program, which has no methods", instance->spec.name);
+        else if (instance->state == PROCESS_STOPPING)
+                (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: is stopping", instance->spec.name);
+        else if (!instance->peer)
+                (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: has no connection",
+                                 instance->spec.name);
         else
                 return true;
         return false;
 }
 
 /* relay_new() - NULL: @outer has been ended, saying why. */
-static Relay *relay_new(Call *outer, Runner *runner) {
+static Relay *relay_new(Call *outer, Instance *instance) {
         Relay *relay;
 
-        if (!is_callable(outer, runner))
+        if (!is_callable(outer, instance))
                 return NULL;
         relay = calloc(1, sizeof(*relay));
         if (!relay) {
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a call",
-                                 runner->spec.name);
+                                 instance->spec.name);
                 return NULL;
         }
         *relay = (Relay){
                 .outer = outer,
-                .runner = runner,
-                .exit = { .callback = runner_exit_known },
+                .instance = instance,
+                .exit = { .callback = instance_exit_known },
                 .timer = LOOP_TIMER_NULL(wait_is_over),
         };
-        LIST_INSERT_HEAD(&runner->relays, relay, link);
+        LIST_INSERT_HEAD(&instance->relays, relay, link);
         return relay;
 }
 
 /* start() - the inner call, in what time the outer one has left. */
 static void start(Relay *relay, CallParameters *parameters) {
-        Runner *runner = relay->runner;
+        Instance *instance = relay->instance;
         Call *outer = relay->outer;
         uint64_t left = call_time_left(outer);
         int r;
 
         parameters->timeout_us = left == USEC_INFINITY ? 0 : MAX(left, 1);
-        r = call_start(runner->peer, parameters, inner_done, relay, &relay->inner);
+        r = call_start(instance->peer, parameters, inner_done, relay, &relay->inner);
         if (r == 0) {
                 call_on_cancel(outer, outer_cancelled, relay);
                 return;
         }
         relay_free(relay);
-        (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s", runner->spec.name,
+        (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s", instance->spec.name,
                          parameters->method, strerror(-r));
 }
 
-void relay_ask(Call *outer, Runner *runner, CallParameters *parameters, RelayAnswered answered, void *userdata) {
-        Relay *relay = relay_new(outer, runner);
+void relay_ask(Call *outer, Instance *instance, CallParameters *parameters, RelayAnswered answered, void *userdata) {
+        Relay *relay = relay_new(outer, instance);
 
         if (!relay) {
                 for (size_t i = 0; i < parameters->n_fds; i++)
                         fd_close(parameters->fds_consume[i]);
-                answered(NULL, runner, NULL, userdata);
+                answered(NULL, instance, NULL, userdata);
                 return;
         }
         relay->answered = answered;
@@ -324,8 +325,8 @@ void relay_ask(Call *outer, Runner *runner, CallParameters *parameters, RelayAns
         start(relay, parameters);
 }
 
-void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner *runner) {
-        Relay *relay = relay_new(outer, runner);
+void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instance *instance) {
+        Relay *relay = relay_new(outer, instance);
         const Baton__Envelope *envelope;
         _cleanup_free_ int *fds = NULL;
         int *outer_fds;
@@ -350,7 +351,7 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Runner 
         if (parameters.n_fds > 0 && !fds) {
                 relay_free(relay);
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a call",
-                                 runner->spec.name);
+                                 instance->spec.name);
                 return;
         }
         call_on_stream(outer, outer_item, outer_writable, relay);

@@ -17,8 +17,8 @@
 _Static_assert(EXIT_DUMPED == (int) BATON__CONTROL__EXIT__HOW__DUMPED &&
                        EXIT_LOST == (int) BATON__CONTROL__EXIT__HOW__UNKNOWN,
                "the numbers are on the wire");
-_Static_assert(RUNNER_FAILURE_SYSTEM == (int) BATON__CONTROL__START_FAILURE__REASON__SYSTEM &&
-                       RUNNER_FAILURE_NOT_FOUND == (int) BATON__CONTROL__START_FAILURE__REASON__NOT_FOUND,
+_Static_assert(INSTANCE_FAILURE_SYSTEM == (int) BATON__CONTROL__START_FAILURE__REASON__SYSTEM &&
+                       INSTANCE_FAILURE_NOT_FOUND == (int) BATON__CONTROL__START_FAILURE__REASON__NOT_FOUND,
                "the numbers are on the wire");
 
 void report_exit(ExitStatus exit, Baton__Control__Exit *ret_exit) {
@@ -51,48 +51,48 @@ static void fail_with(Call *call, Status status, char *message, const ProtobufCM
         (void) call_answer(call, &answer);
 }
 
-static size_t last_output(const Runner *runner, char ***ret_lines) {
-        return history_tail(&runner->output.history, RUNNER_LAST_LINES, RUNNER_LAST_BYTES, ret_lines);
+static size_t last_output(const Instance *instance, char ***ret_lines) {
+        return history_tail(&instance->output.history, INSTANCE_LAST_LINES, INSTANCE_LAST_BYTES, ret_lines);
 }
 
-void report_start_failure(Call *call, Runner *runner, RunnerFailure failure) {
+void report_start_failure(Call *call, Instance *instance, InstanceFailure failure) {
         Baton__Control__StartFailure detail = BATON__CONTROL__START_FAILURE__INIT;
         Baton__Control__Exit exit;
         _cleanup_free_ char **lines = NULL;
-        char message[RUNNER_NAME_SIZE + RUNNER_FAILURE_SIZE + 32];
-        const char *text = runner->failure_text;
+        char message[INSTANCE_NAME_SIZE + INSTANCE_FAILURE_SIZE + 32];
+        const char *text = instance->failure_text;
 
         detail.reason = (Baton__Control__StartFailure__Reason) failure;
-        if (runner->exit.how != EXIT_LOST) {
-                report_exit(runner->exit, &exit);
+        if (instance->exit.how != EXIT_LOST) {
+                report_exit(instance->exit, &exit);
                 detail.exit = &exit;
         }
-        detail.n_last_output = last_output(runner, &lines);
+        detail.n_last_output = last_output(instance, &lines);
         detail.last_output = lines;
-        (void) snprintf(message, sizeof(message), "runner %s: start failed%s%s", runner->spec.name,
+        (void) snprintf(message, sizeof(message), "runner %s: start failed%s%s", instance->spec.name,
                         *text == ':' ? "" : " ", text);
         fail_with(call, STATUS_UNAVAILABLE, message, &detail.base);
 }
 
-void report_ended(Call *call, Runner *runner, Status status, const char *what) {
+void report_ended(Call *call, Instance *instance, Status status, const char *what) {
         Baton__Control__RunnerEnded detail = BATON__CONTROL__RUNNER_ENDED__INIT;
         Baton__Control__Exit exit;
         _cleanup_free_ char **lines = NULL;
         char text[EXIT_STATUS_TEXT_SIZE],
-                message[RUNNER_NAME_SIZE + 2 * RUNNER_FAILURE_SIZE + EXIT_STATUS_TEXT_SIZE + 32];
-        bool why = !what && runner->broke_rules;
+                message[INSTANCE_NAME_SIZE + 2 * INSTANCE_FAILURE_SIZE + EXIT_STATUS_TEXT_SIZE + 32];
+        bool why = !what && instance->broke_rules;
 
-        detail.name = runner->spec.name;
-        detail.instance = runner->instance;
-        if (runner->ended) {
-                report_exit(runner->exit, &exit);
+        detail.name = instance->spec.name;
+        detail.instance = instance->id;
+        if (instance->ended) {
+                report_exit(instance->exit, &exit);
                 detail.exit = &exit;
         }
-        detail.n_last_output = last_output(runner, &lines);
+        detail.n_last_output = last_output(instance, &lines);
         detail.last_output = lines;
-        exit_status_describe(runner->exit, text);
-        (void) snprintf(message, sizeof(message), "runner %s: %s%s%s%s%s", runner->spec.name, what ? what : "",
-                        what && runner->ended ? ": " : "", runner->ended ? text : "", why ? "; " : "",
-                        why ? runner->lost : "");
+        exit_status_describe(instance->exit, text);
+        (void) snprintf(message, sizeof(message), "runner %s: %s%s%s%s%s", instance->spec.name, what ? what : "",
+                        what && instance->ended ? ": " : "", instance->ended ? text : "", why ? "; " : "",
+                        why ? instance->lost : "");
         fail_with(call, status, message, &detail.base);
 }

@@ -5,14 +5,14 @@
 
 #include "proto/control.pb-c.h"
 #include "proto/peer.h"
-#include "supervisor/runner.h"
+#include "supervisor/instance.h"
 
 void report_exit(ExitStatus exit, Baton__Control__Exit *ret_exit);
 
 /* report_start_failure() - ends @call: UNAVAILABLE, `runner NAME: start failed ...', a StartFailure. */
-void report_start_failure(Call *call, Runner *runner, RunnerFailure failure);
+void report_start_failure(Call *call, Instance *instance, InstanceFailure failure);
 
 /*
  * report_ended() - ends @call with @status, `runner NAME: ' and @what (NULL: how it ended), and a RunnerEnded.
  */
-void report_ended(Call *call, Runner *runner, Status status, const char *what);
+void report_ended(Call *call, Instance *instance, Status status, const char *what);

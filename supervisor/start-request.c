@@ -85,16 +85,16 @@ static char **copy_all(const ProtobufCBinaryData *first, const ProtobufCBinaryDa
         return NULL;
 }
 
-int start_request_spec(const Baton__Control__StartRequest *request, RunnerSpec *ret_spec) {
-        uint64_t timeout_us = request->start_timeout_us ? request->start_timeout_us : RUNNER_START_TIMEOUT_US;
-        RunnerSpec spec = {
+int start_request_spec(const Baton__Control__StartRequest *request, InstanceSpec *ret_spec) {
+        uint64_t timeout_us = request->start_timeout_us ? request->start_timeout_us : INSTANCE_START_TIMEOUT_US;
+        InstanceSpec spec = {
                 .native = request->kind == BATON__CONTROL__START_REQUEST__KIND__NATIVE,
                 .program = copy(&request->program),
                 .argv = copy_all(&request->program, request->arguments, request->n_arguments),
                 .environment = copy_all(NULL, request->environment, request->n_environment),
                 .directory = request->directory.len > 0 ? copy(&request->directory) : NULL,
                 .start_timeout_us = MIN(timeout_us, TIMEOUT_MAX_US),
-                .stop_timeout_us = RUNNER_STOP_TIMEOUT_US,
+                .stop_timeout_us = INSTANCE_STOP_TIMEOUT_US,
                 .park_output = request->park_output,
                 .max_attached = request->max_attached ? request->max_attached : ATTACH_MAX_CLIENTS,
         };
@@ -109,7 +109,7 @@ int start_request_spec(const Baton__Control__StartRequest *request, RunnerSpec *
                         .max_memory = request->limits->max_memory,
                 };
         if (!spec.program || !spec.argv || !spec.environment || (request->directory.len > 0 && !spec.directory)) {
-                runner_spec_deinit(&spec);
+                instance_spec_deinit(&spec);
                 return -ENOMEM;
         }
         *ret_spec = spec;

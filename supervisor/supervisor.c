@@ -33,53 +33,53 @@
 bool supervisor_name_is_valid(const char *name) {
         size_t n = strlen(name);
 
-        return n > 0 && n < RUNNER_NAME_SIZE && strspn(name, NAME_CHARACTERS) == n;
+        return n > 0 && n < INSTANCE_NAME_SIZE && strspn(name, NAME_CHARACTERS) == n;
 }
 
-Runner *supervisor_find(const Supervisor *supervisor, const char *name) {
-        Runner *runner;
+Instance *supervisor_find(const Supervisor *supervisor, const char *name) {
+        Instance *instance;
 
-        HASH_FIND(by_name, supervisor->by_name, name, strlen(name), runner);
-        return runner;
+        HASH_FIND(by_name, supervisor->by_name, name, strlen(name), instance);
+        return instance;
 }
 
-Runner *supervisor_find_instance(const Supervisor *supervisor, uint64_t instance) {
-        Runner *runner;
+Instance *supervisor_find_instance(const Supervisor *supervisor, uint64_t id) {
+        Instance *instance;
 
-        HASH_FIND(by_instance, supervisor->by_instance, &instance, sizeof(instance), runner);
-        return runner;
+        HASH_FIND(by_id, supervisor->by_id, &id, sizeof(id), instance);
+        return instance;
 }
 
 /* forget_ended() - of one in the queue of the ended. */
-static void forget_ended(Supervisor *supervisor, Runner *runner) {
-        TAILQ_REMOVE(&supervisor->ended, runner, link);
+static void forget_ended(Supervisor *supervisor, Instance *instance) {
+        TAILQ_REMOVE(&supervisor->ended, instance, link);
         supervisor->n_ended--;
-        HASH_DELETE(by_name, supervisor->by_name, runner);
-        runner_free(runner);
+        HASH_DELETE(by_name, supervisor->by_name, instance);
+        instance_free(instance);
 }
 
-static int add(Supervisor *supervisor, Runner *runner) {
-        HASH_ADD(by_name, supervisor->by_name, spec.name, strlen(runner->spec.name), runner);
-        if (!runner->by_name.tbl)
+static int add(Supervisor *supervisor, Instance *instance) {
+        HASH_ADD(by_name, supervisor->by_name, spec.name, strlen(instance->spec.name), instance);
+        if (!instance->by_name.tbl)
                 return -ENOMEM;
-        HASH_ADD(by_instance, supervisor->by_instance, instance, sizeof(runner->instance), runner);
-        if (!runner->by_instance.tbl) {
-                HASH_DELETE(by_name, supervisor->by_name, runner);
+        HASH_ADD(by_id, supervisor->by_id, id, sizeof(instance->id), instance);
+        if (!instance->by_id.tbl) {
+                HASH_DELETE(by_name, supervisor->by_name, instance);
                 return -ENOMEM;
         }
         supervisor->n_live++;
         return 0;
 }
 
-void supervisor_runner_gone(Supervisor *supervisor, Runner *runner, bool remember) {
-        HASH_DELETE(by_instance, supervisor->by_instance, runner);
+void supervisor_runner_gone(Supervisor *supervisor, Instance *instance, bool remember) {
+        HASH_DELETE(by_id, supervisor->by_id, instance);
         supervisor->n_live--;
         if (remember) {
-                TAILQ_INSERT_TAIL(&supervisor->ended, runner, link);
+                TAILQ_INSERT_TAIL(&supervisor->ended, instance, link);
                 supervisor->n_ended++;
         } else {
-                HASH_DELETE(by_name, supervisor->by_name, runner);
-                runner_free(runner);
+                HASH_DELETE(by_name, supervisor->by_name, instance);
+                instance_free(instance);
         }
         while (supervisor->n_ended > SUPERVISOR_ENDED_MAX)
                 forget_ended(supervisor, TAILQ_FIRST(&supervisor->ended));
@@ -88,7 +88,7 @@ void supervisor_runner_gone(Supervisor *supervisor, Runner *runner, bool remembe
 }
 
 /* derive_name() - "echo.1" from /usr/bin/echo, the first number that is free. */
-static void derive_name(const Supervisor *supervisor, RunnerSpec *spec) {
+static void derive_name(const Supervisor *supervisor, InstanceSpec *spec) {
         const char *slash = strrchr(spec->program, '/'), *base = slash ? slash + 1 : spec->program;
         char clean[40];
         size_t n = 0;
@@ -100,9 +100,9 @@ static void derive_name(const Supervisor *supervisor, RunnerSpec *spec) {
                 (void) snprintf(spec->name, sizeof(spec->name), "%s.%u", n ? clean : "runner", i);
 }
 
-int supervisor_start(Supervisor *supervisor, RunnerSpec *spec, RunnerStarted started, void *userdata,
-                     Runner **ret_runner) {
-        Runner *runner, *before;
+int supervisor_start(Supervisor *supervisor, InstanceSpec *spec, InstanceStarted started, void *userdata,
+                     Instance **ret_instance) {
+        Instance *instance, *before;
         int r = 0;
 
         if (!*spec->name)
@@ -113,46 +113,46 @@ int supervisor_start(Supervisor *supervisor, RunnerSpec *spec, RunnerStarted sta
         else if (before && !before->over)
                 r = -EEXIST;
         if (r < 0) {
-                runner_spec_deinit(spec);
+                instance_spec_deinit(spec);
                 return r;
         }
-        r = runner_new(&runner, supervisor, spec, (uint64_t) supervisor->generation << 32 | ++supervisor->last_n);
+        r = instance_new(&instance, supervisor, spec, (uint64_t) supervisor->generation << 32 | ++supervisor->last_n);
         if (r < 0)
                 return r;
         if (before)
                 forget_ended(supervisor, before);
-        r = add(supervisor, runner);
+        r = add(supervisor, instance);
         if (r < 0) {
-                runner_free(runner);
+                instance_free(instance);
                 return r;
         }
-        *ret_runner = runner;
-        runner_start(runner, started, userdata);
+        *ret_instance = instance;
+        instance_start(instance, started, userdata);
         return 0;
 }
 
 /* ------------------------------------------------------------------------------------------------------ making processes */
 
-void supervisor_queue_spawn(Supervisor *supervisor, Runner *runner) {
-        TAILQ_INSERT_TAIL(&supervisor->to_spawn, runner, link);
-        runner->queued = true;
+void supervisor_queue_spawn(Supervisor *supervisor, Instance *instance) {
+        TAILQ_INSERT_TAIL(&supervisor->to_spawn, instance, link);
+        instance->queued = true;
         loop_task_queue(supervisor->loop, &supervisor->spawn);
 }
 
-void supervisor_unqueue_spawn(Supervisor *supervisor, Runner *runner) {
-        if (!runner->queued)
+void supervisor_unqueue_spawn(Supervisor *supervisor, Instance *instance) {
+        if (!instance->queued)
                 return;
-        TAILQ_REMOVE(&supervisor->to_spawn, runner, link);
-        runner->queued = false;
+        TAILQ_REMOVE(&supervisor->to_spawn, instance, link);
+        instance->queued = false;
 }
 
 static void spawn_queued(LoopTask *task) {
         Supervisor *supervisor = CONTAINER_OF(task, Supervisor, spawn);
-        Runner *runner;
+        Instance *instance;
 
-        while (keeper_link_idle(supervisor->link) && (runner = TAILQ_FIRST(&supervisor->to_spawn))) {
-                supervisor_unqueue_spawn(supervisor, runner);
-                runner_spawn(runner);
+        while (keeper_link_idle(supervisor->link) && (instance = TAILQ_FIRST(&supervisor->to_spawn))) {
+                supervisor_unqueue_spawn(supervisor, instance);
+                instance_spawn(instance);
         }
 }
 
@@ -160,10 +160,10 @@ static void spawn_queued(LoopTask *task) {
 
 static void link_exited(KeeperLink *link, const KeeperExit *exit, void *userdata) {
         Supervisor *supervisor = userdata;
-        Runner *runner = supervisor_find_instance(supervisor, exit->instance);
+        Instance *instance = supervisor_find_instance(supervisor, exit->instance);
 
-        if (runner) {
-                runner_exited(runner, exit_status_from_wait(exit->code, exit->status));
+        if (instance) {
+                instance_exited(instance, exit_status_from_wait(exit->code, exit->status));
                 return;
         }
         log_warning("the keeper reports the exit of pid %d, instance %" PRIx64 ", which is not known here", exit->pid,
@@ -215,15 +215,15 @@ static void go_down(LoopTask *task) {
 }
 
 void supervisor_stop(Supervisor *supervisor, const char *why) {
-        Runner *runner, *next;
+        Instance *instance, *next;
 
         if (supervisor->stopping)
                 return;
         log_info("%s: stopping", why);
         supervisor->stopping = true;
         /* What is left of the time is for the keeper's answers. */
-        HASH_ITER (by_instance, supervisor->by_instance, runner, next)
-                runner_stop(runner, supervisor->stop_timeout_us - supervisor->stop_timeout_us / 8);
+        HASH_ITER (by_id, supervisor->by_id, instance, next)
+                instance_stop(instance, supervisor->stop_timeout_us - supervisor->stop_timeout_us / 8);
         loop_task_queue(supervisor->loop, &supervisor->down);
 }
 
@@ -288,16 +288,16 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
 }
 
 Supervisor *supervisor_free(Supervisor *supervisor) {
-        Runner *runner, *next;
+        Instance *instance, *next;
 
         if (!supervisor)
                 return NULL;
         supervisor->control = control_free(supervisor->control);
-        HASH_CLEAR(by_instance, supervisor->by_instance);
-        HASH_ITER (by_name, supervisor->by_name, runner, next) {
-                HASH_DELETE(by_name, supervisor->by_name, runner);
-                supervisor_unqueue_spawn(supervisor, runner);
-                runner_free(runner);
+        HASH_CLEAR(by_id, supervisor->by_id);
+        HASH_ITER (by_name, supervisor->by_name, instance, next) {
+                HASH_DELETE(by_name, supervisor->by_name, instance);
+                supervisor_unqueue_spawn(supervisor, instance);
+                instance_free(instance);
         }
         loop_task_cancel(&supervisor->spawn);
         loop_task_cancel(&supervisor->down);

@@ -9,7 +9,7 @@
 
 #include "common/loop.h"
 #include "supervisor/keeper-link.h"
-#include "supervisor/runner.h"
+#include "supervisor/instance.h"
 
 typedef struct Control Control;
 
@@ -19,7 +19,7 @@ enum {
         SUPERVISOR_OUTPUT_BYTES = 1024 * 1024,
 };
 
-TAILQ_HEAD(RunnerQueue, Runner);
+TAILQ_HEAD(InstanceQueue, Instance);
 
 typedef struct SupervisorSignal {
         LoopSignal watcher;
@@ -43,10 +43,10 @@ struct Supervisor {
         struct rlimit nofile;
         char *boot_template; /* where bootstrap directories are made */
 
-        Runner *by_name, *by_instance; /* uthash; every runner that is not ended is in both */
+        Instance *by_name, *by_id;     /* uthash; every runner that is not ended is in both */
         size_t n_live;                 /* those that are not gone */
-        struct RunnerQueue to_spawn;   /* prepared; each waits until the link is idle */
-        struct RunnerQueue ended;      /* in by_name only; oldest first */
+        struct InstanceQueue to_spawn; /* prepared; each waits until the link is idle */
+        struct InstanceQueue ended;    /* in by_name only; oldest first */
         size_t n_ended;
         LoopTask spawn;
 
@@ -72,25 +72,25 @@ int supervisor_run(Supervisor *supervisor);
 void supervisor_stop(Supervisor *supervisor, const char *why);
 
 /* supervisor_find() - the runner of that name, ended ones included, or NULL. */
-Runner *supervisor_find(const Supervisor *supervisor, const char *name);
+Instance *supervisor_find(const Supervisor *supervisor, const char *name);
 
 /* supervisor_find_instance() - one that is not ended, or NULL. */
-Runner *supervisor_find_instance(const Supervisor *supervisor, uint64_t instance);
+Instance *supervisor_find_instance(const Supervisor *supervisor, uint64_t id);
 
 /*
  * supervisor_start() - makes a runner from @spec (taken, on every path) and starts it. An empty name is made from the
- * program's. @started as runner_start(). 0; -EEXIST: a runner of that name is there; -ESHUTDOWN: we are stopping; -ENOMEM.
+ * program's. @started as instance_start(). 0; -EEXIST: a runner of that name is there; -ESHUTDOWN: we are stopping; -ENOMEM.
  */
-int supervisor_start(Supervisor *supervisor, RunnerSpec *spec, RunnerStarted started, void *userdata,
-                     Runner **ret_runner);
+int supervisor_start(Supervisor *supervisor, InstanceSpec *spec, InstanceStarted started, void *userdata,
+                     Instance **ret_instance);
 
-/* supervisor_queue_spawn() - runner_spawn() when all that was sent to the keeper is in the kernel. */
-void supervisor_queue_spawn(Supervisor *supervisor, Runner *runner);
+/* supervisor_queue_spawn() - instance_spawn() when all that was sent to the keeper is in the kernel. */
+void supervisor_queue_spawn(Supervisor *supervisor, Instance *instance);
 /* supervisor_unqueue_spawn() - not any more; does nothing if it is not queued. */
-void supervisor_unqueue_spawn(Supervisor *supervisor, Runner *runner);
+void supervisor_unqueue_spawn(Supervisor *supervisor, Instance *instance);
 
 /* supervisor_runner_gone() - nothing of it is left. It is remembered as ended, or, if not @remember, freed. */
-void supervisor_runner_gone(Supervisor *supervisor, Runner *runner, bool remember);
+void supervisor_runner_gone(Supervisor *supervisor, Instance *instance, bool remember);
 
 /* supervisor_name_is_valid() - 1-63 characters: letters, digits and . _ - @ */
 bool supervisor_name_is_valid(const char *name);

@@ -89,7 +89,7 @@ static void control_called(Peer *peer, Call *call) {
         request.payload.len = size;
         if (the->fail_calloc)
                 seam_fail(SEAM_CALLOC, the->fail_calloc, ENOMEM);
-        relay_call(call, &request, the->runner);
+        relay_call(call, &request, the->instance);
         if (the->fail_calloc)
                 seam_pass(SEAM_CALLOC);
 }
@@ -158,21 +158,21 @@ static Peer *make_peer(unsigned side, unsigned n_channels, int lane, const PeerL
         return peer;
 }
 
-/* A runner that is up, as runner-start.c leaves it. */
+/* A runner that is up, as instance-start.c leaves it. */
 static void make_runner(Fixture *f, int lane) {
-        RunnerSpec spec = { .native = true, .program = strdup("/bin/test"), .stop_timeout_us = USEC_PER_SEC };
-        Runner *runner;
+        InstanceSpec spec = { .native = true, .program = strdup("/bin/test"), .stop_timeout_us = USEC_PER_SEC };
+        Instance *instance;
 
         strcpy(spec.name, "test.1");
-        assert_int_equal(runner_new(&f->runner, f->supervisor, &spec, UINT64_C(1) << 32 | 1), 0);
-        runner = f->runner;
-        HASH_ADD(by_name, f->supervisor->by_name, spec.name, strlen(runner->spec.name), runner);
-        HASH_ADD(by_instance, f->supervisor->by_instance, instance, sizeof(runner->instance), runner);
+        assert_int_equal(instance_new(&f->instance, f->supervisor, &spec, UINT64_C(1) << 32 | 1), 0);
+        instance = f->instance;
+        HASH_ADD(by_name, f->supervisor->by_name, spec.name, strlen(instance->spec.name), instance);
+        HASH_ADD(by_id, f->supervisor->by_id, id, sizeof(instance->id), instance);
         f->supervisor->n_live++;
-        runner->state = PROCESS_UP;
-        runner->pid = 1;
-        runner->lane = fd_dup(lane);
-        runner->peer = make_peer(0, LANE_CHANNELS, lane, NULL, &runner_peer_handler, runner);
+        instance->state = PROCESS_UP;
+        instance->pid = 1;
+        instance->lane = fd_dup(lane);
+        instance->peer = make_peer(0, LANE_CHANNELS, lane, NULL, &instance_peer_handler, instance);
 }
 
 void fixture_open(Fixture *f, const PeerLimits *limits) {
@@ -257,5 +257,5 @@ void fixture_run_for(Fixture *f, uint64_t us) {
 }
 
 void fixture_die(Fixture *f) {
-        runner_exited(f->runner, exit_status_from_wait(CLD_KILLED, SIGSEGV));
+        instance_exited(f->instance, exit_status_from_wait(CLD_KILLED, SIGSEGV));
 }

@@ -8,7 +8,7 @@
 
 #include "common/loop.h"
 #include "proto/peer.h"
-#include "supervisor/runner-internal.h"
+#include "supervisor/instance-internal.h"
 #include "supervisor/supervisor.h"
 #include "tests/test.h"
 
@@ -28,7 +28,7 @@ typedef struct Fixture {
         Supervisor *supervisor;
         Loop *loop;
         int keeper; /* the other end; nobody reads it */
-        Runner *runner;
+        Instance *instance;
         Peer *client, *control;     /* the two ends of the client's connection */
         Peer *program;              /* the runner's end of its own */
         Call *held;                 /* by the program */

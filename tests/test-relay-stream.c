@@ -325,7 +325,7 @@ static void test_cancelled(void **state) {
                 if (how == 2)
                         assert_answered(STATUS_DEADLINE_EXCEEDED);
                 assert_int_equal(program.n_cancelled, 1);
-                assert_true(LIST_EMPTY(&fixture.runner->relays));
+                assert_true(LIST_EMPTY(&fixture.instance->relays));
                 tear_down();
         }
 }
@@ -364,7 +364,7 @@ static void test_runner_dies(void **state) {
                 assert_string_equal(fixture.heard[0].detail, "baton.control.RunnerEnded");
                 assert_non_null(strstr(fixture.heard[0].message, "SIGSEGV"));
                 assert_int_equal(client.received, sent);
-                assert_null(fixture.runner->ended_peer);
+                assert_null(fixture.instance->ended_peer);
                 tear_down();
         }
 }
@@ -386,17 +386,17 @@ static void test_runner_dies_far_ahead(void **state) {
                         fixture_drop_program(&fixture);
                         fixture_die(&fixture);
                         settle();
-                        assert_non_null(fixture.runner->ended_peer);
-                        assert_true(fixture.runner->over);
+                        assert_non_null(fixture.instance->ended_peer);
+                        assert_true(fixture.instance->over);
                         if (end == 0) {
                                 let_go();
                                 assert_answered(answered ? STATUS_OK : STATUS_UNAVAILABLE);
                                 assert_int_equal(client.received, program.sent);
-                                assert_null(fixture.runner->ended_peer);
+                                assert_null(fixture.instance->ended_peer);
                         } else if (end == 1) {
                                 call_cancel(TAKE_PTR(client.call));
                                 settle();
-                                assert_null(fixture.runner->ended_peer);
+                                assert_null(fixture.instance->ended_peer);
                         }
                         tear_down(); /* or the supervisor ends */
                 }

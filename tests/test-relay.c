@@ -122,7 +122,7 @@ static void test_connection_ends_first(void **state) {
         fixture_call(&f, 1, "drop", 0, -1);
         fixture_run_for(&f, 20000);
         assert_int_equal(f.heard[0].n, 0);
-        assert_null(f.runner->peer);
+        assert_null(f.instance->peer);
         fixture_die(&f);
         assert_segfault(fixture_answer(&f, 0));
         assert_segfault(fixture_answer(&f, 1));
@@ -181,14 +181,14 @@ static void test_cancelled_while_waiting(void **state) {
 
                 fixture_open(&f, NULL);
                 dropped = fixture_call(&f, 0, "drop", 0, -1);
-                while (f.runner->peer)
+                while (f.instance->peer)
                         fixture_run_for(&f, 1000);
                 if (gone)
                         f.client = peer_free(f.client);
                 else
                         call_cancel(dropped);
                 fixture_run_for(&f, 10000);
-                assert_true(LIST_EMPTY(&f.runner->on_exit));
+                assert_true(LIST_EMPTY(&f.instance->on_exit));
                 fixture_die(&f);
                 fixture_run_for(&f, 10000);
                 assert_int_equal(f.heard[0].n, 0);
@@ -201,19 +201,19 @@ static void test_not_callable(void **state) {
 
         (void) state;
         fixture_open(&f, NULL);
-        f.runner->state = PROCESS_STOPPING;
+        f.instance->state = PROCESS_STOPPING;
         fixture_call(&f, 0, "echo", 0, -1);
         assert_int_equal(fixture_answer(&f, 0)->status, STATUS_FAILED_PRECONDITION);
         assert_string_equal(f.heard[0].message, "runner test.1: is stopping");
-        f.runner->state = PROCESS_UP;
-        f.runner->spec.native = false;
+        f.instance->state = PROCESS_UP;
+        f.instance->spec.native = false;
         fixture_call(&f, 1, "echo", 0, -1);
         assert_int_equal(fixture_answer(&f, 1)->status, STATUS_FAILED_PRECONDITION);
-        f.runner->spec.native = true;
+        f.instance->spec.native = true;
         fixture_drop_program(&f);
         fixture_die(&f);
         fixture_run_for(&f, 10000);
-        assert_true(f.runner->over);
+        assert_true(f.instance->over);
         fixture_call(&f, 2, "echo", 0, -1);
         assert_int_equal(fixture_answer(&f, 2)->status, STATUS_FAILED_PRECONDITION);
         assert_string_equal(f.heard[2].message, "runner test.1: is not running: killed by signal 11 (SIGSEGV)");
@@ -249,7 +249,7 @@ static void test_freed_with_calls_open(void **state) {
         fixture_call(&f, 0, "hold", 0, -1);
         fixture_until_held(&f);
         fixture_call(&f, 1, "drop", 0, -1);
-        while (f.runner->peer)
+        while (f.instance->peer)
                 fixture_run_for(&f, 1000);
         fixture_close(&f);
 }

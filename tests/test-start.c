@@ -31,8 +31,8 @@ typedef struct Fixture {
         unsigned n[_KEEPER_TYPE_N]; /* messages */
         int n_stored;               /* PUT and not dropped */
         bool stop;                  /* the start is stopped at once */
-        RunnerFailure failure;
-        char text[RUNNER_FAILURE_SIZE];
+        InstanceFailure failure;
+        char text[INSTANCE_FAILURE_SIZE];
         unsigned n_told;
 } Fixture;
 
@@ -63,12 +63,12 @@ static void keeper_ready(LoopIo *io, unsigned events) {
 
 /* ---- one start ---- */
 
-static void started(Runner *runner, RunnerFailure failure, void *userdata) {
+static void started(Instance *instance, InstanceFailure failure, void *userdata) {
         Fixture *f = userdata;
 
         f->n_told++;
         f->failure = failure;
-        (void) strcpy(f->text, runner->failure_text);
+        (void) strcpy(f->text, instance->failure_text);
         loop_stop(f->supervisor->loop);
 }
 
@@ -79,8 +79,8 @@ static char **one_string(const char *text) {
         return strings;
 }
 
-static RunnerSpec make_spec(void) {
-        return (RunnerSpec){
+static InstanceSpec make_spec(void) {
+        return (InstanceSpec){
                 .native = true,
                 .program = strdup("/bin/program"),
                 .argv = one_string("program"),
@@ -114,17 +114,17 @@ static void tear_down(Fixture *f) {
 /* start() - 0 when nothing failed before it was stopped, -1 when something did. */
 static int start(void *argument) {
         Fixture *f = argument;
-        RunnerSpec spec = make_spec();
-        Runner *runner;
+        InstanceSpec spec = make_spec();
+        Instance *instance;
 
         f->n_told = 0;
-        assert_int_equal(supervisor_start(f->supervisor, &spec, started, f, &runner), 0);
+        assert_int_equal(supervisor_start(f->supervisor, &spec, started, f, &instance), 0);
         if (f->stop)
-                runner_stop(runner, 0);
+                instance_stop(instance, 0);
         while (f->n_told == 0 || f->supervisor->n_live > 0)
                 loop_run(f->supervisor->loop);
         assert_int_equal(f->n_told, 1);
-        assert_int_equal(f->failure, RUNNER_FAILURE_SYSTEM);
+        assert_int_equal(f->failure, INSTANCE_FAILURE_SYSTEM);
         return strcmp(f->text, ": it was stopped before it was up") == 0 ? 0 : -1;
 }
 
@@ -180,16 +180,16 @@ static void test_keeper_refuses(void **state) {
 }
 
 static void test_names_and_stopping(void **state) {
-        RunnerSpec spec = make_spec();
-        Runner *runner, *other;
+        InstanceSpec spec = make_spec();
+        Instance *instance, *other;
         Fixture f;
 
         (void) state;
         set_up(&f);
-        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &runner), 0);
-        assert_string_equal(runner->spec.name, "program.1");
-        assert_ptr_equal(supervisor_find(f.supervisor, "program.1"), runner);
-        assert_ptr_equal(supervisor_find_instance(f.supervisor, UINT64_C(1) << 32 | 1), runner);
+        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &instance), 0);
+        assert_string_equal(instance->spec.name, "program.1");
+        assert_ptr_equal(supervisor_find(f.supervisor, "program.1"), instance);
+        assert_ptr_equal(supervisor_find_instance(f.supervisor, UINT64_C(1) << 32 | 1), instance);
         spec = make_spec();
         strcpy(spec.name, "program.1");
         assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &other), -EEXIST);
@@ -204,13 +204,13 @@ static void test_names_and_stopping(void **state) {
 }
 
 static void test_valid_names(void **state) {
-        char name[RUNNER_NAME_SIZE + 1];
+        char name[INSTANCE_NAME_SIZE + 1];
 
         (void) state;
         memset(name, 'a', sizeof(name));
-        name[RUNNER_NAME_SIZE] = '\0';
+        name[INSTANCE_NAME_SIZE] = '\0';
         assert_false(supervisor_name_is_valid(name));
-        name[RUNNER_NAME_SIZE - 1] = '\0';
+        name[INSTANCE_NAME_SIZE - 1] = '\0';
         assert_true(supervisor_name_is_valid(name));
         for (unsigned c = 1; c < 256; c++) {
                 char one[] = { (char) c, '\0' };
@@ -224,14 +224,14 @@ static void test_valid_names(void **state) {
 
 /* Without its keeper a supervisor has nothing to do, and ends, whatever it was at. */
 static void test_keeper_is_gone(void **state) {
-        RunnerSpec spec = make_spec();
-        Runner *runner;
+        InstanceSpec spec = make_spec();
+        Instance *instance;
         Fixture f;
 
         (void) state;
         set_up(&f);
-        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &runner), 0);
-        supervisor_unqueue_spawn(f.supervisor, runner);
+        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &instance), 0);
+        supervisor_unqueue_spawn(f.supervisor, instance);
         loop_io_stop(&f.io);
         f.keeper = fd_close(f.keeper);
         assert_int_equal(supervisor_run(f.supervisor), EXIT_FAILURE);

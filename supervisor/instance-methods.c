@@ -6,7 +6,7 @@
  * by its number. On the channels FILESYSTEM and DATA nothing is served yet: UNIMPLEMENTED, not silence.
  */
 
-#include "supervisor/runner-internal.h"
+#include "supervisor/instance-internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,24 +16,24 @@
 #include "proto/message.h"
 
 /* note_loss() - records whose numbers were skipped are worth a line where they would have been. */
-static void note_loss(Runner *runner, uint64_t n) {
+static void note_loss(Instance *instance, uint64_t n) {
         const HistoryInfo info = { .source = HISTORY_RECORD, .level = LOG_LEVEL_WARNING, .target = "baton" };
         char text[64];
 
         (void) snprintf(text, sizeof(text), "%" PRIu64 " log records never arrived", n);
-        history_append(&runner->output.history, &info, text, strlen(text), false);
+        history_append(&instance->output.history, &info, text, strlen(text), false);
 }
 
-static void log_write(Runner *runner, Call *call, const ProtobufCMessage *message) {
+static void log_write(Instance *instance, Call *call, const ProtobufCMessage *message) {
         const Baton__LogWrite *write = (const Baton__LogWrite *) message;
-        uint64_t next = runner->output.record_seq + 1;
+        uint64_t next = instance->output.record_seq + 1;
 
         if (write->first_seq == 0) {
                 call_fail(call, STATUS_INVALID_ARGUMENT, "log records are numbered from 1");
                 return;
         }
         if (write->first_seq > next)
-                note_loss(runner, write->first_seq - next);
+                note_loss(instance, write->first_seq - next);
         for (size_t i = 0; i < write->n_records; i++) {
                 const Baton__LogRecord *record = write->records[i];
                 const HistoryInfo info = {
@@ -45,27 +45,27 @@ static void log_write(Runner *runner, Call *call, const ProtobufCMessage *messag
                         .file = record->file,
                 };
 
-                (void) output_record(&runner->output, write->first_seq + i, &info, record->text);
+                (void) output_record(&instance->output, write->first_seq + i, &info, record->text);
         }
         call_answer(call, &(AnswerParameters){ .status = STATUS_OK });
 }
 
-static void ping(Runner *runner, Call *call, const ProtobufCMessage *message) {
-        (void) runner;
+static void ping(Instance *instance, Call *call, const ProtobufCMessage *message) {
+        (void) instance;
         call_answer_message(call, message);
 }
 
 static const struct {
         const char *name;
         const ProtobufCMessageDescriptor *request;
-        void (*function)(Runner *runner, Call *call, const ProtobufCMessage *message);
+        void (*function)(Instance *instance, Call *call, const ProtobufCMessage *message);
 } methods[] = {
         { "baton.Log/Write", &baton__log_write__descriptor, log_write },
         { "baton.Runner/Ping", &baton__ping__descriptor, ping },
 };
 
-void runner_called(Peer *peer, Call *call) {
-        Runner *runner = peer_userdata(peer);
+void instance_called(Peer *peer, Call *call) {
+        Instance *instance = peer_userdata(peer);
         const char *name = call_envelope(call)->method;
         size_t size;
         const uint8_t *payload = call_payload(call, &size);
@@ -77,7 +77,7 @@ void runner_called(Peer *peer, Call *call) {
                         continue;
                 message = message_unpack(methods[i].request, payload, size);
                 if (message)
-                        methods[i].function(runner, call, message);
+                        methods[i].function(instance, call, message);
                 else
                         call_fail(call, STATUS_INVALID_ARGUMENT, "%s wants a %s", name, methods[i].request->name);
                 return;

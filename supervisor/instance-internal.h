@@ -1,0 +1,49 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * What the files of the runner share, and nobody else includes: instance.c (its life), instance-start.c, instance-stop.c,
+ * instance-methods.c (what it may call).
+ */
+
+#include "supervisor/instance.h"
+#include "supervisor/supervisor.h"
+
+/* What of a runner the keeper holds a duplicate of. */
+typedef enum InstanceStored {
+        INSTANCE_STORED_LANE,
+        INSTANCE_STORED_LISTENER,
+        INSTANCE_STORED_STDOUT,
+        INSTANCE_STORED_STDERR,
+        _RUNNER_STORED_N,
+} InstanceStored;
+
+/* ---- instance.c ---- */
+extern const PeerHandler instance_peer_handler;
+/* instance_raise() - an event of the process; handled now, or, from within an action, after it. */
+void instance_raise(Instance *instance, ProcessEvent event);
+/* instance_store() - PUT; @fd stays ours. A refusal dooms the runner. 0 or a negative errno. */
+int instance_store(Instance *instance, InstanceStored what, int fd);
+/* instance_drop() - @fd_consume, which is watched no more, is closed when the keeper has closed its duplicate. */
+void instance_drop(Instance *instance, InstanceStored what, int fd_consume);
+/* instance_fail() - why the start failed; the first reason stays. "at exec(x): text", or ": text". */
+void instance_fail(Instance *instance, InstanceFailure failure, const char *format, ...) _printf_(3, 4);
+/* instance_tell_started() - tells the one who started it. */
+void instance_tell_started(Instance *instance, InstanceFailure failure);
+
+/* ---- instance-start.c ---- */
+void instance_prepare(Instance *instance);
+/* instance_connected() - the runner has come in by its bootstrap socket. */
+void instance_connected(Bootstrap *bootstrap, int lane_fd_consume);
+/* instance_close_bootstrap() - the way in goes, whatever is left of it. */
+void instance_close_bootstrap(Instance *instance);
+
+/* ---- instance-stop.c ---- */
+void instance_ask(Instance *instance);
+void instance_leave(Instance *instance);
+void instance_escalate(Instance *instance);
+void instance_kill(Instance *instance);
+
+/* ---- instance-methods.c ---- */
+/* instance_called() - a call of the runner's to us. */
+void instance_called(Peer *peer, Call *call);

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Runner, its start: what has to be there before the process, the process, and its way in. Whatever step fails says so
+ * with its name and its object (`at exec(/srv/x): Permission denied`) and as one of the few reasons that a caller can act
+ * on; the table decides what follows, and the end (instance.c) releases whatever had been made.
+ */
+
+#include "supervisor/instance-internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "common/version.h"
+#include "supervisor/peer-loop.h"
+
+#define BOOTSTRAP_VARIABLE "BATON_BOOTSTRAP="
+
+/* ------------------------------------------------------------------------------------------------ before the process */
+
+static void reserved(KeeperLink *link, int result, void *userdata) {
+        Instance *instance = userdata;
+
+        (void) link;
+        if (result == 0 || instance->ended)
+                return;
+        /* The keeper kills whoever says BORN now, and reports nothing. */
+        instance->refused = true;
+        instance->reserved = instance->born = false;
+        instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at reserving a place in the keeper: %s", strerror(-result));
+        instance_raise(instance, instance->pid ? PROCESS_EVENT_EXITED : PROCESS_EVENT_FAILED);
+}
+
+static int make_peer(Instance *instance) {
+        char software[64];
+        PeerLimits limits = instance->spec.limits;
+        const PeerConfig config = {
+                .side = 0,
+                .n_channels = LANE_CHANNELS,
+                .renewal = LANE_RENEWAL_SELF,
+                .limits = &limits,
+                .software = software,
+                .instance = instance->id,
+        };
+        const PeerLoopParameters parameters = {
+                .loop = instance->supervisor->loop,
+                .config = &config,
+                .handler = &instance_peer_handler,
+                .userdata = instance,
+                .watched_lane = &instance->lane,
+        };
+
+        /* The start has a time-out of its own, which knows more to say. */
+        limits.hello_timeout_us = clock_after(instance->spec.start_timeout_us, USEC_PER_SEC);
+        (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
+        return peer_loop_new(&instance->peer, &parameters, -1);
+}
+
+/* make_way_in() - 0, or a negative errno with the step in @ret_step. */
+static int make_way_in(Instance *instance, const char **ret_step) {
+        int r;
+
+        r = bootstrap_open(&instance->bootstrap, instance->supervisor->boot_template, geteuid(), ret_step);
+        if (r < 0)
+                return r;
+        *ret_step = "making its channels";
+        return make_peer(instance);
+}
+
+static int store_all(Instance *instance) {
+        uint32_t flags = KEEPER_FLAG_KILL_GROUP | (instance->spec.native ? KEEPER_FLAG_NATIVE : 0);
+        int r;
+
+        r = keeper_link_reserve(instance->supervisor->link, instance->id, instance->spec.name, flags, reserved,
+                                instance);
+        if (r < 0)
+                return r;
+        instance->reserved = true;
+        if (instance->spec.native)
+                r = instance_store(instance, INSTANCE_STORED_LISTENER, instance->bootstrap.listener);
+        if (r == 0)
+                r = instance_store(instance, INSTANCE_STORED_STDOUT, output_fd(&instance->output, HISTORY_STDOUT));
+        if (r == 0)
+                r = instance_store(instance, INSTANCE_STORED_STDERR, output_fd(&instance->output, HISTORY_STDERR));
+        return r;
+}
+
+void instance_prepare(Instance *instance) {
+        const char *step = "pipe2";
+        int r;
+
+        r = output_open(&instance->output, instance->output_fds);
+        if (r == 0 && instance->spec.park_output)
+                output_park(&instance->output);
+        if (r == 0 && instance->spec.native)
+                r = make_way_in(instance, &step);
+        if (r == 0) {
+                step = "storing its descriptors in the keeper";
+                r = store_all(instance);
+        }
+        if (r < 0) {
+                instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at %s: %s", step, strerror(-r));
+                instance_raise(instance, PROCESS_EVENT_FAILED);
+                return;
+        }
+        loop_timer_set(instance->supervisor->loop, &instance->timer,
+                       clock_after(clock_now(), instance->spec.start_timeout_us));
+        supervisor_queue_spawn(instance->supervisor, instance);
+}
+
+/* -------------------------------------------------------------------------------------------------------- the process */
+
+static const struct {
+        int error;
+        InstanceFailure failure;
+} exec_failures[] = {
+        { ENOENT, INSTANCE_FAILURE_NOT_FOUND },       { ENOTDIR, INSTANCE_FAILURE_NOT_FOUND },
+        { ENAMETOOLONG, INSTANCE_FAILURE_NOT_FOUND }, { ELOOP, INSTANCE_FAILURE_NOT_FOUND },
+        { EACCES, INSTANCE_FAILURE_NOT_EXECUTABLE },  { EPERM, INSTANCE_FAILURE_NOT_EXECUTABLE },
+        { EISDIR, INSTANCE_FAILURE_NOT_EXECUTABLE },  { ETXTBSY, INSTANCE_FAILURE_NOT_EXECUTABLE },
+        { ENOEXEC, INSTANCE_FAILURE_WRONG_FORMAT },   { ELIBBAD, INSTANCE_FAILURE_WRONG_FORMAT },
+        { EINVAL, INSTANCE_FAILURE_WRONG_FORMAT },
+};
+
+static InstanceFailure classify(const SpawnResult *result) {
+        for (size_t i = 0; result->step == SPAWN_EXEC && i < ARRAY_SIZE(exec_failures); i++)
+                if (exec_failures[i].error == result->error)
+                        return exec_failures[i].failure;
+        return INSTANCE_FAILURE_SYSTEM;
+}
+
+/* ENOENT is also what exec says of a script whose interpreter is missing. */
+static const char *hint(const Instance *instance, InstanceFailure failure) {
+        bool is_there = (*instance->spec.program == '/' || !instance->spec.directory) &&
+                        access(instance->spec.program, F_OK) == 0;
+
+        if (failure == INSTANCE_FAILURE_NOT_FOUND && is_there)
+                return " (the program is there; the interpreter or loader that it names is not)";
+        if (failure == INSTANCE_FAILURE_WRONG_FORMAT)
+                return " (not a program for this machine, nor a script with a #! line)";
+        return "";
+}
+
+static void spawn_failed(Instance *instance, const SpawnParameters *parameters, const SpawnResult *result) {
+        char text[SPAWN_DESCRIBE_SIZE];
+        InstanceFailure failure = classify(result);
+
+        spawn_describe(parameters, result, text, sizeof(text));
+        instance_fail(instance, failure, "at %.400s%s", text, hint(instance, failure));
+        instance_raise(instance, result->born ? PROCESS_EVENT_DOOMED : PROCESS_EVENT_FAILED);
+}
+
+/* make_environment() - the given one, with the way in: an array to be freed, and its one string of ours. */
+static char **make_environment(const Instance *instance, char **ret_bootstrap) {
+        size_t n = 0, m = 0;
+        char **environment;
+
+        *ret_bootstrap = NULL;
+        while (instance->spec.environment[n])
+                n++;
+        environment = calloc(n + 2, sizeof(*environment));
+        if (!environment)
+                return NULL;
+        for (size_t i = 0; i < n; i++)
+                if (strncmp(instance->spec.environment[i], BOOTSTRAP_VARIABLE, strlen(BOOTSTRAP_VARIABLE)) != 0)
+                        environment[m++] = instance->spec.environment[i];
+        if (!instance->spec.native)
+                return environment;
+        if (asprintf(ret_bootstrap, BOOTSTRAP_VARIABLE "%s", instance->bootstrap.path) < 0) {
+                *ret_bootstrap = NULL;
+                free(environment);
+                return NULL;
+        }
+        environment[m] = *ret_bootstrap;
+        return environment;
+}
+
+static void spawned(Instance *instance, const SpawnParameters *parameters, const SpawnResult *result) {
+        (void) keeper_link_spawned(instance->supervisor->link, instance->id, result);
+        instance->reserved = false;
+        instance->born = result->born;
+        instance->pid = result->born ? result->pid : 0;
+        instance->pidfd = result->pidfd;
+        if (result->error)
+                spawn_failed(instance, parameters, result);
+        else if (instance->spec.native)
+                bootstrap_accept(&instance->bootstrap, instance->pid, instance->pidfd);
+        else
+                instance_raise(instance, PROCESS_EVENT_READY);
+}
+
+void instance_spawn(Instance *instance) {
+        _cleanup_free_ char *bootstrap = NULL;
+        _cleanup_free_ char **environment = make_environment(instance, &bootstrap);
+        SpawnParameters parameters = SPAWN_PARAMETERS_NULL;
+        SpawnResult result;
+
+        if (!environment) {
+                instance_fail(instance, INSTANCE_FAILURE_SYSTEM, ": %s", strerror(ENOMEM));
+                instance_raise(instance, PROCESS_EVENT_FAILED);
+                return;
+        }
+        parameters.instance = instance->id;
+        parameters.path = instance->spec.program;
+        parameters.argv = instance->spec.argv;
+        parameters.envp = environment;
+        parameters.cwd = instance->spec.directory;
+        parameters.stdio[STDOUT_FILENO] = instance->output_fds[HISTORY_STDOUT];
+        parameters.stdio[STDERR_FILENO] = instance->output_fds[HISTORY_STDERR];
+        parameters.nofile = instance->supervisor->has_nofile ? &instance->supervisor->nofile : NULL;
+        (void) spawn(&parameters, &result);
+        fd_close_all(instance->output_fds, OUTPUT_PIPES);
+        spawned(instance, &parameters, &result);
+}
+
+/* --------------------------------------------------------------------------------------------------------- the way in */
+
+void instance_close_bootstrap(Instance *instance) {
+        instance_drop(instance, INSTANCE_STORED_LISTENER, bootstrap_close(&instance->bootstrap));
+}
+
+/* The keeper gets a duplicate, we watch another, the peer has the third: see peer-loop.c. */
+void instance_connected(Bootstrap *bootstrap, int lane_fd_consume) {
+        Instance *instance = CONTAINER_OF(bootstrap, Instance, bootstrap);
+        _cleanup_fd_ int lane = lane_fd_consume;
+        int r = fd_dup(lane);
+
+        instance_close_bootstrap(instance);
+        if (r >= 0) {
+                instance->lane = r;
+                r = instance_store(instance, INSTANCE_STORED_LANE, lane);
+        }
+        if (r < 0) {
+                instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at taking its connection: %s", strerror(-r));
+                instance_raise(instance, PROCESS_EVENT_DOOMED);
+                return;
+        }
+        peer_connect(instance->peer, fd_take(&lane));
+}

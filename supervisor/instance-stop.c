@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Runner, its stop: politely, then less so. A native runner is asked to Stop (it drains what it serves) and to Exit; what
+ * it answers is not judged, since the next step comes anyway unless it exits. A plain one begins with SIGTERM. Half of
+ * the time is for asking, the rest for SIGTERM; at the deadline SIGKILL goes to the whole group. Signals to groups are
+ * the keeper's, which alone knows that the leader's number still means the leader.
+ *
+ * One timer carries the steps; each time-out is an event of the table, whose action (escalate) looks at the step. SIGKILL
+ * is repeated every second: the request may have found no room, and a process in uninterruptible sleep is worth a line.
+ */
+
+#include "supervisor/instance-internal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#define LEAVE_US  (1 * USEC_PER_SEC) /* from its agreement to its exit */
+#define REPEAT_US (1 * USEC_PER_SEC)
+
+static void set_step(Instance *instance, InstanceStop step, uint64_t deadline_us) {
+        instance->stop = step;
+        loop_timer_set(instance->supervisor->loop, &instance->timer, deadline_us);
+}
+
+static void signal_group(Instance *instance, int number) {
+        int r = keeper_link_signal(instance->supervisor->link, instance->id, number, NULL, NULL);
+
+        if (r < 0)
+                log_warning("runner %s: cannot send %s for now: %s", instance->spec.name, sigdescr_np(number),
+                            strerror(-r));
+}
+
+static void terminate(Instance *instance) {
+        signal_group(instance, SIGTERM);
+        set_step(instance, INSTANCE_STOP_TERMINATED, instance->stop_deadline);
+}
+
+void instance_kill(Instance *instance) {
+        if (instance->stop == INSTANCE_STOP_KILLED)
+                log_warning("runner %s: pid %d is not gone after SIGKILL; trying again", instance->spec.name,
+                            instance->pid);
+        instance->killed = true;
+        signal_group(instance, SIGKILL);
+        set_step(instance, INSTANCE_STOP_KILLED, clock_after(clock_now(), REPEAT_US));
+}
+
+void instance_escalate(Instance *instance) {
+        if (instance->stop == INSTANCE_STOP_ASKED || instance->stop == INSTANCE_STOP_LEAVING)
+                terminate(instance);
+        else
+                instance_kill(instance);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- asking */
+
+static int ask(Instance *instance, const char *method, CallDone done) {
+        Baton__LifecycleEvent event = BATON__LIFECYCLE_EVENT__INIT;
+        uint8_t packed[16];
+        CallParameters parameters = {
+                .channel = CHANNEL_RPC,
+                .method = method,
+                .type = event.base.descriptor->name,
+                .payload = packed,
+        };
+
+        event.event = ++instance->event;
+        parameters.size = baton__lifecycle_event__pack(&event, packed);
+        return call_start(instance->peer, &parameters, done, instance, &instance->asking);
+}
+
+/* Where it is not the runner that answers, its lane has ended: it is leaving too. */
+static void leaving(Instance *instance) {
+        set_step(instance, INSTANCE_STOP_LEAVING, MIN(clock_after(clock_now(), LEAVE_US), instance->stop_deadline));
+}
+
+/* answered() - false: it means nothing any more. */
+static bool answered(Instance *instance, const char *method, const Answer *answer) {
+        instance->asking = NULL;
+        if (instance->stop != INSTANCE_STOP_ASKED || instance->ended)
+                return false;
+        if (answer->status != STATUS_OK)
+                log_info("runner %s: %s: %s: %s", instance->spec.name, method, status_name(answer->status),
+                         answer->message);
+        return true;
+}
+
+static void exit_answered(Call *call, const Answer *answer, void *userdata) {
+        (void) call;
+        if (answered(userdata, "Exit", answer))
+                leaving(userdata);
+}
+
+static void stop_answered(Call *call, const Answer *answer, void *userdata) {
+        Instance *instance = userdata;
+
+        (void) call;
+        if (!answered(instance, "Stop", answer))
+                return;
+        if (answer->local)
+                leaving(instance);
+        else if (ask(instance, "baton.Runner/Exit", exit_answered) < 0)
+                terminate(instance);
+}
+
+void instance_ask(Instance *instance) {
+        uint64_t now = clock_now(), half = now + (instance->stop_deadline - now) / 2;
+
+        if (instance->peer && ask(instance, "baton.Runner/Stop", stop_answered) == 0)
+                set_step(instance, INSTANCE_STOP_ASKED, half);
+        else
+                terminate(instance);
+}
+
+/* instance_leave() - a runner whose lane has ended is mostly on its way out: its own exit status is worth a moment. */
+void instance_leave(Instance *instance) {
+        uint64_t now = clock_now();
+
+        instance->stop_deadline = clock_after(now, LEAVE_US + instance->spec.stop_timeout_us);
+        set_step(instance, INSTANCE_STOP_LEAVING, clock_after(now, LEAVE_US));
+}
+
+/* ------------------------------------------------------------------------------------------------------- from outside */
+
+/* shorten() - a stop is going on, and now has less time. */
+static void shorten(Instance *instance, uint64_t deadline) {
+        if (deadline >= instance->stop_deadline || instance->stop == INSTANCE_STOP_KILLED)
+                return;
+        instance->stop_deadline = deadline;
+        loop_timer_set(instance->supervisor->loop, &instance->timer, deadline);
+}
+
+void instance_stop(Instance *instance, uint64_t timeout_us) {
+        uint64_t timeout = timeout_us ? timeout_us : instance->spec.stop_timeout_us;
+        uint64_t deadline = clock_after(clock_now(), timeout);
+
+        if (!instance_is_live(instance))
+                return;
+        if (instance->state == PROCESS_STOPPING) {
+                shorten(instance, deadline);
+                return;
+        }
+        instance->stop_deadline = deadline;
+        if (instance->state == PROCESS_STARTING)
+                instance_fail(instance, INSTANCE_FAILURE_SYSTEM, ": it was stopped before it was up");
+        instance_raise(instance, instance->state == PROCESS_STARTING && !instance->pid ? PROCESS_EVENT_FAILED
+                                                                                       : PROCESS_EVENT_STOP);
+}

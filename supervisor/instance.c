@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Runner: the life of one instance, driven by the process table. The order at both ends is what this is about:
+ *
+ * Start: pipes, bootstrap and peer are made, RESERVE and PUTs sent, and only when all of it is in the kernel is the
+ * process cloned (the queue in supervisor.c). The peer exists from the beginning, without a lane: what is sent to a runner
+ * that has not connected yet is queued. So every descriptor is in the keeper before there is somebody to use it.
+ *
+ * End: the keeper's report (or, where there never was a process, the failure) is followed by: output read to its end and
+ * `on_exit` told; the peer given a moment to read what the process left in its channels; every stored descriptor
+ * dropped there and then closed here; ACK; `on_gone` told, and the failed start; forgotten or remembered. A descriptor
+ * that is watched must not be closed while its duplicate lives in the keeper: libev would have to make a new epoll set.
+ *
+ * The report may come before or after the end of the lane, and twice; it is effective once. Events that actions raise are
+ * queued: an action never runs inside another. Nobody outside holds a pointer to a runner across a turn of the loop
+ * unless as its watcher; it is freed in a task of its own.
+ */
+
+#include "supervisor/instance-internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "supervisor/relay.h"
+
+/* What the end of a process's channels may take to be read, after its exit: somebody may have inherited them. */
+#define LINGER_US (100 * USEC_PER_MSEC)
+
+struct InstanceDrop {
+        LIST_ENTRY(InstanceDrop) link;
+        Instance *instance;
+        int fd;
+};
+
+static const struct {
+        KeeperFdKind kind;
+        uint64_t tag;
+} stored_names[] = {
+        [INSTANCE_STORED_LANE] = { KEEPER_FD_LANE, 0 },
+        [INSTANCE_STORED_LISTENER] = { KEEPER_FD_LISTENER, 0 },
+        [INSTANCE_STORED_STDOUT] = { KEEPER_FD_LOG, 1 },
+        [INSTANCE_STORED_STDERR] = { KEEPER_FD_LOG, 2 },
+};
+static_assert(ARRAY_SIZE(stored_names) == _RUNNER_STORED_N, "a name in the keeper for each");
+
+static void timer_fired(LoopTimer *timer);
+static void tell_gone(LoopTask *task);
+
+/* --------------------------------------------------------------------------------------------------- making, freeing */
+
+static void free_strings(char **strings) {
+        for (char **s = strings; s && *s; s++)
+                free(*s);
+        free(strings);
+}
+
+void instance_spec_deinit(InstanceSpec *spec) {
+        free(spec->program);
+        free_strings(spec->argv);
+        free_strings(spec->environment);
+        free(spec->directory);
+        *spec = (InstanceSpec){ 0 };
+}
+
+int instance_new(Instance **ret_instance, Supervisor *supervisor, InstanceSpec *spec, uint64_t id) {
+        Instance *instance = calloc(1, sizeof(*instance));
+
+        if (!instance) {
+                instance_spec_deinit(spec);
+                return -ENOMEM;
+        }
+        instance->supervisor = supervisor;
+        instance->spec = *spec;
+        *spec = (InstanceSpec){ 0 };
+        instance->id = id;
+        instance->pidfd = instance->lane = -1;
+        instance->output_fds[0] = instance->output_fds[1] = -1;
+        instance->timer = LOOP_TIMER_NULL(timer_fired);
+        instance->gone = LOOP_TASK_NULL(tell_gone);
+        LIST_INIT(&instance->relays);
+        LIST_INIT(&instance->drops);
+        LIST_INIT(&instance->on_exit);
+        LIST_INIT(&instance->on_gone);
+        bootstrap_init(&instance->bootstrap, supervisor->loop, instance->spec.name, instance_connected);
+        output_init(&instance->output, supervisor->loop, SUPERVISOR_OUTPUT_LINES, SUPERVISOR_OUTPUT_BYTES);
+        *ret_instance = instance;
+        return 0;
+}
+
+static void forget_drops(Instance *instance) {
+        InstanceDrop *drop;
+
+        while ((drop = LIST_FIRST(&instance->drops))) {
+                keeper_link_forget(instance->supervisor->link, drop);
+                LIST_REMOVE(drop, link);
+                fd_close(drop->fd);
+                free(drop);
+        }
+}
+
+static void call_watchers(Instance *instance, struct InstanceWatchers *watchers) {
+        InstanceWatcher *watcher;
+
+        while ((watcher = LIST_FIRST(watchers))) {
+                instance_unwatch(watcher);
+                watcher->callback(watcher, instance);
+        }
+}
+
+Instance *instance_free(Instance *instance) {
+        if (!instance)
+                return NULL;
+        instance->ended = true;
+        if (instance->peer)
+                peer_close(instance->peer, STATUS_UNAVAILABLE, "the supervisor is ending");
+        relay_end_all(instance);
+        instance_tell_started(instance, INSTANCE_FAILURE_SYSTEM);
+        call_watchers(instance, &instance->on_exit);
+        call_watchers(instance, &instance->on_gone);
+        fd_close(bootstrap_close(&instance->bootstrap));
+        forget_drops(instance);
+        if (instance->supervisor->link)
+                keeper_link_forget(instance->supervisor->link, instance);
+        loop_timer_stop(&instance->timer);
+        loop_task_cancel(&instance->gone);
+        output_deinit(&instance->output);
+        fd_close_all(instance->output_fds, OUTPUT_PIPES);
+        fd_close(instance->lane);
+        fd_close(instance->pidfd);
+        instance_spec_deinit(&instance->spec);
+        free(instance);
+        return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------- descriptors in the keeper */
+
+static void stored(KeeperLink *link, int result, void *userdata) {
+        Instance *instance = userdata;
+
+        (void) link;
+        if (result == 0 || instance->refused || instance->ended)
+                return;
+        instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at storing its descriptors in the keeper: %s",
+                      strerror(-result));
+        instance_raise(instance, instance->pid ? PROCESS_EVENT_DOOMED : PROCESS_EVENT_FAILED);
+}
+
+int instance_store(Instance *instance, InstanceStored what, int fd) {
+        int r = keeper_link_put(instance->supervisor->link, instance->id, stored_names[what].kind,
+                                stored_names[what].tag, fd, stored, instance);
+
+        if (r == 0)
+                instance->stored |= 1u << what;
+        return r;
+}
+
+/* check_gone() - whether this was the last of it. */
+static void check_gone(Instance *instance) {
+        if (!instance->ended || instance->peer || instance->stored || !LIST_EMPTY(&instance->drops) ||
+            instance->is_gone)
+                return;
+        instance->is_gone = true;
+        if (instance->born)
+                (void) keeper_link_ack(instance->supervisor->link, instance->id);
+        loop_task_queue(instance->supervisor->loop, &instance->gone);
+}
+
+/* Whatever the answer: the keeper has no duplicate any more. */
+static void dropped(KeeperLink *link, int result, void *userdata) {
+        InstanceDrop *drop = userdata;
+        Instance *instance = drop->instance;
+
+        (void) link;
+        (void) result;
+        LIST_REMOVE(drop, link);
+        fd_close(drop->fd);
+        free(drop);
+        check_gone(instance);
+}
+
+void instance_drop(Instance *instance, InstanceStored what, int fd_consume) {
+        _cleanup_fd_ int fd = fd_consume;
+        _cleanup_free_ InstanceDrop *drop = NULL;
+
+        if (!(instance->stored & 1u << what))
+                return;
+        instance->stored &= ~(1u << what);
+        drop = malloc(sizeof(*drop));
+        if (!drop || keeper_link_drop(instance->supervisor->link, instance->id, stored_names[what].kind,
+                                      stored_names[what].tag, dropped, drop) < 0)
+                return; /* closed now: it goes there with the slot */
+        *drop = (InstanceDrop){ .instance = instance, .fd = fd_take(&fd) };
+        LIST_INSERT_HEAD(&instance->drops, drop, link);
+        drop = NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------------- the end of it */
+
+/* release() - no process, no peer: all descriptors go. */
+static void release(Instance *instance) {
+        loop_timer_stop(&instance->timer);
+        output_end(&instance->output);
+        instance_drop(instance, INSTANCE_STORED_LANE, fd_take(&instance->lane));
+        instance_drop(instance, INSTANCE_STORED_STDOUT, output_take_pipe(&instance->output, HISTORY_STDOUT));
+        instance_drop(instance, INSTANCE_STORED_STDERR, output_take_pipe(&instance->output, HISTORY_STDERR));
+        check_gone(instance);
+}
+
+static void end_of_process(Instance *instance, uint64_t linger_us) {
+        instance->ended = true;
+        instance->pid = 0;
+        instance->pidfd = fd_close(instance->pidfd);
+        loop_timer_stop(&instance->timer);
+        supervisor_unqueue_spawn(instance->supervisor, instance);
+        fd_close_all(instance->output_fds, OUTPUT_PIPES);
+        instance_close_bootstrap(instance);
+        output_finish(&instance->output);
+        call_watchers(instance, &instance->on_exit);
+        if (!instance->peer)
+                release(instance);
+        else if (instance->lane < 0) /* never came in */
+                peer_close(instance->peer, STATUS_UNAVAILABLE, "the runner is gone");
+        else
+                loop_timer_set(instance->supervisor->loop, &instance->timer, clock_after(clock_now(), linger_us));
+}
+
+static void bury(Instance *instance) {
+        char text[EXIT_STATUS_TEXT_SIZE];
+
+        exit_status_describe(instance->exit, text);
+        if (instance->started) /* it never was up */
+                instance_fail(instance, INSTANCE_FAILURE_EXITED_EARLY, ": %s before it %s%s%s", text,
+                              instance->lane >= 0 || *instance->lost ? "said Hello" : "connected",
+                              *instance->lost ? "; " : "", instance->lost);
+        log_info("runner %s: pid %d %s", instance->spec.name, instance->pid, text);
+        end_of_process(instance, LINGER_US);
+}
+
+static void abandon(Instance *instance) {
+        if (instance->reserved)
+                (void) keeper_link_cancel(instance->supervisor->link, instance->id);
+        instance->reserved = false;
+        end_of_process(instance, 0);
+}
+
+static void tell_gone(LoopTask *task) {
+        Instance *instance = CONTAINER_OF(task, Instance, gone);
+        bool was_up = !instance->started;
+
+        instance->over = true;
+        instance_tell_started(instance, instance->failure ? instance->failure : INSTANCE_FAILURE_SYSTEM);
+        call_watchers(instance, &instance->on_gone);
+        supervisor_runner_gone(instance->supervisor, instance, was_up);
+}
+
+/* ---------------------------------------------------------------------------------------------------- the peer's side */
+
+static void peer_said_hello(Peer *peer, bool renewed) {
+        if (!renewed)
+                instance_raise(peer_userdata(peer), PROCESS_EVENT_READY);
+}
+
+/* The lane is shut down although the peer has closed its own descriptor: the runner must see the end at once. */
+static void peer_ended(Peer *peer, Status status, const char *reason) {
+        Instance *instance = peer_userdata(peer);
+
+        if (status != STATUS_OK && !instance->ended)
+                log_info("runner %s: its connection ended: %s: %s", instance->spec.name, status_name(status), reason);
+        (void) snprintf(instance->lost, sizeof(instance->lost), "its connection ended: %s", reason);
+        instance->broke_rules = status != STATUS_OK && status != STATUS_UNAVAILABLE;
+        instance->asking = NULL;
+        relay_keep_peer(instance, TAKE_PTR(instance->peer));
+        if (instance->lane >= 0)
+                (void) shutdown(instance->lane, SHUT_RDWR);
+        if (instance->ended) {
+                release(instance);
+                return;
+        }
+        instance_drop(instance, INSTANCE_STORED_LANE, fd_take(&instance->lane));
+        instance_raise(instance, PROCESS_EVENT_LOST);
+}
+
+const PeerHandler instance_peer_handler = {
+        .ready = peer_said_hello,
+        .call = instance_called,
+        .ended = peer_ended,
+};
+
+/* ----------------------------------------------------------------------------------------------------------- the table */
+
+static void announce(Instance *instance) {
+        loop_timer_stop(&instance->timer);
+        log_info("runner %s: up, pid %d", instance->spec.name, instance->pid);
+        instance_tell_started(instance, INSTANCE_FAILURE_NONE);
+}
+
+static void (*const actions[])(Instance *) = {
+        [PROCESS_ACTION_NONE] = NULL,
+        [PROCESS_ACTION_SPAWN] = instance_prepare,
+        [PROCESS_ACTION_ABANDON] = abandon,
+        [PROCESS_ACTION_ANNOUNCE] = announce,
+        [PROCESS_ACTION_ASK] = instance_ask,
+        [PROCESS_ACTION_LEAVE] = instance_leave,
+        [PROCESS_ACTION_ESCALATE] = instance_escalate,
+        [PROCESS_ACTION_KILL] = instance_kill,
+        [PROCESS_ACTION_BURY] = bury,
+};
+static_assert(ARRAY_SIZE(actions) == _PROCESS_ACTION_N, "a function for each action");
+
+static void handle(Instance *instance, ProcessEvent event) {
+        ProcessState before = instance->state;
+        ProcessAction action;
+
+        if (process_next(before, event, &instance->state, &action) < 0) {
+                log_debug("runner %s: event %s means nothing while %s", instance->spec.name, process_event_name(event),
+                          process_state_name(before));
+                return;
+        }
+        log_debug("runner %s: %s, %s: now %s, %s", instance->spec.name, process_state_name(before),
+                  process_event_name(event), process_state_name(instance->state), process_action_name(action));
+        if (actions[action])
+                actions[action](instance);
+}
+
+void instance_raise(Instance *instance, ProcessEvent event) {
+        assert(instance->n_events < INSTANCE_EVENTS_MAX);
+        instance->events[instance->n_events++] = event;
+        if (instance->handling)
+                return;
+        instance->handling = true;
+        while (instance->n_events > 0) {
+                ProcessEvent next = instance->events[0];
+
+                instance->n_events--;
+                memmove(instance->events, instance->events + 1, instance->n_events * sizeof(instance->events[0]));
+                handle(instance, next);
+        }
+        instance->handling = false;
+}
+
+/* ------------------------------------------------------------------------------------------------------- from outside */
+
+void instance_fail(Instance *instance, InstanceFailure failure, const char *format, ...) {
+        va_list arguments;
+
+        if (instance->failure)
+                return;
+        instance->failure = failure;
+        va_start(arguments, format);
+        (void) vsnprintf(instance->failure_text, sizeof(instance->failure_text), format, arguments);
+        va_end(arguments);
+}
+
+void instance_tell_started(Instance *instance, InstanceFailure failure) {
+        InstanceStarted started = instance->started;
+
+        instance->started = NULL;
+        if (started)
+                started(instance, failure, instance->started_userdata);
+}
+
+void instance_start(Instance *instance, InstanceStarted started, void *userdata) {
+        instance->started = started;
+        instance->started_userdata = userdata;
+        instance_raise(instance, PROCESS_EVENT_START);
+}
+
+void instance_exited(Instance *instance, ExitStatus exit) {
+        if (instance->ended)
+                return; /* said before */
+        instance->exit = exit;
+        instance_raise(instance, PROCESS_EVENT_EXITED);
+}
+
+/* The start's, the step's of a stop, or, after the end, of the peer. */
+static void timer_fired(LoopTimer *timer) {
+        Instance *instance = CONTAINER_OF(timer, Instance, timer);
+
+        if (instance->ended) {
+                peer_close(instance->peer, STATUS_UNAVAILABLE, "the runner is gone");
+                return;
+        }
+        if (instance->state == PROCESS_STARTING)
+                instance_fail(instance, INSTANCE_FAILURE_DID_NOT_CONNECT, ": %s within %g s, and was killed",
+                              instance->lane >= 0 ? "connected, but said no Hello" : "did not connect",
+                              (double) instance->spec.start_timeout_us / USEC_PER_SEC);
+        instance_raise(instance, instance->state == PROCESS_STARTING && !instance->pid ? PROCESS_EVENT_FAILED
+                                                                                       : PROCESS_EVENT_TIMEOUT);
+}
+
+static bool watch(Instance *instance, struct InstanceWatchers *watchers, InstanceWatcher *watcher) {
+        watcher->instance = instance;
+        LIST_INSERT_HEAD(watchers, watcher, link);
+        return true;
+}
+
+bool instance_watch_exit(Instance *instance, InstanceWatcher *watcher) {
+        return !instance->ended && watch(instance, &instance->on_exit, watcher);
+}
+
+bool instance_watch_gone(Instance *instance, InstanceWatcher *watcher) {
+        return !instance->over && watch(instance, &instance->on_gone, watcher);
+}
+
+void instance_unwatch(InstanceWatcher *watcher) {
+        if (!watcher->instance)
+                return;
+        LIST_REMOVE(watcher, link);
+        watcher->instance = NULL;
+}
