@@ -277,6 +277,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
                 return -ENOMEM;
         r = loop_new(&supervisor->loop);
         if (r == 0)
+                r = events_new(&supervisor->events, supervisor->loop);
+        if (r == 0)
                 r = keeper_link_new(&supervisor->link, supervisor->loop, fd_take(&keeper), &link_handlers, supervisor);
         if (r == 0 && lane >= 0)
                 r = control_new(&supervisor->control, supervisor, fd_take(&lane));
@@ -304,6 +306,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         for (size_t i = 0; i < ARRAY_SIZE(supervisor->signals); i++)
                 loop_signal_stop(&supervisor->signals[i].watcher);
         supervisor->link = keeper_link_free(supervisor->link);
+        supervisor->events = events_free(supervisor->events);
         supervisor->loop = loop_free(supervisor->loop);
         free(supervisor->boot_template);
         free(supervisor);

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "common/loop.h"
+#include "supervisor/events.h"
 #include "supervisor/keeper-link.h"
 #include "supervisor/instance.h"
 
@@ -37,6 +38,7 @@ typedef struct SupervisorOptions {
 struct Supervisor {
         Loop *loop;
         KeeperLink *link;
+        Events *events; /* what happened */
         uint32_t generation, last_n;
         uint64_t stop_timeout_us;
         bool has_nofile;
