@@ -6,13 +6,23 @@
  * one structure of fixed size in native byte order for all messages, at most one descriptor with it. Nobody sends a
  * message of length 0: it would read as the end. Both sides are built from one tree; @version is checked all the same,
  * since a takeover may put two versions at the two ends.
+ *
+ * A supervisor's first reading. Each new supervisor, the first one included, is sent the keeper's table before anything
+ * else: SLOT for every slot, STORED with every descriptor (those of instance 0 belong to no runner: control listener,
+ * configuration), END. What it asks for meanwhile is done, and may or may not show in the table it is sent. Exits follow
+ * as EXIT, those too that a SLOT has already shown: an exit is delivered at least once, and takes effect once, by instance.
+ * It says SERVING when it has taken everything over.
+ *
+ * What the keeper has done before, at the end of the supervisor before: RESERVED slots are gone; what was BORN and neither
+ * STARTED, nor KEPT, was killed and will EXIT; so was a native runner without a stored lane; what was TRANSIENT was killed
+ * and is forgotten.
  */
 
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEEPER_VERSION     1u
+#define KEEPER_VERSION     2u
 #define KEEPER_NAME_SIZE   64  /* a runner's name with its NUL */
 #define KEEPER_RECORD_SIZE 256 /* opaque to the keeper */
 #define KEEPER_WINDOW      64  /* messages that want a DONE a supervisor may have unanswered; one more ends it */
@@ -28,25 +38,26 @@ enum {
 typedef enum KeeperType {
         KEEPER_NONE,
 
-        /* from the supervisor */
-        KEEPER_RESERVE, /* instance, name, flags: a slot before the clone; wants DONE */
-        KEEPER_PUT,  /* instance, fd_kind, fd_tag and a descriptor, stored until DROP or the slot's end; wants DONE */
-        KEEPER_DROP, /* instance, fd_kind, fd_tag: closed; wants DONE */
+        /* from the supervisor; those that want DONE are answered always, the others never */
+        KEEPER_RESERVE, /* instance, name, flags, record: a slot before the clone; wants DONE */
+        KEEPER_PUT, /* instance, fd_kind, fd_tag, flags and a descriptor, stored until DROP or the slot's end; wants DONE */
+        KEEPER_DROP,     /* instance, fd_kind, fd_tag: closed; wants DONE */
         KEEPER_STARTED,  /* instance: the clone succeeded */
         KEEPER_CANCEL,   /* instance: no child is known; the slot, its descriptors and what was born all the same go */
         KEEPER_SIGNAL,   /* instance, result = signal number: to the leader's whole group; wants DONE */
-        KEEPER_RECORD,   /* instance, record */
-        KEEPER_ACTIVE,   /* instance, name: this one of the name's two is the active one */
-        KEEPER_ACK,      /* instance: its exit took effect; the slot and its descriptors go */
+        KEEPER_RECORD,   /* instance, record: replaces the one before */
+        KEEPER_ACTIVE,   /* instance: this one of its name's two is the active one */
+        KEEPER_ACK,      /* instance, flags: its exit took effect; slot and descriptors go, or with FLAG_KEPT stay */
         KEEPER_FROZEN,   /* takeover: predecessor stopped all I/O */
         KEEPER_ABORT,    /* takeover: predecessor wants to go on */
-        KEEPER_NOTIFY,   /* text for the service manager in record */
+        KEEPER_NOTIFY,   /* result = KeeperNotify; record = text for people, may be empty: to the service manager */
+        KEEPER_PONG,     /* the answer to PING */
         KEEPER_SHUTDOWN, /* stop the tree, result = exit status of the keeper */
 
         /* from the supervisor of a new generation */
         KEEPER_READY,
         KEEPER_REFUSE,
-        KEEPER_SERVING,
+        KEEPER_SERVING, /* the table was read and everything in it is taken care of */
 
         /* from a child, with its credentials */
         KEEPER_BORN, /* instance */
@@ -54,6 +65,12 @@ typedef enum KeeperType {
         /* from the keeper */
         KEEPER_DONE, /* serial of the request, result: 0 or a negative errno */
         KEEPER_EXIT, /* instance, pid, wait_code (CLD_*), wait_status; repeated to each new supervisor until ACK */
+        KEEPER_SLOT, /* instance, name, result = KeeperSlotState, flags, record; BORN: pid, and its pidfd as descriptor;
+                          EXITED: pid, wait_code, wait_status */
+        KEEPER_STORED, /* instance, fd_kind, fd_tag and a duplicate of the descriptor */
+        KEEPER_END,    /* of the table; instance = how many SLOTs, fd_tag = how many STOREDs were sent */
+        KEEPER_RELOAD, /* SIGHUP came: load the configuration again */
+        KEEPER_PING,   /* answer with PONG: is the loop alive? */
         KEEPER_GO,
         KEEPER_LEAVE,
         KEEPER_THAW,
@@ -61,20 +78,57 @@ typedef enum KeeperType {
         _KEEPER_TYPE_N,
 } KeeperType;
 
-/* Flags of RESERVE. */
+/* Flags of RESERVE, which SLOT repeats; KEPT also of ACK. */
 enum {
         KEEPER_FLAG_NATIVE = 1u << 0,     /* speaks the runner protocol: worth nothing without a live lane */
         KEEPER_FLAG_KILL_GROUP = 1u << 1, /* when the leader exits, what is left of its group is killed */
+        KEEPER_FLAG_TRANSIENT = 1u << 2,  /* a helper, not a runner: killed and forgotten when its supervisor ends */
+        KEEPER_FLAG_KEPT = 1u << 3, /* a record and descriptors without a process: of a runner that waits, failed, or
+                                             shall stay down; until CANCEL. At most one of a name */
+
+        /* only in SLOT */
+        KEEPER_FLAG_STARTED = 1u << 8, /* the supervisor before had said so */
+        KEEPER_FLAG_ACTIVE = 1u << 9,
+
+        /* only of PUT */
+        KEEPER_FLAG_REPLACE = 1u << 16, /* what has the same kind and tag is closed, instead of a refusal */
 };
+
+/* What a slot is, in SLOT. */
+typedef enum KeeperSlotState {
+        KEEPER_SLOT_RESERVED, /* by the very supervisor that reads it */
+        KEEPER_SLOT_BORN,     /* a process that is not reaped, or not yet known to be */
+        KEEPER_SLOT_EXITED,   /* its exit waits for ACK */
+        KEEPER_SLOT_KEPT,
+        _KEEPER_SLOT_STATE_N,
+} KeeperSlotState;
 
 /* What a stored descriptor is; with the tag it names one of an instance's. */
 typedef enum KeeperFdKind {
         KEEPER_FD_NONE,
-        KEEPER_FD_LANE,     /* our end of the runner's lane */
-        KEEPER_FD_LISTENER, /* bootstrap listener */
-        KEEPER_FD_LOG,      /* read end of a log pipe; tag 1: stdout, 2: stderr */
+        KEEPER_FD_LANE,       /* our end of the runner's lane */
+        KEEPER_FD_LISTENER,   /* bootstrap listener */
+        KEEPER_FD_LOG,        /* read end of a log pipe; tag 1: stdout, 2: stderr */
+        KEEPER_FD_RING,       /* memory of a log; also of instance 0 */
+        KEEPER_FD_SCRATCH,    /* pipes and pages beside it; also of instance 0 */
+        KEEPER_FD_ATTACHED,   /* runner's end of an attached client's lane, while the runner has not got it */
+        KEEPER_FD_SOCKET,     /* a listening socket that is passed to each instance */
+        KEEPER_FD_CHECKPOINT, /* what a runner has left for its successor */
+
+        /* only of instance 0 */
+        KEEPER_FD_CONTROL, /* the listener of the control socket; the keeper's own, which nobody may PUT or DROP */
+        KEEPER_FD_CONFIG,  /* the configuration as loaded, a sealed memfd; PUT with FLAG_REPLACE */
         _KEEPER_FD_KIND_N,
 } KeeperFdKind;
+
+/* What NOTIFY tells the service manager; with the text as its status, where there is one. */
+typedef enum KeeperNotify {
+        KEEPER_NOTIFY_STATUS,
+        KEEPER_NOTIFY_READY,     /* also the end of a reload */
+        KEEPER_NOTIFY_RELOADING, /* the keeper adds the moment */
+        KEEPER_NOTIFY_STOPPING,
+        _KEEPER_NOTIFY_N,
+} KeeperNotify;
 
 typedef struct KeeperMessage {
         uint16_t version, type;

@@ -11,7 +11,6 @@
 #include "runner/bootstrap.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,36 +19,14 @@
 #include <unistd.h>
 
 #include "common/fd.h"
-
-/* make_address() - of @path, by way of its directory where it is too long; @ret_dir must stay open until connected. */
-static int make_address(const char *path, struct sockaddr_un *address, int *ret_dir) {
-        _cleanup_free_ char *dir_path = NULL;
-        const char *slash = strrchr(path, '/');
-        int n;
-
-        address->sun_family = AF_UNIX;
-        if (strlen(path) < sizeof(address->sun_path)) {
-                (void) strcpy(address->sun_path, path);
-                return 0;
-        }
-        if (!slash)
-                return -ENAMETOOLONG;
-        dir_path = strndup(path, (size_t) (slash - path) + 1);
-        if (!dir_path)
-                return -ENOMEM;
-        *ret_dir = open(dir_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (*ret_dir < 0)
-                return -errno;
-        n = snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%s", *ret_dir, slash + 1);
-        return n < (int) sizeof(address->sun_path) ? 0 : -ENAMETOOLONG;
-}
+#include "common/places.h"
 
 static int connect_path(const char *path, int *ret_fd) {
-        struct sockaddr_un address = { 0 };
+        struct sockaddr_un address;
         _cleanup_fd_ int dir = -1, fd = -1;
         int r;
 
-        r = make_address(path, &address, &dir);
+        r = places_address(path, &address, &dir);
         if (r < 0)
                 return r;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

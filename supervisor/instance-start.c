@@ -77,7 +77,7 @@ static int store_all(Instance *instance) {
         uint32_t flags = KEEPER_FLAG_KILL_GROUP | (instance->spec.native ? KEEPER_FLAG_NATIVE : 0);
         int r;
 
-        r = keeper_link_reserve(instance->supervisor->link, instance->id, instance->spec.name, flags, reserved,
+        r = keeper_link_reserve(instance->supervisor->link, instance->id, instance->spec.name, flags, NULL, reserved,
                                 instance);
         if (r < 0)
                 return r;

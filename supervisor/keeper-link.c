@@ -17,6 +17,9 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
 
@@ -203,27 +206,43 @@ static int request(KeeperLink *link, const KeeperMessage *m, int fd_consume, Kee
         return enqueue(link, m, fd_consume, &(LinkDone){ done, userdata });
 }
 
-static int state(KeeperLink *link, KeeperType type, uint64_t instance, int result) {
-        return enqueue(link, &(KeeperMessage){ .type = (uint16_t) type, .instance = instance, .result = result }, -1,
-                       NULL);
+static int state(KeeperLink *link, const KeeperMessage *m) {
+        return enqueue(link, m, -1, NULL);
 }
 
-int keeper_link_reserve(KeeperLink *link, uint64_t instance, const char *name, uint32_t flags, KeeperLinkDone done,
-                        void *userdata) {
+static int state_of(KeeperLink *link, KeeperType type, uint64_t instance) {
+        return state(link, &(KeeperMessage){ .type = (uint16_t) type, .instance = instance });
+}
+
+int keeper_link_reserve(KeeperLink *link, uint64_t instance, const char *name, uint32_t flags, const void *record,
+                        KeeperLinkDone done, void *userdata) {
         KeeperMessage m = { .type = KEEPER_RESERVE, .instance = instance, .flags = flags };
 
         if (strlen(name) >= sizeof(m.name))
                 return -EINVAL;
         strcpy(m.name, name);
+        if (record)
+                memcpy(m.record, record, sizeof(m.record));
         return request(link, &m, -1, done, userdata);
+}
+
+static int put(KeeperLink *link, KeeperMessage m, int fd, KeeperLinkDone done, void *userdata) {
+        int copy = fd_dup(fd);
+
+        m.type = KEEPER_PUT;
+        return copy < 0 ? copy : request(link, &m, copy, done, userdata);
 }
 
 int keeper_link_put(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd, KeeperLinkDone done,
                     void *userdata) {
-        KeeperMessage m = { .type = KEEPER_PUT, .instance = instance, .fd_kind = kind, .fd_tag = tag };
-        int copy = fd_dup(fd);
+        return put(link, (KeeperMessage){ .instance = instance, .fd_kind = kind, .fd_tag = tag }, fd, done, userdata);
+}
 
-        return copy < 0 ? copy : request(link, &m, copy, done, userdata);
+int keeper_link_replace(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd,
+                        KeeperLinkDone done, void *userdata) {
+        const KeeperMessage m = { .instance = instance, .flags = KEEPER_FLAG_REPLACE, .fd_kind = kind, .fd_tag = tag };
+
+        return put(link, m, fd, done, userdata);
 }
 
 int keeper_link_drop(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, KeeperLinkDone done,
@@ -240,11 +259,11 @@ int keeper_link_signal(KeeperLink *link, uint64_t instance, int signal, KeeperLi
 }
 
 int keeper_link_started(KeeperLink *link, uint64_t instance) {
-        return state(link, KEEPER_STARTED, instance, 0);
+        return state_of(link, KEEPER_STARTED, instance);
 }
 
 int keeper_link_cancel(KeeperLink *link, uint64_t instance) {
-        return state(link, KEEPER_CANCEL, instance, 0);
+        return state_of(link, KEEPER_CANCEL, instance);
 }
 
 int keeper_link_spawned(KeeperLink *link, uint64_t instance, const SpawnResult *result) {
@@ -252,11 +271,39 @@ int keeper_link_spawned(KeeperLink *link, uint64_t instance, const SpawnResult *
 }
 
 int keeper_link_ack(KeeperLink *link, uint64_t instance) {
-        return state(link, KEEPER_ACK, instance, 0);
+        return state_of(link, KEEPER_ACK, instance);
+}
+
+int keeper_link_keep(KeeperLink *link, uint64_t instance) {
+        return state(link, &(KeeperMessage){ .type = KEEPER_ACK, .instance = instance, .flags = KEEPER_FLAG_KEPT });
+}
+
+int keeper_link_record(KeeperLink *link, uint64_t instance, const void *record) {
+        KeeperMessage m = { .type = KEEPER_RECORD, .instance = instance };
+
+        memcpy(m.record, record, sizeof(m.record));
+        return state(link, &m);
+}
+
+int keeper_link_active(KeeperLink *link, uint64_t instance) {
+        return state_of(link, KEEPER_ACTIVE, instance);
+}
+
+/* One line: what follows a line break would be taken for another assignment. */
+int keeper_link_notify(KeeperLink *link, KeeperNotify what, const char *text) {
+        KeeperMessage m = { .type = KEEPER_NOTIFY, .result = (int32_t) what };
+
+        (void) snprintf((char *) m.record, sizeof(m.record), "%.*s", text ? (int) strcspn(text, "\n") : 0,
+                        text ? text : "");
+        return state(link, &m);
+}
+
+int keeper_link_serving(KeeperLink *link) {
+        return state_of(link, KEEPER_SERVING, 0);
 }
 
 int keeper_link_shutdown(KeeperLink *link, int status) {
-        return state(link, KEEPER_SHUTDOWN, 0, status);
+        return state(link, &(KeeperMessage){ .type = KEEPER_SHUTDOWN, .result = status });
 }
 
 void keeper_link_forget(KeeperLink *link, const void *userdata) {
@@ -275,11 +322,15 @@ void keeper_link_forget(KeeperLink *link, const void *userdata) {
 
 /* ------------------------------------------------------------------------------------------------------- receiving */
 
+/* Each: false ends the link. What takes the descriptor leaves -1. */
+typedef bool LinkHandler(KeeperLink *link, const KeeperMessage *m, int *fd);
+
 /* on_done() - false: it is not the answer that comes next. */
-static bool on_done(KeeperLink *link, const KeeperMessage *m) {
+static bool on_done(KeeperLink *link, const KeeperMessage *m, int *fd) {
         size_t first = link->first_unanswered;
         LinkDone done = link->unanswered[first].done;
 
+        (void) fd;
         if (link->n_unanswered == 0 || link->unanswered[first].serial != m->serial)
                 return false;
         link->first_unanswered = (first + 1) % KEEPER_WINDOW;
@@ -289,21 +340,77 @@ static bool on_done(KeeperLink *link, const KeeperMessage *m) {
         return true;
 }
 
-static bool on_exit_report(KeeperLink *link, const KeeperMessage *m) {
-        KeeperExit exit = { m->instance, m->pid, m->wait_code, m->wait_status };
+static KeeperExit read_exit(const KeeperMessage *m) {
+        return (KeeperExit){ m->instance, m->pid, m->wait_code, m->wait_status };
+}
 
+static bool on_exit_report(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        KeeperExit exit = read_exit(m);
+
+        (void) fd;
         link->handlers->exited(link, &exit, link->userdata);
         return true;
 }
 
-static bool handle(KeeperLink *link, const KeeperMessage *m) {
-        static bool (*const handlers[_KEEPER_TYPE_N])(KeeperLink *, const KeeperMessage *) = {
-                [KEEPER_DONE] = on_done,
-                [KEEPER_EXIT] = on_exit_report,
+static bool on_slot(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        const KeeperSlot slot = {
+                .instance = m->instance,
+                .name = m->name,
+                .state = (KeeperSlotState) m->result,
+                .flags = m->flags,
+                .exit = read_exit(m),
+                .pid = m->pid,
+                .record = m->record,
+        };
+
+        if (!memchr(m->name, '\0', sizeof(m->name)) || m->result < 0 || m->result >= _KEEPER_SLOT_STATE_N)
+                return false;
+        if (link->handlers->slot)
+                link->handlers->slot(link, &slot, fd_take(fd), link->userdata);
+        return true;
+}
+
+static bool on_stored(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        if (*fd < 0) /* our own limit: what it belongs to cannot go on */
+                log_error("cannot take over a descriptor of instance %" PRIx64 ": too many are open", m->instance);
+        else if (link->handlers->stored)
+                link->handlers->stored(link, m->instance, (KeeperFdKind) m->fd_kind, m->fd_tag, fd_take(fd),
+                                       link->userdata);
+        return true;
+}
+
+static bool on_end(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        (void) fd;
+        (void) m;
+        if (link->handlers->loaded)
+                link->handlers->loaded(link, link->userdata);
+        return true;
+}
+
+static bool on_reload(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        (void) fd;
+        (void) m;
+        if (link->handlers->reload)
+                link->handlers->reload(link, link->userdata);
+        return true;
+}
+
+static bool on_ping(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        (void) fd;
+        (void) m;
+        (void) state_of(link, KEEPER_PONG, 0);
+        return true;
+}
+
+static bool handle(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        static LinkHandler *const handlers[_KEEPER_TYPE_N] = {
+                [KEEPER_DONE] = on_done,     [KEEPER_EXIT] = on_exit_report, [KEEPER_SLOT] = on_slot,
+                [KEEPER_STORED] = on_stored, [KEEPER_END] = on_end,          [KEEPER_RELOAD] = on_reload,
+                [KEEPER_PING] = on_ping,
         };
 
         if (m->version == KEEPER_VERSION && m->type < _KEEPER_TYPE_N && handlers[m->type] &&
-            handlers[m->type](link, m))
+            handlers[m->type](link, m, fd))
                 return true;
         log_error("keeper sent an unexpected message (version %u, type %u, serial %u)", m->version, m->type,
                   m->serial);
@@ -323,16 +430,14 @@ static bool receive(KeeperLink *link) {
         } buffer;
         CmsgInfo info;
         ssize_t n;
-        int fd = -1;
+        _cleanup_fd_ int fd = -1;
 
         n = cmsg_receive(link->fd, &buffer, sizeof(buffer.m) + 1, &fd, 1, &info);
         if (n == -EAGAIN)
                 return false;
-        if (n >= 0 && info.n_fds > 0)
-                fd_close(fd); /* nothing brings one yet */
         if (n > 0 && n != sizeof(buffer.m))
                 log_error("keeper sent a message of %zd bytes instead of %zu", n, sizeof(buffer.m));
-        if (n != sizeof(buffer.m) || !handle(link, &buffer.m)) {
+        if (n != sizeof(buffer.m) || !handle(link, &buffer.m, &fd)) {
                 end(link);
                 return false;
         }

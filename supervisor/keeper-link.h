@@ -8,6 +8,10 @@
  * How a runner is started: keeper_link_reserve(), keeper_link_put() for each descriptor, wait for keeper_link_idle() (all
  * of it is in the kernel, in front of the child's BORN), spawn(), keeper_link_spawned(). Answers are not awaited: where
  * the reservation turns out to be refused, the keeper kills the child, and no EXIT comes for it.
+ *
+ * How a supervisor begins: from its first turn of the loop on it is given the keeper's table by slot() and stored(), what
+ * the supervisor before has left and what the keeper holds for all of them; loaded() is the end of that, and comes always.
+ * When all of it is taken care of: keeper_link_serving(). PING is answered in here.
  */
 
 #include <stdbool.h>
@@ -20,6 +24,7 @@
 
 typedef struct KeeperLink KeeperLink;
 typedef struct KeeperExit KeeperExit;
+typedef struct KeeperSlot KeeperSlot;
 typedef struct KeeperLinkHandlers KeeperLinkHandlers;
 
 enum { KEEPER_LINK_REQUESTS_MAX = 4096 }; /* that can be queued besides those unanswered */
@@ -31,16 +36,38 @@ struct KeeperExit {
         int status; /* exit status or signal */
 };
 
+/* A slot of the keeper's table as the supervisor before has left it. */
+struct KeeperSlot {
+        uint64_t instance;
+        const char *name;
+        KeeperSlotState state;
+        uint32_t flags;        /* KEEPER_FLAG_*, with STARTED and ACTIVE */
+        KeeperExit exit;       /* EXITED: it is reported to exited() as well, after loaded() */
+        pid_t pid;             /* BORN */
+        const uint8_t *record; /* KEEPER_RECORD_SIZE bytes; all zero: none was given */
+};
+
 /*
  * Called from the loop, never from within a keeper_link_*() call. Each may use the link; none may free it.
  * @exited: an instance's process is gone, its status reaped; may come twice for one instance until keeper_link_ack().
- * @idle: keeper_link_idle() has become true again; may be NULL.
  * @closed: the keeper is gone, or does not keep the protocol; nothing is sent or called any more.
+ * These may be NULL:
+ * @idle: keeper_link_idle() has become true again.
+ * @slot: one of the table's, valid while the callback runs. @pidfd_consume names surely the process that the slot means;
+ *        -1: it is not BORN, or the keeper had no descriptor left.
+ * @stored: a duplicate of a stored descriptor. Its slot was told before; @instance 0: the keeper's own.
+ * @loaded: that was the table.
+ * @reload: SIGHUP came to the keeper.
  */
 struct KeeperLinkHandlers {
         void (*exited)(KeeperLink *link, const KeeperExit *exit, void *userdata);
         void (*idle)(KeeperLink *link, void *userdata);
         void (*closed)(KeeperLink *link, void *userdata);
+        void (*slot)(KeeperLink *link, const KeeperSlot *slot, int pidfd_consume, void *userdata);
+        void (*stored)(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume,
+                       void *userdata);
+        void (*loaded)(KeeperLink *link, void *userdata);
+        void (*reload)(KeeperLink *link, void *userdata);
 };
 
 /* The answer to a request: 0 or a negative errno. */
@@ -57,15 +84,19 @@ KeeperLink *keeper_link_free(KeeperLink *link);
  * Requests. Each is answered by @done (NULL: nobody asks) unless the link is closed or freed first. They return 0; -EPIPE:
  * the link is closed; -ENOBUFS: too many are queued; -ENOMEM; -EMFILE. Answers besides 0:
  * reserve - -EEXIST: the instance is known; -EBUSY: its name is used twice; -ENOSPC: table full; -EINVAL: bad name.
- *           @flags are KEEPER_FLAG_*; a name that does not fit is refused here, -EINVAL.
- * put     - stores a duplicate of @fd, which stays the caller's. -ENOENT, -EEXIST, -EINVAL, -ENOSPC or -EMFILE: full.
+ *           @flags are KEEPER_FLAG_*; a name that does not fit is refused here, -EINVAL. @record (KEEPER_RECORD_SIZE
+ *           bytes, or NULL) as keeper_link_record().
+ * put     - stores a duplicate of @fd, which stays the caller's. -ENOENT, -EEXIST, -EINVAL, -EDQUOT: the instance has
+ *           too many, -ENOSPC or -EMFILE: full. replace is the same, but takes the place of what has this kind and tag.
  * drop    - closes it there. -ENOENT.
  * signal  - to the whole group. -ESRCH: its process is gone; -ENOENT: no such instance; -EINVAL: no such signal.
  */
-int keeper_link_reserve(KeeperLink *link, uint64_t instance, const char *name, uint32_t flags, KeeperLinkDone done,
-                        void *userdata);
+int keeper_link_reserve(KeeperLink *link, uint64_t instance, const char *name, uint32_t flags, const void *record,
+                        KeeperLinkDone done, void *userdata);
 int keeper_link_put(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd, KeeperLinkDone done,
                     void *userdata);
+int keeper_link_replace(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd,
+                        KeeperLinkDone done, void *userdata);
 int keeper_link_drop(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, KeeperLinkDone done,
                      void *userdata);
 int keeper_link_signal(KeeperLink *link, uint64_t instance, int signal, KeeperLinkDone done, void *userdata);
@@ -78,12 +109,22 @@ void keeper_link_forget(KeeperLink *link, const void *userdata);
  * spawned  - after spawn(): STARTED if the child said BORN, else CANCEL.
  * started, cancel - these two by themselves; cancel also takes back a reservation for which spawn() was never called.
  * ack      - the exit took effect: slot and stored descriptors go.
+ * keep     - the same, but slot, record and descriptors stay, without a process, until keeper_link_cancel().
+ * record   - KEEPER_RECORD_SIZE bytes that the next supervisor is given with the slot, in place of those before.
+ * active   - of its name's two instances this is the one to serve.
+ * notify   - to the service manager, where there is one, with @text (NULL: none) as the status that people see.
+ * serving  - everything of the table is taken care of, and what must be answered is answered from now on.
  * shutdown - the keeper kills what is left, us too, and exits with @status.
  */
 int keeper_link_spawned(KeeperLink *link, uint64_t instance, const SpawnResult *result);
 int keeper_link_started(KeeperLink *link, uint64_t instance);
 int keeper_link_cancel(KeeperLink *link, uint64_t instance);
 int keeper_link_ack(KeeperLink *link, uint64_t instance);
+int keeper_link_keep(KeeperLink *link, uint64_t instance);
+int keeper_link_record(KeeperLink *link, uint64_t instance, const void *record);
+int keeper_link_active(KeeperLink *link, uint64_t instance);
+int keeper_link_notify(KeeperLink *link, KeeperNotify what, const char *text);
+int keeper_link_serving(KeeperLink *link);
 int keeper_link_shutdown(KeeperLink *link, int status);
 
 /* keeper_link_idle() - whether everything is in the kernel, so that a clone may follow. */

@@ -33,6 +33,12 @@ typedef struct SupervisorOptions {
         const struct rlimit *nofile; /* what runners get back; NULL: as it is */
         int keeper_fd_consume;       /* our end of the keeper's socket */
         int private_fd_consume;      /* the lane of the one client, or -1 */
+
+        /* Of a daemon; absolute paths, in directories that the keeper has made; NULL where there is a private client. */
+        const char *runtime_dir; /* `boot/' in it is ours alone */
+        const char *state_dir, *log_dir;
+        const char *socket;         /* the control socket's, for messages; its listener comes from the keeper */
+        const char *const *configs; /* files and directories from the command line, ended by NULL; may be none */
 } SupervisorOptions;
 
 struct Supervisor {

@@ -194,7 +194,7 @@ static void test_link_retry(void **state) {
 
         assert_int_equal(keeper_link_reserve(t.link, 1,
                                              "a name that is as long as the field, so that its NUL has no room..", 0,
-                                             NULL, NULL),
+                                             NULL, NULL, NULL),
                          -EINVAL);
         seam_fail(SEAM_CALLOC, 1, ENOMEM);
         assert_int_equal(keeper_link_put(t.link, 1, KEEPER_FD_LANE, 0, STDIN_FILENO, NULL, NULL), -ENOMEM);

@@ -254,7 +254,7 @@ static void quick_next(KeeperLink *link, void *userdata) {
         (void) userdata;
         while (keeper_link_idle(link) && quick.n_started < QUICK) {
                 (void) snprintf(name, sizeof(name), "q%u", ++quick.n_started);
-                quick.wrong |= keeper_link_reserve(link, quick.n_started, name, 0, quick_done, &quick) < 0;
+                quick.wrong |= keeper_link_reserve(link, quick.n_started, name, 0, NULL, quick_done, &quick) < 0;
                 quick.wrong |=
                         keeper_link_put(link, quick.n_started, KEEPER_FD_LOG, 1, STDIN_FILENO, quick_done, &quick) < 0;
                 quick.waiting = !keeper_link_idle(link); /* then it is spawned when it is */
