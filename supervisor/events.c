@@ -32,7 +32,7 @@ typedef struct Record {
         uint8_t state, previous, cause;
         uint64_t seq, time_us, monotonic_us, instance, number, uptime_us;
         int32_t pid, status;
-        uint8_t how, success, name_length, text_length;
+        uint8_t how, name_length, text_length;
 } Record;
 
 TAILQ_HEAD(EventReaders, EventReader);
@@ -212,7 +212,6 @@ void events_publish(Events *events, const Event *event) {
                 .pid = event->pid,
                 .status = event->exit.status,
                 .how = (uint8_t) event->exit.how,
-                .success = event->success,
                 .name_length = (uint8_t) (event->runner ? name + 1 : 0),
                 .text_length = (uint8_t) (event->text ? text + 1 : 0),
         };
@@ -244,7 +243,6 @@ static void read_record(const Record *record, Event *ret_event) {
                 .previous = record->previous,
                 .exit = { .how = record->how, .status = record->status },
                 .cause = record->cause,
-                .success = record->success,
                 .uptime_us = record->uptime_us,
                 .number = record->number,
                 .text = record->text_length ? strings + record->name_length : NULL,

@@ -15,6 +15,7 @@
 
 #include "common/loop.h"
 #include "supervisor/exit-status.h"
+#include "supervisor/policy.h"
 
 typedef struct Event Event;
 typedef struct EventReader EventReader;
@@ -47,10 +48,9 @@ struct Event {
         const char *runner; /* its name; NULL: none */
         uint64_t instance;
         pid_t pid;
-        unsigned state, previous; /* RUNNER_STATE: numbers of baton.control.RunnerStatus.State */
-        ExitStatus exit;          /* RUNNER_EXITED, and the next three */
-        unsigned cause;           /* number of baton.control.ExitRecord.Cause */
-        bool success;
+        PolicyState state, previous; /* RUNNER_STATE */
+        ExitStatus exit;             /* RUNNER_EXITED, and the next two */
+        unsigned cause;              /* a RunnerCause */
         uint64_t uptime_us;
         uint64_t number;
         const char *text; /* one line; NULL: none */
