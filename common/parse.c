@@ -226,17 +226,23 @@ static size_t utf8_length(const uint8_t *p, size_t left) {
         return c < lowest[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : n;
 }
 
-/* skip_ascii() - eight bytes at a time, none of them NUL: all that most names are made of. */
-static const uint8_t *skip_ascii(const uint8_t *p, const uint8_t *end) {
+/* is_ascii_word() - eight bytes, each an ASCII character and none of them NUL. */
+static bool is_ascii_word(const uint8_t *p) {
         const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones << 7;
         uint64_t word;
 
-        for (; (size_t) (end - p) >= sizeof(word); p += sizeof(word)) {
-                memcpy(&word, p, sizeof(word));
-                if ((word | (word - ones)) & highs)
-                        break;
-        }
-        return p;
+        memcpy(&word, p, sizeof(word));
+        return !((word | (word - ones)) & highs);
+}
+
+/* skip_ascii() - eight bytes at a time: all that most names are made of. What is left at the end shares some with before. */
+static const uint8_t *skip_ascii(const uint8_t *p, const uint8_t *end) {
+        bool is_long = end - p >= 8;
+
+        for (; end - p >= 8; p += 8)
+                if (!is_ascii_word(p))
+                        return p;
+        return is_long && is_ascii_word(end - 8) ? end : p;
 }
 
 bool utf8_is_valid(const void *text, size_t size) {

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/text.h"
 #include "proto/arena.pb-c.h"
 
 #define SERVICE          "baton.Arena/"
@@ -461,11 +462,8 @@ static const struct {
         { "baton.Arena/Release", &baton__arena_release__descriptor, on_release },
 };
 
-bool share_called(Peer *peer, Call *call) {
-        const char *method = call_envelope(call)->method;
-
-        if (!peer->share || strncmp(method, SERVICE, strlen(SERVICE)) != 0)
-                return false;
+/* serve() - false: no such method. */
+static bool serve(Peer *peer, Call *call, const char *method) {
         for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
                 _cleanup_message_ void *message = NULL;
                 const uint8_t *payload;
@@ -482,4 +480,10 @@ bool share_called(Peer *peer, Call *call) {
                 return true;
         }
         return false;
+}
+
+bool share_called(Peer *peer, Call *call) {
+        const char *method = call_envelope(call)->method;
+
+        return text_begins(method, SERVICE) && peer->share && serve(peer, call, method);
 }

@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "common/text.h"
 #include "proto/message.h"
 #include "runner/runner.h"
 
@@ -39,7 +40,7 @@ static const struct {
 };
 
 bool builtin_is(const char *method) {
-        return strncmp(method, BUILTIN_PREFIX, strlen(BUILTIN_PREFIX)) == 0;
+        return text_begins(method, BUILTIN_PREFIX);
 }
 
 void builtin_call(Runner *runner, const Connection *connection, Call *call) {
