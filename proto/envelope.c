@@ -83,8 +83,8 @@ size_t envelope_pack_short(const Baton__Envelope *envelope, uint8_t bytes[ENVELO
         return (size_t) (p - bytes);
 }
 
-/* take_varint() - the number at *@p; false: the long way will say what is wrong with it. */
-static inline bool take_varint(const uint8_t **p, const uint8_t *end, uint64_t *ret_value) {
+/* take_long() - take_varint() of more than one byte. */
+static bool take_long(const uint8_t **p, const uint8_t *end, uint64_t *ret_value) {
         uint64_t value = 0;
 
         for (unsigned shift = 0; shift < 63 && *p < end; shift += 7) {
@@ -99,13 +99,21 @@ static inline bool take_varint(const uint8_t **p, const uint8_t *end, uint64_t *
         return false;
 }
 
-static bool take_string(MessageScratch *scratch, const uint8_t **p, const uint8_t *end, char **ret_text) {
-        uint64_t length;
+/* take_varint() - the number at *@p; false: the long way will say what is wrong with it. */
+static inline bool take_varint(const uint8_t **p, const uint8_t *end, uint64_t *ret_value) {
+        if (*p == end || **p >= 0x80)
+                return take_long(p, end, ret_value);
+        *ret_value = *(*p)++;
+        return true;
+}
+
+static inline bool take_string(MessageScratch *scratch, const uint8_t **p, const uint8_t *end, uint64_t length,
+                               char **ret_text) {
         char *text;
 
-        if (!take_varint(p, end, &length) || length > (uint64_t) (end - *p) || !utf8_is_valid(*p, length))
+        if (length > (uint64_t) (end - *p) || !utf8_is_valid(*p, length))
                 return false;
-        text = scratch->allocator.alloc(scratch, length + 1);
+        text = message_scratch_alloc(scratch, length + 1);
         if (!text)
                 return false;
         memcpy(text, *p, length);
@@ -115,61 +123,64 @@ static bool take_string(MessageScratch *scratch, const uint8_t **p, const uint8_
         return true;
 }
 
-/* take_field() - one field into @envelope; false: not on the short way. */
-static bool take_field(MessageScratch *scratch, Baton__Envelope *envelope, const uint8_t **p, const uint8_t *end) {
-        unsigned tag = *(*p)++;
-        uint64_t value;
+/* take_fields() - all of them into @envelope; false: not on the short way. */
+static bool take_fields(MessageScratch *scratch, Baton__Envelope *envelope, const uint8_t *p, const uint8_t *end) {
+        while (p < end) {
+                unsigned tag = *p++;
+                uint64_t value; /* of a string: its length */
+                bool taken = true;
 
-        switch (tag) {
-        case TAG_METHOD:
-                return take_string(scratch, p, end, &envelope->method);
-        case TAG_MESSAGE:
-                return take_string(scratch, p, end, &envelope->message);
-        case TAG_TYPE:
-                return take_string(scratch, p, end, &envelope->type);
-        default:
-                if ((tag & 7) || !take_varint(p, end, &value))
+                if (!take_varint(&p, end, &value))
+                        return false;
+                switch (tag) {
+                case TAG_KIND:
+                        envelope->kind = (Baton__Kind) (uint32_t) value;
+                        break;
+                case TAG_ID:
+                        envelope->id = value;
+                        break;
+                case TAG_METHOD:
+                        taken = take_string(scratch, &p, end, value, &envelope->method);
+                        break;
+                case TAG_TIMEOUT:
+                        envelope->timeout_us = value;
+                        break;
+                case TAG_STATUS:
+                        envelope->status = (uint32_t) value;
+                        break;
+                case TAG_MESSAGE:
+                        taken = take_string(scratch, &p, end, value, &envelope->message);
+                        break;
+                case TAG_FD_CREDIT:
+                        envelope->fd_credit = (uint32_t) value;
+                        break;
+                case TAG_CREDIT:
+                        envelope->credit = value;
+                        break;
+                case TAG_END:
+                        envelope->end = value != 0;
+                        break;
+                case TAG_TYPE:
+                        taken = take_string(scratch, &p, end, value, &envelope->type);
+                        break;
+                default:
+                        return false;
+                }
+                if (!taken)
                         return false;
         }
-        switch (tag) {
-        case TAG_KIND:
-                envelope->kind = (Baton__Kind) (uint32_t) value;
-                return true;
-        case TAG_ID:
-                envelope->id = value;
-                return true;
-        case TAG_TIMEOUT:
-                envelope->timeout_us = value;
-                return true;
-        case TAG_STATUS:
-                envelope->status = (uint32_t) value;
-                return true;
-        case TAG_FD_CREDIT:
-                envelope->fd_credit = (uint32_t) value;
-                return true;
-        case TAG_CREDIT:
-                envelope->credit = value;
-                return true;
-        case TAG_END:
-                envelope->end = value != 0;
-                return true;
-        default:
-                return false;
-        }
+        return true;
 }
 
 Baton__Envelope *envelope_unpack(MessageScratch *scratch, const uint8_t *data, size_t size) {
-        const uint8_t *p = data, *end = data + size;
-        Baton__Envelope *envelope = scratch->allocator.alloc(scratch, sizeof(*envelope));
+        static const Baton__Envelope blank = BATON__ENVELOPE__INIT;
+        Baton__Envelope *envelope = message_scratch_alloc(scratch, sizeof(*envelope));
 
         if (!envelope)
                 return NULL;
-        baton__envelope__init(envelope);
-        while (p < end)
-                if (!take_field(scratch, envelope, &p, end)) {
-                        message_scratch_reset(scratch);
-                        return (Baton__Envelope *) message_unpack_scratch(scratch, &baton__envelope__descriptor, data,
-                                                                          size);
-                }
-        return envelope;
+        *envelope = blank;
+        if (take_fields(scratch, envelope, data, data + size))
+                return envelope;
+        message_scratch_reset(scratch);
+        return (Baton__Envelope *) message_unpack_scratch(scratch, &baton__envelope__descriptor, data, size);
 }

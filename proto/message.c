@@ -16,14 +16,13 @@
 #include "common/parse.h"
 
 #define BLOCK_SIZE   4096u
-#define ALIGNMENT    16u
 #define GROWTH       24u /* bytes of structure that one byte of wire may become */
 #define GROWTH_SPARE 4096u
 
 typedef struct MessageBlock {
         struct MessageBlock *next;
         size_t used, size;
-        _Alignas(ALIGNMENT) uint8_t bytes[];
+        _Alignas(MESSAGE_ALIGNMENT) uint8_t bytes[];
 } MessageBlock;
 
 /* ---- check ---- */
@@ -112,24 +111,22 @@ static void *block_alloc(MessageScratch *scratch, size_t size) {
         return block->bytes + block->used - size;
 }
 
-static void *scratch_alloc(void *data, size_t size) {
-        MessageScratch *scratch = data;
-        void *pointer;
+void *message_scratch_grow(MessageScratch *scratch, size_t size) {
+        void *pointer = NULL;
 
         if (size <= scratch->limit)
-                size = (size + ALIGNMENT - 1) & ~(size_t) (ALIGNMENT - 1);
-        if (size > scratch->limit || scratch->total + size > scratch->limit) {
+                size = (size + MESSAGE_ALIGNMENT - 1) & ~(size_t) (MESSAGE_ALIGNMENT - 1);
+        if (size <= scratch->limit && scratch->used + scratch->grown + size <= scratch->limit)
+                pointer = block_alloc(scratch, size);
+        if (pointer)
+                scratch->grown += size;
+        else
                 scratch->exhausted = true;
-                return NULL;
-        }
-        scratch->total += size;
-        if (sizeof(scratch->first) - scratch->used >= size) {
-                scratch->used += size;
-                return scratch->first + scratch->used - size;
-        }
-        pointer = block_alloc(scratch, size);
-        scratch->exhausted |= !pointer;
         return pointer;
+}
+
+static void *scratch_alloc(void *data, size_t size) {
+        return message_scratch_alloc(data, size);
 }
 
 static void scratch_free(void *data, void *pointer) {
@@ -140,20 +137,18 @@ static void scratch_free(void *data, void *pointer) {
 void message_scratch_init(MessageScratch *scratch, size_t limit) {
         scratch->allocator = (ProtobufCAllocator){ scratch_alloc, scratch_free, scratch };
         scratch->overflow = NULL;
-        scratch->used = scratch->total = 0;
+        scratch->used = scratch->grown = 0;
         scratch->limit = limit;
         scratch->exhausted = false;
 }
 
-void message_scratch_reset(MessageScratch *scratch) {
+void message_scratch_shrink(MessageScratch *scratch) {
         while (scratch->overflow) {
                 MessageBlock *block = scratch->overflow;
 
                 scratch->overflow = block->next;
                 free(block);
         }
-        scratch->used = scratch->total = 0;
-        scratch->exhausted = false;
 }
 
 ProtobufCMessage *message_unpack_scratch(MessageScratch *scratch, const ProtobufCMessageDescriptor *type,
@@ -175,13 +170,13 @@ void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, s
         MessageOwned *owned;
         void **slot;
 
-        assert(type->sizeof_message <= sizeof(owned->scratch.first) - ALIGNMENT);
+        assert(type->sizeof_message <= sizeof(owned->scratch.first) - MESSAGE_ALIGNMENT);
         owned = malloc(sizeof(*owned));
         if (!owned)
                 return NULL;
         message_scratch_init(&owned->scratch, GROWTH_SPARE + GROWTH * size);
         /* protobuf-c allocates the structure itself first: behind one unit that is ours, it finds its owner again. */
-        slot = scratch_alloc(&owned->scratch, ALIGNMENT);
+        slot = scratch_alloc(&owned->scratch, MESSAGE_ALIGNMENT);
         *slot = owned;
         owned->message = message_unpack_scratch(&owned->scratch, type, data, size);
         if (!owned->message) {
@@ -197,7 +192,7 @@ void *message_free(void *message) {
 
         if (!message)
                 return NULL;
-        owned = *(MessageOwned **) (void *) ((uint8_t *) message - ALIGNMENT);
+        owned = *(MessageOwned **) (void *) ((uint8_t *) message - MESSAGE_ALIGNMENT);
         message_scratch_reset(&owned->scratch);
         free(owned);
         return NULL;

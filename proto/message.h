@@ -14,6 +14,8 @@
 
 #include "common/macro.h"
 
+#define MESSAGE_ALIGNMENT 16u
+
 /*
  * A bump allocator for one message at a time: reset instead of freed. Blocks beyond the first are given back by the
  * reset; together they are bounded.
@@ -21,15 +23,38 @@
 typedef struct MessageScratch {
         ProtobufCAllocator allocator; /* for protobuf-c */
         struct MessageBlock *overflow;
-        size_t used, total;
+        size_t used, grown; /* bytes of the first block, and of the others */
         size_t limit;
         bool exhausted; /* an allocation failed since the last reset */
-        _Alignas(16) uint8_t first[2048];
+        _Alignas(MESSAGE_ALIGNMENT) uint8_t first[2048];
 } MessageScratch;
 
-/* message_scratch_init() - a message may take @limit bytes in all. The structure must not move afterwards. */
+/*
+ * message_scratch_init() - a message may take @limit bytes in all, or the first block if that is more. The structure must
+ * not move afterwards.
+ */
 void message_scratch_init(MessageScratch *scratch, size_t limit);
-void message_scratch_reset(MessageScratch *scratch);
+
+/* The slow parts of the next two. */
+void *message_scratch_grow(MessageScratch *scratch, size_t size);
+void message_scratch_shrink(MessageScratch *scratch);
+
+/* message_scratch_alloc() - @size bytes until the reset. NULL: over the limit, or no memory. */
+static inline void *message_scratch_alloc(MessageScratch *scratch, size_t size) {
+        uint8_t *pointer = scratch->first + scratch->used;
+
+        if (size > sizeof(scratch->first) - scratch->used)
+                return message_scratch_grow(scratch, size);
+        scratch->used += (size + MESSAGE_ALIGNMENT - 1) & ~(size_t) (MESSAGE_ALIGNMENT - 1);
+        return pointer;
+}
+
+static inline void message_scratch_reset(MessageScratch *scratch) {
+        if (scratch->overflow)
+                message_scratch_shrink(scratch);
+        scratch->used = scratch->grown = 0;
+        scratch->exhausted = false;
+}
 
 /* message_check() - whether @data is well-formed for @type as far as protobuf-c itself does not look. */
 bool message_check(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t size);
