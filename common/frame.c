@@ -131,24 +131,12 @@ void frame_writer_deinit(FrameWriter *writer) {
         *writer = (FrameWriter){ 0 };
 }
 
-int frame_writer_reserve(FrameWriter *writer, uint32_t length, uint8_t **ret_body) {
-        size_t need = (size_t) length + FRAME_HEADER_SIZE;
-        uint32_t wire = htobe32(length);
+int frame_writer_grow(FrameWriter *writer, size_t size) {
+        size_t pending = writer->end - writer->start, wanted = MAX(pending + size, (size_t) BUFFER_SIZE);
 
-        if (writer->size - writer->end < need) {
-                size_t pending = writer->end - writer->start, wanted = MAX(pending + need, (size_t) BUFFER_SIZE);
-                int r;
-
-                if (wanted > writer->size)
-                        wanted = MAX(wanted, writer->size * 2);
-                r = make_room(&writer->buffer, &writer->size, &writer->start, &writer->end, wanted);
-                if (r < 0)
-                        return r;
-        }
-        memcpy(writer->buffer + writer->end, &wire, sizeof(wire));
-        *ret_body = writer->buffer + writer->end + FRAME_HEADER_SIZE;
-        writer->end += need;
-        return 0;
+        if (wanted > writer->size)
+                wanted = MAX(wanted, writer->size * 2);
+        return make_room(&writer->buffer, &writer->size, &writer->start, &writer->end, wanted);
 }
 
 void frame_writer_fill(FrameWriter *writer, int fd, const void *data, size_t size) {

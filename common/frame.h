@@ -7,9 +7,11 @@
  * anything is allocated for it.
  */
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 #define FRAME_HEADER_SIZE 4u
@@ -62,12 +64,30 @@ static inline size_t frame_writer_pending(const FrameWriter *writer) {
         return writer->end - writer->start;
 }
 
+/* frame_writer_grow() - room for @size more bytes at the end. 0 or -ENOMEM. */
+int frame_writer_grow(FrameWriter *writer, size_t size);
+
 /*
  * frame_writer_reserve() - room for a frame whose body has @length bytes, its header written already; the body is to be
  * filled in at *@ret_body before anything else is done with the writer. 0 or -ENOMEM. The bound on what may be pending
  * is the caller's: it knows what can wait and what must not.
  */
-int frame_writer_reserve(FrameWriter *writer, uint32_t length, uint8_t **ret_body);
+static inline int frame_writer_reserve(FrameWriter *writer, uint32_t length, uint8_t **ret_body) {
+        size_t size = (size_t) length + FRAME_HEADER_SIZE;
+        uint32_t wire = htobe32(length);
+        uint8_t *header;
+        int r = 0;
+
+        if (writer->size - writer->end < size)
+                r = frame_writer_grow(writer, size);
+        if (r < 0)
+                return r;
+        header = writer->buffer + writer->end;
+        memcpy(header, &wire, sizeof(wire));
+        writer->end += size;
+        *ret_body = header + FRAME_HEADER_SIZE;
+        return 0;
+}
 
 /*
  * frame_writer_fill() - the last @size bytes of the frame reserved last, whose other bytes are filled in: they go to the

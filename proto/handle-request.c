@@ -138,17 +138,24 @@ static void on_writable(Call *call, void *userdata) {
         handle_catch_up(&request->handle);
 }
 
-/* copy_parameters() - as many fields as the caller knew of. 0, or why it cannot be. */
-static int copy_parameters(const Connection *connection, const struct baton_call_parameters *given,
-                           struct baton_call_parameters *ret) {
-        *ret = (struct baton_call_parameters){ 0 };
-        memcpy(ret, given, MIN(given->size, sizeof(*ret)));
-        if (ret->channel != BATON_CHANNEL_RPC &&
-            ((unsigned) ret->channel >= LANE_CHANNELS || !(connection->framed & 1u << ret->channel)))
+/* complete() - @given, or, where the caller knew of fewer fields, @ret_copy with them and nothing else. */
+static const struct baton_call_parameters *complete(const struct baton_call_parameters *given,
+                                                    struct baton_call_parameters *ret_copy) {
+        if (given->size >= sizeof(*given))
+                return given;
+        *ret_copy = (struct baton_call_parameters){ 0 };
+        memcpy(ret_copy, given, given->size);
+        return ret_copy;
+}
+
+/* check() - 0, or why there cannot be such a call. */
+static int check(const Connection *connection, const struct baton_call_parameters *given) {
+        if (given->channel != BATON_CHANNEL_RPC &&
+            ((unsigned) given->channel >= LANE_CHANNELS || !(connection->framed & 1u << given->channel)))
                 return -EINVAL;
-        if (ret->parent && baton_call_is_cancelled(ret->parent))
+        if (given->parent && baton_call_is_cancelled(given->parent))
                 return -ECANCELED;
-        return ret->method ? 0 : -EINVAL;
+        return given->method ? 0 : -EINVAL;
 }
 
 /* time_left() - for a call with these parameters: 0, for ever. What has passed already is as short as it gets. */
@@ -180,8 +187,10 @@ static int start(RequestHandle *request, const struct baton_call_parameters *giv
         };
 
         request->deadline = parameters.timeout_us ? clock_after(clock_now(), parameters.timeout_us) : USEC_INFINITY;
-        pair.key = (char *) given->metadata_key;
-        pair.value = (ProtobufCBinaryData){ .len = given->metadata_size, .data = (uint8_t *) given->metadata_value };
+        if (given->metadata_key) {
+                pair.key = (char *) given->metadata_key;
+                pair.value = (ProtobufCBinaryData){ given->metadata_size, (uint8_t *) given->metadata_value };
+        }
         return call_start(request->handle.connection->peer, &parameters, on_done, request, &request->handle.call);
 }
 
@@ -198,25 +207,26 @@ static void set_functions(RequestHandle *request, const struct baton_call_parame
 
 int baton_connection_call(struct baton_connection *connection, const struct baton_call_parameters *parameters,
                           baton_answer_fn function, void *userdata, struct baton_request **ret_request) {
-        struct baton_call_parameters given;
-        int r = copy_parameters(connection, parameters, &given);
+        struct baton_call_parameters copy;
+        const struct baton_call_parameters *given = complete(parameters, &copy);
+        int r = check(connection, given);
         RequestHandle *request = r == 0 ? request_new(connection) : NULL;
 
         if (!request) {
-                for (size_t i = 0; i < given.n_fds; i++)
-                        fd_close(given.fds_consume[i]);
-                baton_buffer_free(given.buffer);
+                for (size_t i = 0; i < given->n_fds; i++)
+                        fd_close(given->fds_consume[i]);
+                baton_buffer_free(given->buffer);
                 return r < 0 ? r : -ENOMEM;
         }
-        set_functions(request, &given, function, userdata);
-        r = start(request, &given);
+        set_functions(request, given, function, userdata);
+        r = start(request, given);
         if (r < 0) {
                 request_unref(request, 1);
                 return r;
         }
-        if (given.parent) {
+        if (given->parent) {
                 request->is_child = true;
-                LIST_INSERT_HEAD(&given.parent->children, request, child_link);
+                LIST_INSERT_HEAD(&given->parent->children, request, child_link);
         }
         if (ret_request)
                 *ret_request = request;

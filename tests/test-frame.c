@@ -297,7 +297,7 @@ static void add_frame(FrameWriter *writer, size_t number, uint32_t length) {
 /* The bytes on the wire, as they were recorded. */
 static void test_recorded(void **state) {
         static const uint8_t recorded[] = { 0, 0, 0, 8, 0, 0, 0, 4, 8, 2, 16, 2 };
-        uint8_t *body, bytes[16];
+        uint8_t *body = NULL, bytes[16];
         FrameWriter writer;
         int pair[2];
 
