@@ -40,7 +40,7 @@ typedef enum PolicyEvent {
         POLICY_EVENT_RESTART,   /* somebody wants another instance of it */
         POLICY_EVENT_RESET,     /* failures and counters are forgotten */
         POLICY_EVENT_SATISFIED, /* what it comes after is there */
-        POLICY_EVENT_UNMET,     /* what it requires has failed */
+        POLICY_EVENT_UNMET,     /* what it requires has failed, or its group */
         POLICY_EVENT_FREE,      /* nobody who requires it is left */
         POLICY_EVENT_READY,     /* its process is */
         POLICY_EVENT_TIME,      /* its delay is over, or its schedule's time has come */
@@ -85,8 +85,8 @@ int policy_next(PolicyState state, PolicyEvent event, PolicyState *ret_next, Pol
 /* The facts about an end by which it is judged. */
 typedef struct PolicyEnd {
         Desired desired;
-        bool again;     /* a restart was asked for */
-        bool stopped;   /* it ended because it was told to */
+        bool unmet;     /* it was stopped because what it requires, or its group, has failed */
+        bool stopped;   /* it ended while a stop was going on */
         bool succeeded; /* its exit counts as a success */
         bool oneshot;
         bool scheduled;
@@ -109,8 +109,8 @@ typedef struct PolicyBackoff {
 uint64_t policy_delay(const PolicyBackoff *backoff, unsigned n, uint32_t random);
 
 /*
- * The limit of restarts: at most @max within @within_us, in a window that slides. Memory is had at the first restart. Where
- * there is none, that one counts as the last allowed.
+ * The limit of restarts: at most @max within @within_us, in a window that slides. Memory is had at the first restart;
+ * where there is none, it does not count: our shortage is not the runner's failure.
  */
 typedef struct PolicyWindow {
         uint64_t *times; /* ring of @max; NULL: none yet */

@@ -56,6 +56,7 @@ struct RunnerExit {
         uint64_t uptime_us;            /* monotonic */
         int32_t pid;                   /* 0: there was no process */
         RunnerCause cause;
+        bool success;    /* by the configuration of then */
         ExitStatus exit; /* means nothing when pid is 0 */
 };
 
@@ -98,7 +99,7 @@ struct Runner {
         uint8_t n_events;
         unsigned queued : 1;    /* for handling */
         unsigned transient : 1; /* a client's Start: forgotten some time after its end */
-        unsigned again : 1;     /* to be started again when it is down */
+        unsigned unmet : 1;     /* it is being stopped because what it requires, or its group, has failed */
         unsigned completed : 1; /* it has ended well since it was last wanted up */
         unsigned removed : 1;   /* no configuration has it any more: freed when it is down */
         unsigned manual : 1;    /* what is wanted of it was said by a command, not by the configuration */
@@ -128,10 +129,10 @@ struct Runner {
 /* ------------------------------------------------------------------------------------------------- making and finding */
 
 /*
- * runner_new() - a runner that is down and wanted down, in the supervisor's table. @config is referenced. 0; -EEXIST: the
- * name is in use; -ENOMEM.
+ * runner_new() - a runner that is down and wanted down, in the supervisor's table; @number is its number in its template,
+ * from 1 (0: none). Its name follows from both. A reference to @config is taken. 0; -EEXIST: the name is in use; -ENOMEM.
  */
-int runner_new(Runner **ret_runner, Supervisor *supervisor, const char *name, RunnerConfig *config);
+int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config, uint32_t number);
 
 /* runner_remove() - stops it, if it is not down, and forgets it then. Watchers hear RUNNER_OUTCOME_GONE. */
 void runner_remove(Runner *runner);

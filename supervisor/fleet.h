@@ -1,0 +1,38 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The fleet: the configured runners as a whole. A configuration becomes runners here, a newer one becomes the difference,
+ * applied all or nothing; templates get as many instances as are wanted; everything is started and stopped in order.
+ * Transient runners (a client's Start) are none of its business but for the stop of all.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "supervisor/config.h"
+#include "supervisor/runner.h"
+
+enum { FLEET_ERROR_SIZE = 512 };
+
+/*
+ * fleet_apply() - makes @config (a reference is taken) the one that holds, and begins what follows from it: added runners are
+ * started where they shall be (autostart), removed ones stopped and forgotten, changed ones given their new configuration
+ * and, where ConfigEffect says so and they are up, restarted. Runners started or stopped by a command stay as they were
+ * told; templates that were scaled keep their number unless `instances' changed. @ret_difference may be NULL; else the
+ * caller's to config_difference_deinit(), valid as long as both configurations. Returns 0; -ESHUTDOWN: we are stopping;
+ * -EEXIST: a transient runner has the name of one that is new, see @error; -ENOMEM. After an error nothing has changed.
+ */
+int fleet_apply(Supervisor *supervisor, Config *config, ConfigDifference *ret_difference,
+                char error[FLEET_ERROR_SIZE]);
+
+/*
+ * fleet_scale() - @n instances of template @name: those above are stopped and forgotten, highest first; missing ones made
+ * and started. @ret_before is how many there were. -ENOENT: no such template; -EINVAL: a runner that is no template;
+ * -ERANGE: above CONFIG_INSTANCES_MAX; -ESHUTDOWN, -EEXIST, -ENOMEM as above.
+ */
+int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *ret_before,
+                char error[FLEET_ERROR_SIZE]);
+
+/* fleet_count() - how many instances of @template there shall be. */
+uint32_t fleet_count(const Supervisor *supervisor, const char *template);
