@@ -36,6 +36,7 @@
 #include "common/clock.h"
 #include "common/macro.h"
 #include "proto/peer.h"
+#include "supervisor/log-config.h"
 #include "supervisor/policy.h"
 #include "supervisor/spawn.h"
 
@@ -55,13 +56,6 @@ typedef enum ConfigReady {
         CONFIG_READY_FD,     /* a newline on descriptor 3 */
         _CONFIG_READY_N,
 } ConfigReady;
-
-/* What happens to output when its ring is full and nobody has taken the lines. */
-typedef enum ConfigLogFull {
-        CONFIG_LOG_DROP, /* the oldest lines go, counted */
-        CONFIG_LOG_PARK, /* the runner's writes wait */
-        _CONFIG_LOG_FULL_N,
-} ConfigLogFull;
 
 /* When a hook is run: its runner came into that PolicyState, or, as one more of them, an instance of it has ended. */
 enum { CONFIG_HOOK_EXIT = _POLICY_STATE_N };
@@ -93,11 +87,6 @@ typedef struct ConfigSchedule {
         const ConfigTime *at;
 } ConfigSchedule;
 
-typedef struct ConfigRlimit {
-        int resource; /* RLIMIT_N */
-        struct rlimit limit;
-} ConfigRlimit;
-
 /* Limits of the runner's own cgroup, as texts for the files of cgroup v2, checked. NULL: as the kernel has it. */
 typedef enum ConfigCgroupKey {
         CONFIG_CGROUP_MEMORY_MAX,
@@ -122,15 +111,6 @@ typedef struct ConfigUser {
         const char *unresolved; /* what does not exist: starts fail with it (CONFIG_LOAD_AGAIN); else NULL */
 } ConfigUser;
 
-typedef struct ConfigLog {
-        const char *file;    /* NULL: no file, only the ring */
-        uint64_t max_size;   /* bytes of a file before it is rotated; 0: no bound */
-        uint64_t max_age_us; /* of a file before it is rotated; 0: no bound */
-        uint32_t ring_size;  /* bytes of the ring in memory, a power of two */
-        uint16_t max_files;  /* that are kept besides the present one */
-        ConfigLogFull full : 8;
-} ConfigLog;
-
 typedef struct ConfigExits {
         uint64_t codes[4]; /* bit n: exit code n is a success; 0 is one always */
         uint64_t signals;  /* bit n - 1: death by signal n is a success */
@@ -148,7 +128,7 @@ struct RunnerConfig {
         const char *const *env_file; /* read at each start; a leading `-': may be missing */
         const char *cwd;
         const ConfigUser *user; /* NULL: the supervisor's */
-        const ConfigRlimit *rlimits;
+        const SpawnLimit *limits;
         const ConfigCgroup *cgroup;
         const ConfigHook *hooks;
         const ConfigExits *exits;       /* NULL: exit code 0 alone is a success, and being stopped by us */
@@ -167,7 +147,7 @@ struct RunnerConfig {
         PolicyBackoff backoff;
         uint64_t backoff_reset_us; /* up for this long: the next delay is the first one again */
         ConfigIntensity intensity;
-        ConfigLog log;
+        LogConfig log;
 
         uint32_t instances;    /* of a template; 1 of any other */
         uint32_t max_attached; /* clients at once */
@@ -175,7 +155,7 @@ struct RunnerConfig {
         int16_t oom_score_adj; /* or CONFIG_OOM_KEEP */
         int8_t nice;           /* or CONFIG_NICE_KEEP */
         uint16_t ioprio;       /* the kernel's: class << 13 | level; 0: as it is */
-        uint8_t n_rlimits, n_hooks;
+        uint8_t n_limits, n_hooks;
         uint8_t stop_signal;
         RestartPolicy restart : 8;
         ConfigReady ready : 8;
@@ -199,26 +179,26 @@ enum {
 #define CONFIG_STOP_TIMEOUT_US  (10 * USEC_PER_SEC)
 
 /* RUNNER_CONFIG_NULL - all defaults of a configured runner; `command' and `name' are to be filled in. */
-#define RUNNER_CONFIG_NULL                                                                         \
-        ((RunnerConfig){                                                                           \
-                .refs = 1,                                                                         \
-                .start_timeout_us = CONFIG_START_TIMEOUT_US,                                       \
-                .stop_timeout_us = CONFIG_STOP_TIMEOUT_US,                                         \
-                .backoff = { .initial_us = 100 * USEC_PER_MSEC,                                    \
-                             .max_us = 30 * USEC_PER_SEC,                                          \
-                             .factor_percent = 200,                                                \
-                             .jitter_percent = 20 },                                               \
-                .backoff_reset_us = 60 * USEC_PER_SEC,                                             \
-                .restart = RESTART_ON_FAILURE,                                                     \
-                .intensity = { .restarts = 10, .window_us = 60 * USEC_PER_SEC },                   \
-                .log = { .max_size = UINT64_C(10) << 20, .ring_size = 64 * 1024, .max_files = 5 }, \
-                .instances = 1,                                                                    \
-                .umask = SPAWN_UMASK_KEEP,                                                         \
-                .oom_score_adj = CONFIG_OOM_KEEP,                                                  \
-                .nice = CONFIG_NICE_KEEP,                                                          \
-                .stop_signal = 15,                                                                 \
-                .autostart = true,                                                                 \
-                .inherit_env = true,                                                               \
+#define RUNNER_CONFIG_NULL                                                       \
+        ((RunnerConfig){                                                         \
+                .refs = 1,                                                       \
+                .start_timeout_us = CONFIG_START_TIMEOUT_US,                     \
+                .stop_timeout_us = CONFIG_STOP_TIMEOUT_US,                       \
+                .backoff = { .initial_us = 100 * USEC_PER_MSEC,                  \
+                             .max_us = 30 * USEC_PER_SEC,                        \
+                             .factor_percent = 200,                              \
+                             .jitter_percent = 20 },                             \
+                .backoff_reset_us = 60 * USEC_PER_SEC,                           \
+                .restart = RESTART_ON_FAILURE,                                   \
+                .intensity = { .restarts = 10, .window_us = 60 * USEC_PER_SEC }, \
+                .log = LOG_CONFIG_NULL,                                          \
+                .instances = 1,                                                  \
+                .umask = SPAWN_UMASK_KEEP,                                       \
+                .oom_score_adj = CONFIG_OOM_KEEP,                                \
+                .nice = CONFIG_NICE_KEEP,                                        \
+                .stop_signal = 15,                                               \
+                .autostart = true,                                               \
+                .inherit_env = true,                                             \
         })
 
 /*
@@ -349,16 +329,27 @@ const GroupConfig *config_group_of(const Config *config, const char *name);
 
 /* ------------------------------------------------------------------------------------------------------------- errors */
 
-/* Lines of the form `FILE:LINE: KEY: what is expected', in the order of files and lines; bounded. */
 enum { CONFIG_ERRORS_MAX = 50 };
 
+/* One, shown as `FILE:LINE: KEY: MESSAGE'. */
+typedef struct ConfigError {
+        char *file;    /* or directory */
+        uint32_t line; /* 0: of the whole file */
+        char *key;     /* "runners.web.command"; NULL: none */
+        char *message;
+} ConfigError;
+
+/* In the order of files and lines; bounded. Null value: all zero. */
 struct ConfigErrors {
-        size_t n;                       /* all that were found */
-        char *lines[CONFIG_ERRORS_MAX]; /* the first of them */
+        size_t n;      /* all that were found */
+        size_t n_kept; /* the first of them */
+        ConfigError errors[CONFIG_ERRORS_MAX];
 };
 
 void config_errors_deinit(ConfigErrors *errors);
-/* config_errors_text() - one line each, ended by "\n", and how many more there are; the caller's to free; NULL: no memory. */
+/* config_error_line() - one as it is shown, without line end; the caller's to free; NULL: no memory. */
+char *config_error_line(const ConfigError *error);
+/* config_errors_text() - all, each ended by "\n", and how many more there are; the caller's to free; NULL: no memory. */
 char *config_errors_text(const ConfigErrors *errors);
 
 /* --------------------------------------------------------------------------------------------------------- difference */

@@ -33,6 +33,7 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -41,6 +42,7 @@
 #include "common/fd.h"
 #include "common/feature.h"
 #include "common/keeper-message.h"
+#include "common/rlimit.h"
 
 #ifndef CLOSE_RANGE_UNSHARE
 #define CLOSE_RANGE_UNSHARE (1U << 1)
@@ -68,7 +70,9 @@ typedef struct SpawnChild {
         bool shared_files;
         volatile SpawnStep step; /* the one being tried */
         volatile int error;
+        volatile unsigned item;
         volatile bool told; /* BORN went out */
+        char oom[16];       /* what to write */
 } SpawnChild;
 
 static const char *const step_names[] = {
@@ -79,8 +83,13 @@ static const char *const step_names[] = {
         [SPAWN_UNSHARE] = "close_range",
         [SPAWN_BORN] = "born",
         [SPAWN_SESSION] = "setsid",
+        [SPAWN_CGROUP] = "cgroup",
         [SPAWN_LIMITS] = "setrlimit",
+        [SPAWN_NICE] = "setpriority",
+        [SPAWN_IOPRIO] = "ioprio_set",
+        [SPAWN_OOM] = "oom_score_adj",
         [SPAWN_GROUPS] = "setgroups",
+        [SPAWN_GROUP] = "setgid",
         [SPAWN_USER] = "setuid",
         [SPAWN_CWD] = "chdir",
         [SPAWN_PDEATHSIG] = "prctl(PR_SET_PDEATHSIG)",
@@ -95,15 +104,41 @@ const char *spawn_step_name(SpawnStep step) {
         return step_names[step];
 }
 
-const char *spawn_describe(const SpawnParameters *parameters, const SpawnResult *result, char *text, size_t size) {
-        const char *name = step_names[result->step], *error = strerror(result->error);
+/* object() - of what the step was about: in parentheses behind its name. NULL: that says it all. */
+static const char *object(const SpawnParameters *parameters, const SpawnResult *result, char number[16]) {
+        const SpawnUser *user = parameters->user;
 
-        if (result->step == SPAWN_EXEC)
-                (void) snprintf(text, size, "%s(%s): %s", name, parameters->path, error);
-        else if (result->step == SPAWN_CWD)
-                (void) snprintf(text, size, "%s(%s): %s", name, parameters->cwd, error);
-        else
-                (void) snprintf(text, size, "%s: %s", name, error);
+        switch (result->step) {
+        case SPAWN_EXEC:
+                return parameters->path;
+        case SPAWN_CWD:
+                return parameters->cwd;
+        case SPAWN_CGROUP:
+                return parameters->cgroup_procs;
+        case SPAWN_LIMITS:
+                return rlimit_name(result->item < parameters->n_limits ? parameters->limits[result->item].resource
+                                                                       : RLIMIT_NOFILE);
+        case SPAWN_NICE:
+                (void) snprintf(number, 16, "%d", parameters->nice);
+                return number;
+        case SPAWN_OOM:
+                (void) snprintf(number, 16, "%d", parameters->oom_score_adj);
+                return number;
+        case SPAWN_GROUP:
+        case SPAWN_USER:
+                (void) snprintf(number, 16, "%u", result->step == SPAWN_USER ? user->uid : user->gid);
+                return number;
+        default:
+                return NULL;
+        }
+}
+
+const char *spawn_describe(const SpawnParameters *parameters, const SpawnResult *result, char *text, size_t size) {
+        char number[16];
+        const char *of = object(parameters, result, number);
+
+        (void) snprintf(text, size, "%s%s%s%s: %s", step_names[result->step], of ? "(" : "", of ? of : "",
+                        of ? ")" : "", strerror(result->error));
         return text;
 }
 
@@ -132,11 +167,11 @@ int spawn_reserve(void) {
 
 /* ---------------------------------------------------------------------------------------------------- in the child */
 
-static _no_sanitize_ int child_unshare(const SpawnChild *child) {
+static _no_sanitize_ int child_unshare(SpawnChild *child) {
         return close_range(KEEPER_RESERVED_FDS, ~0u, child->shared_files ? CLOSE_RANGE_UNSHARE : 0);
 }
 
-static _no_sanitize_ int child_born(const SpawnChild *child) {
+static _no_sanitize_ int child_born(SpawnChild *child) {
         struct pollfd keeper = { .fd = KEEPER_SOCKET_FD, .events = POLLOUT };
         ssize_t n;
 
@@ -149,33 +184,77 @@ static _no_sanitize_ int child_born(const SpawnChild *child) {
         return 0;
 }
 
-static _no_sanitize_ int child_session(const SpawnChild *child) {
+static _no_sanitize_ int child_session(SpawnChild *child) {
         return child->parameters->new_session ? setsid() : 0;
 }
 
-static _no_sanitize_ int child_limits(const SpawnChild *child) {
-        const struct rlimit *nofile = child->parameters->nofile;
+/* write_file() - the whole @text at once, as files of the kernel want it. */
+static _no_sanitize_ int write_file(const char *path, const char *text) {
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        ssize_t n;
 
-        return nofile ? setrlimit(RLIMIT_NOFILE, nofile) : 0;
+        if (fd < 0)
+                return -1;
+        n = write(fd, text, strlen(text));
+        fd_close(fd); /* keeps errno */
+        return n < 0 ? -1 : 0;
 }
 
-static _no_sanitize_ int child_groups(const SpawnChild *child) {
+/* Before anything is limited: moving counts against neither what the old nor what the new cgroup allows to be started. */
+static _no_sanitize_ int child_cgroup(SpawnChild *child) {
+        return child->parameters->cgroup_procs ? write_file(child->parameters->cgroup_procs, "0") : 0;
+}
+
+static _no_sanitize_ int child_limits(SpawnChild *child) {
+        const SpawnParameters *parameters = child->parameters;
+
+        child->item = (unsigned) parameters->n_limits;
+        if (parameters->nofile && setrlimit(RLIMIT_NOFILE, parameters->nofile) < 0)
+                return -1;
+        for (unsigned i = 0; i < parameters->n_limits; i++) {
+                child->item = i;
+                if (setrlimit(parameters->limits[i].resource, &parameters->limits[i].limit) < 0)
+                        return -1;
+        }
+        return 0;
+}
+
+static _no_sanitize_ int child_nice(SpawnChild *child) {
+        int nice = child->parameters->nice;
+
+        return nice == SPAWN_NICE_KEEP ? 0 : setpriority(PRIO_PROCESS, 0, nice);
+}
+
+static _no_sanitize_ int child_ioprio(SpawnChild *child) {
+        enum { WHO_PROCESS = 1 };
+        int ioprio = child->parameters->ioprio;
+
+        return ioprio == 0 ? 0 : (int) syscall(SYS_ioprio_set, WHO_PROCESS, 0, ioprio);
+}
+
+static _no_sanitize_ int child_oom(SpawnChild *child) {
+        return *child->oom ? write_file("/proc/self/oom_score_adj", child->oom) : 0;
+}
+
+static _no_sanitize_ int child_groups(SpawnChild *child) {
         const SpawnUser *user = child->parameters->user;
 
         return user ? (int) syscall(SYS_setgroups, user->n_groups, user->groups) : 0;
 }
 
-static _no_sanitize_ int child_user(const SpawnChild *child) {
+static _no_sanitize_ int child_group(SpawnChild *child) {
         const SpawnUser *user = child->parameters->user;
 
-        if (!user)
-                return 0;
-        if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0)
-                return -1;
-        return (int) syscall(SYS_setresuid, user->uid, user->uid, user->uid);
+        return user ? (int) syscall(SYS_setresgid, user->gid, user->gid, user->gid) : 0;
 }
 
-static _no_sanitize_ int child_cwd(const SpawnChild *child) {
+static _no_sanitize_ int child_user(SpawnChild *child) {
+        const SpawnUser *user = child->parameters->user;
+
+        return user ? (int) syscall(SYS_setresuid, user->uid, user->uid, user->uid) : 0;
+}
+
+static _no_sanitize_ int child_cwd(SpawnChild *child) {
         const SpawnParameters *parameters = child->parameters;
 
         if (parameters->umask != SPAWN_UMASK_KEEP) /* no step of its own: it cannot fail */
@@ -183,12 +262,12 @@ static _no_sanitize_ int child_cwd(const SpawnChild *child) {
         return parameters->cwd ? chdir(parameters->cwd) : 0;
 }
 
-static _no_sanitize_ int child_pdeathsig(const SpawnChild *child) {
+static _no_sanitize_ int child_pdeathsig(SpawnChild *child) {
         (void) child;
         return prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
-static _no_sanitize_ int child_keeper(const SpawnChild *child) {
+static _no_sanitize_ int child_keeper(SpawnChild *child) {
         struct pollfd keeper = { .fd = KEEPER_PIDFD_FD, .events = POLLIN };
         int r = poll(&keeper, 1, 0);
 
@@ -199,7 +278,7 @@ static _no_sanitize_ int child_keeper(const SpawnChild *child) {
 }
 
 /* All below KEEPER_RESERVED_FDS is CLOEXEC, what dup2() makes is not: exactly what was asked for remains. */
-static _no_sanitize_ int child_stdio(const SpawnChild *child) {
+static _no_sanitize_ int child_stdio(SpawnChild *child) {
         for (int fd = 0; fd < 3; fd++)
                 if (dup2(STAGE_STDIO + fd, fd) < 0)
                         return -1;
@@ -223,7 +302,7 @@ static _no_sanitize_ void reset_signals(void) {
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static _no_sanitize_ int child_exec(const SpawnChild *child) {
+static _no_sanitize_ int child_exec(SpawnChild *child) {
         const SpawnParameters *parameters = child->parameters;
 
         reset_signals();
@@ -233,11 +312,13 @@ static _no_sanitize_ int child_exec(const SpawnChild *child) {
 }
 
 /* In the order of SpawnStep, which is the order in which they are done. */
-static int (*const child_steps[_SPAWN_STEP_N])(const SpawnChild *) = {
-        [SPAWN_UNSHARE] = child_unshare, [SPAWN_BORN] = child_born,           [SPAWN_SESSION] = child_session,
-        [SPAWN_LIMITS] = child_limits,   [SPAWN_GROUPS] = child_groups,       [SPAWN_USER] = child_user,
-        [SPAWN_CWD] = child_cwd,         [SPAWN_PDEATHSIG] = child_pdeathsig, [SPAWN_KEEPER] = child_keeper,
-        [SPAWN_STDIO] = child_stdio,     [SPAWN_EXEC] = child_exec,
+static int (*const child_steps[_SPAWN_STEP_N])(SpawnChild *) = {
+        [SPAWN_UNSHARE] = child_unshare,     [SPAWN_BORN] = child_born,     [SPAWN_SESSION] = child_session,
+        [SPAWN_CGROUP] = child_cgroup,       [SPAWN_LIMITS] = child_limits, [SPAWN_NICE] = child_nice,
+        [SPAWN_IOPRIO] = child_ioprio,       [SPAWN_OOM] = child_oom,       [SPAWN_GROUPS] = child_groups,
+        [SPAWN_GROUP] = child_group,         [SPAWN_USER] = child_user,     [SPAWN_CWD] = child_cwd,
+        [SPAWN_PDEATHSIG] = child_pdeathsig, [SPAWN_KEEPER] = child_keeper, [SPAWN_STDIO] = child_stdio,
+        [SPAWN_EXEC] = child_exec,
 };
 
 static _no_sanitize_ int child_main(void *argument) {
@@ -342,6 +423,7 @@ static void judge(const SpawnChild *child, SpawnResult *result) {
         if (child->error) {
                 result->step = child->step;
                 result->error = child->error;
+                result->item = child->item;
         } else if (!child->told) { /* killed by somebody before it could say a word */
                 result->step = SPAWN_BORN;
                 result->error = ECANCELED;
@@ -356,6 +438,8 @@ static void start(const SpawnParameters *parameters, SpawnResult *result) {
         char *stack = stack_new();
         pid_t pid;
 
+        if (parameters->oom_score_adj != SPAWN_OOM_KEEP)
+                (void) snprintf(child.oom, sizeof(child.oom), "%d", parameters->oom_score_adj);
         if (!stack) {
                 result->step = SPAWN_STACK;
                 result->error = errno;

@@ -6,6 +6,7 @@
  * child; everything it shall have besides is listed in SpawnParameters.
  */
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,8 +14,10 @@
 #include <sys/types.h>
 
 enum {
-        SPAWN_FDS_MAX = 5,         /* descriptors beyond 0-2 that a child can be given */
-        SPAWN_UMASK_KEEP = -1,     /* the supervisor's */
+        SPAWN_FDS_MAX = 5,     /* descriptors beyond 0-2 that a child can be given */
+        SPAWN_UMASK_KEEP = -1, /* the supervisor's */
+        SPAWN_NICE_KEEP = INT_MIN,
+        SPAWN_OOM_KEEP = INT_MIN,
         SPAWN_DESCRIBE_SIZE = 512, /* room that is enough for spawn_describe(), long paths cut */
 };
 
@@ -25,6 +28,11 @@ typedef struct SpawnUser {
         const gid_t *groups; /* supplementary ones, replacing all; may be NULL when n_groups is 0 */
         size_t n_groups;
 } SpawnUser;
+
+typedef struct SpawnLimit {
+        int resource; /* RLIMIT_N */
+        struct rlimit limit;
+} SpawnLimit;
 
 /* What to start. All is borrowed until spawn() returns. */
 typedef struct SpawnParameters {
@@ -42,12 +50,22 @@ typedef struct SpawnParameters {
 
         bool new_session;            /* setsid(): a session and group of its own, so that the group can be signalled */
         const struct rlimit *nofile; /* RLIMIT_NOFILE to give back (the supervisor raised its own); NULL: as it is */
-        const SpawnUser *user;       /* NULL: the supervisor's */
-        int umask;                   /* or SPAWN_UMASK_KEEP */
+        const SpawnLimit *limits;    /* after nofile, and over it */
+        size_t n_limits;
+        const SpawnUser *user;    /* NULL: the supervisor's */
+        int umask;                /* or SPAWN_UMASK_KEEP */
+        int nice;                 /* -20 to 19, or SPAWN_NICE_KEEP */
+        int ioprio;               /* as of ioprio_set(2): class << 13 | level; 0: the supervisor's */
+        int oom_score_adj;        /* -1000 to 1000, or SPAWN_OOM_KEEP */
+        const char *cgroup_procs; /* path of the file cgroup.procs of the cgroup it moves to; NULL: the supervisor's */
 } SpawnParameters;
-#define SPAWN_PARAMETERS_NULL \
-        ((SpawnParameters){   \
-                .program_fd = -1, .stdio = { -1, -1, -1 }, .new_session = true, .umask = SPAWN_UMASK_KEEP })
+#define SPAWN_PARAMETERS_NULL                          \
+        ((SpawnParameters){ .program_fd = -1,          \
+                            .stdio = { -1, -1, -1 },   \
+                            .new_session = true,       \
+                            .umask = SPAWN_UMASK_KEEP, \
+                            .nice = SPAWN_NICE_KEEP,   \
+                            .oom_score_adj = SPAWN_OOM_KEEP })
 
 /* Where a start failed. In this order; up to CLONE nothing has been started. */
 typedef enum SpawnStep {
@@ -58,8 +76,13 @@ typedef enum SpawnStep {
         SPAWN_UNSHARE, /* the child could not get descriptors of its own */
         SPAWN_BORN,    /* it could not tell the keeper */
         SPAWN_SESSION,
+        SPAWN_CGROUP, /* what needs privilege comes before the user */
         SPAWN_LIMITS,
+        SPAWN_NICE,
+        SPAWN_IOPRIO,
+        SPAWN_OOM,
         SPAWN_GROUPS,
+        SPAWN_GROUP,
         SPAWN_USER,
         SPAWN_CWD,
         SPAWN_PDEATHSIG,
@@ -72,6 +95,7 @@ typedef enum SpawnStep {
 typedef struct SpawnResult {
         SpawnStep step; /* that failed; SPAWN_NONE: none */
         int error;      /* errno of it, 0: none */
+        unsigned item;  /* SPAWN_LIMITS: which of the limits; n_limits: nofile */
         bool born;      /* BORN is in the keeper's socket: STARTED is to be sent, and an EXIT comes; else CANCEL */
         pid_t pid;      /* 0: there never was a process */
         int pidfd; /* after success, the caller's; -1 where only pidfd_open() was possible and it is gone already */

@@ -11,14 +11,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -47,10 +50,11 @@ typedef struct Report {
         uint64_t fds; /* bit per open number */
         uint64_t ignored, blocked;
         char cwd[256];
-        struct rlimit nofile;
+        struct rlimit nofile, core;
         mode_t umask;
         bool leads_session;
-        int pdeathsig, n_groups;
+        int pdeathsig, n_groups, nice, ioprio, oom_score_adj;
+        char cgroup[256]; /* of v2 */
         uid_t uid;
         gid_t gid;
 } Report;
@@ -68,6 +72,30 @@ static uint64_t signals_in_status(const char *key) {
         return value;
 }
 
+static int read_oom_score_adj(void) {
+        FILE *file = fopen("/proc/self/oom_score_adj", "re");
+        char line[32] = "";
+
+        if (file) {
+                (void) fgets(line, sizeof(line), file);
+                (void) fclose(file);
+        }
+        return atoi(line);
+}
+
+/* read_cgroup() - of v2, relative to its root; "": there is none. */
+static void read_cgroup(char *path, size_t size) {
+        FILE *file = fopen("/proc/self/cgroup", "re");
+        char line[512];
+
+        *path = 0;
+        while (file && fgets(line, sizeof(line), file))
+                if (strncmp(line, "0::", 3) == 0)
+                        (void) snprintf(path, size, "%.*s", (int) strcspn(line + 3, "\n"), line + 3);
+        if (file)
+                (void) fclose(file);
+}
+
 static int report_main(void) {
         Report report = { 0 };
 
@@ -77,6 +105,11 @@ static int report_main(void) {
         report.blocked = signals_in_status("SigBlk:");
         if (!getcwd(report.cwd, sizeof(report.cwd)) || getrlimit(RLIMIT_NOFILE, &report.nofile) < 0)
                 return 1;
+        (void) getrlimit(RLIMIT_CORE, &report.core);
+        report.nice = getpriority(PRIO_PROCESS, 0);
+        report.ioprio = (int) syscall(SYS_ioprio_get, 1, 0);
+        report.oom_score_adj = read_oom_score_adj();
+        read_cgroup(report.cgroup, sizeof(report.cgroup));
         report.umask = umask(0);
         report.leads_session = getsid(0) == getpid() && getpgrp() == getpid();
         (void) prctl(PR_GET_PDEATHSIG, &report.pdeathsig);
@@ -297,6 +330,100 @@ static int scenario_user(void) {
         return 0;
 }
 
+/* Also as another user, who could do none of it: it comes before the user changes. */
+static int scenario_attributes(void) {
+        const SpawnLimit limits[] = { { RLIMIT_CORE, { 4096, 8192 } }, { RLIMIT_NOFILE, { 55, 66 } } };
+        struct rlimit nofile = { 77, 4096 };
+        SpawnUser user = { .uid = 65534, .gid = 65533 };
+        SpawnParameters p = parameters_of("tests/test-spawn", report_argv);
+        Report report;
+
+        p.program_fd = open(self_path, O_PATH | O_CLOEXEC);
+        p.nofile = &nofile;
+        p.limits = limits;
+        p.n_limits = 2;
+        p.nice = -3;
+        p.ioprio = 2 << 13 | 6;
+        p.oom_score_adj = 0;
+        p.user = &user;
+        CHECK(spawn_report(&p, &report) == 0);
+        CHECK(report.core.rlim_cur == 4096 && report.core.rlim_max == 8192);
+        CHECK(report.nofile.rlim_cur == 55 && report.nofile.rlim_max == 66);
+        CHECK(report.nice == -3 && report.ioprio == (2 << 13 | 6) && report.oom_score_adj == 0);
+        p.oom_score_adj = 345;
+        CHECK(spawn_report(&p, &report) == 0);
+        CHECK(report.oom_score_adj == 345);
+
+        p = parameters_of(self_path, report_argv); /* nothing set, nothing changed */
+        CHECK(spawn_report(&p, &report) == 0);
+        CHECK(report.nice == getpriority(PRIO_PROCESS, 0) && report.oom_score_adj == read_oom_score_adj());
+        fd_close(p.program_fd);
+        return 0;
+}
+
+/* cgroup_new() - an empty cgroup of v2 below our own. False: there is none, or it may not be made. */
+static bool cgroup_new(char *path, size_t size, const char **ret_relative) {
+        static const char *const roots[] = { "/sys/fs/cgroup", "/sys/fs/cgroup/unified" };
+        char own[256];
+
+        read_cgroup(own, sizeof(own));
+        for (size_t i = 0; *own && i < ARRAY_SIZE(roots); i++) {
+                (void) snprintf(path, size, "%s%s/baton-test-%d", roots[i], strcmp(own, "/") == 0 ? "" : own,
+                                getpid());
+                *ret_relative = path + strlen(roots[i]);
+                if (mkdir(path, 0755) == 0) {
+                        char procs[600];
+
+                        (void) snprintf(procs, sizeof(procs), "%s/cgroup.procs", path);
+                        if (access(procs, W_OK) == 0)
+                                return true;
+                        (void) rmdir(path);
+                }
+        }
+        return false;
+}
+
+static int cgroup_await_empty(const char *path) {
+        char file[600], text[128];
+        struct pollfd pollfd = { .events = POLLPRI };
+        ssize_t n;
+
+        (void) snprintf(file, sizeof(file), "%s/cgroup.events", path);
+        pollfd.fd = open(file, O_RDONLY | O_CLOEXEC);
+        CHECK(pollfd.fd >= 0);
+        while ((n = pread(pollfd.fd, text, sizeof(text) - 1, 0)) > 0) {
+                text[n] = 0;
+                if (strstr(text, "populated 0"))
+                        break;
+                (void) poll(&pollfd, 1, -1);
+        }
+        fd_close(pollfd.fd);
+        return 0;
+}
+
+static int scenario_cgroup(void) {
+        char path[512], procs[600];
+        const char *relative;
+        SpawnUser user = { .uid = 65534, .gid = 65533 };
+        SpawnParameters p = parameters_of("tests/test-spawn", report_argv);
+        Report report;
+
+        if (!cgroup_new(path, sizeof(path), &relative)) {
+                printf("# no cgroup of version 2 can be made here\n");
+                return 0;
+        }
+        (void) snprintf(procs, sizeof(procs), "%s/cgroup.procs", path);
+        p.program_fd = open(self_path, O_PATH | O_CLOEXEC);
+        p.cgroup_procs = procs;
+        p.user = &user;
+        CHECK(spawn_report(&p, &report) == 0);
+        CHECK(strcmp(report.cgroup, relative) == 0);
+        fd_close(p.program_fd);
+        CHECK(cgroup_await_empty(path) == 0);
+        CHECK(rmdir(path) == 0);
+        return 0;
+}
+
 /* fails() - whether the start fails at @step with @error, leaving nothing here. */
 static int fails(const SpawnParameters *p, SpawnStep step, int error) {
         int before = fd_count(), r;
@@ -393,6 +520,55 @@ static int scenario_no_setuid(void) {
         return fails(&p, SPAWN_USER, EPERM);
 }
 
+/* Each of the steps that prepare the child fails, and says what it was about. */
+static int scenario_refused_attributes(void) {
+        const SpawnLimit limits[] = { { RLIMIT_CORE, { 0, 0 } }, { RLIMIT_STACK, { 2, 1 } } };
+        SpawnUser user = { .uid = 65534, .gid = 65533 };
+        struct rlimit nofile = { 2, 1 };
+        const struct {
+                SpawnParameters set;
+                SpawnStep step;
+                int error;
+                const char *text;
+        } cases[] = {
+                { { .limits = limits, .n_limits = 2 }, SPAWN_LIMITS, EINVAL, "setrlimit(stack): Invalid argument" },
+                { { .nofile = &nofile }, SPAWN_LIMITS, EINVAL, "setrlimit(nofile): Invalid argument" },
+                { { .ioprio = 1 }, SPAWN_IOPRIO, EINVAL, "ioprio_set: Invalid argument" },
+                { { .cgroup_procs = "/nowhere/cgroup.procs" },
+                  SPAWN_CGROUP,
+                  ENOENT,
+                  "cgroup(/nowhere/cgroup.procs): No such file or directory" },
+                { { .oom_score_adj = 1001 }, SPAWN_OOM, EINVAL, "oom_score_adj(1001): Invalid argument" },
+                { { .user = &user, .nice = -20 }, SPAWN_NICE, EACCES, "setpriority(-20): Permission denied" },
+                { { .user = &user }, SPAWN_GROUPS, EPERM, "setgroups: Operation not permitted" },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                SpawnParameters p = parameters_of(true_path, true_argv);
+                char text[SPAWN_DESCRIBE_SIZE];
+                SpawnResult result;
+
+                p.nofile = cases[i].set.nofile;
+                p.limits = cases[i].set.limits;
+                p.n_limits = cases[i].set.n_limits;
+                p.ioprio = cases[i].set.ioprio;
+                p.cgroup_procs = cases[i].set.cgroup_procs;
+                p.oom_score_adj = cases[i].set.oom_score_adj ? cases[i].set.oom_score_adj : SPAWN_OOM_KEEP;
+                p.nice = cases[i].set.nice ? cases[i].set.nice : SPAWN_NICE_KEEP;
+                if (cases[i].set.user) { /* ourselves without any privilege */
+                        CHECK(setgroups(0, NULL) == 0 || geteuid() != 0);
+                        CHECK(setresuid(65534, 65534, 65534) == 0 || geteuid() == 65534);
+                        p.user = cases[i].set.user;
+                }
+                CHECK(spawn(&p, &result) == -cases[i].error && result.step == cases[i].step && result.born);
+                (void) spawn_describe(&p, &result, text, sizeof(text));
+                if (strcmp(text, cases[i].text) != 0)
+                        printf("# %s\n", text);
+                CHECK(strcmp(text, cases[i].text) == 0);
+        }
+        return 0;
+}
+
 static int scenario_exec(void) {
         char plain[] = "/tmp/baton-test-spawn-XXXXXX", text[SPAWN_DESCRIBE_SIZE];
         SpawnParameters p = parameters_of("/nowhere/x", true_argv);
@@ -478,6 +654,25 @@ static void test_user(void **state) {
         }
         assert_int_equal(play(scenario_user).n_born, 1);
         assert_int_equal(play(scenario_no_setuid).n_born, 1);
+}
+
+static void test_attributes(void **state) {
+        (void) state;
+        if (geteuid() != 0) {
+                print_message("a better priority and another user need root\n");
+                skip();
+        }
+        assert_int_equal(play(scenario_attributes).n_born, 3);
+        assert_int_equal(play(scenario_refused_attributes).n_born, 7);
+}
+
+static void test_cgroup(void **state) {
+        (void) state;
+        if (geteuid() != 0) {
+                print_message("to make a cgroup needs root\n");
+                skip();
+        }
+        assert_true(play(scenario_cgroup).n_born <= 1);
 }
 
 static void test_seams(void **state) {
@@ -591,9 +786,10 @@ static void test_reserve(void **state) {
 
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
-                TEST(test_report),        TEST(test_descriptors),          TEST(test_user),    TEST(test_seams),
-                TEST(test_refused_flags), TEST(test_bad_parameters),       TEST(test_exec),    TEST(test_keeper_gone),
-                TEST_SLOW(test_many, 60), TEST(test_dies_with_the_keeper), TEST(test_reserve),
+                TEST(test_report),  TEST(test_descriptors), TEST(test_user),          TEST(test_attributes),
+                TEST(test_cgroup),  TEST(test_seams),       TEST(test_refused_flags), TEST(test_bad_parameters),
+                TEST(test_exec),    TEST(test_keeper_gone), TEST_SLOW(test_many, 60), TEST(test_dies_with_the_keeper),
+                TEST(test_reserve),
         };
 
         if (argc == 2 && strcmp(argv[1], report_flag) == 0)
