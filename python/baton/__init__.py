@@ -27,10 +27,10 @@ The protocol is the one of docs/protocol.md. Nothing but python3-protobuf is nee
 Runner and Client has a loop of its own, in one thread.
 """
 
-from ._link import Limits
+from ._wire import Limits
 from .calls import LATER, Answer, Call, Request
 from .client import AttachedRunner, Client, Exit, LogLine, RemoteRunner, RunnerEndedError, StartError
-from .connection import Peer
+from .connection import MethodInfo, Methods, Peer
 from .errors import CallError, ConnectionEnded, Detail, Error, Status
 from .payload import Payload
 from .runner import LogHandler, Runner
@@ -38,7 +38,7 @@ from .values import from_values, i8, i16, i32, i64, f32, f64, null, out, to_valu
 
 __all__ = [
     "Answer", "AttachedRunner", "Call", "CallError", "Client", "ConnectionEnded", "Detail", "Error", "Exit", "LATER",
-    "Limits", "LogHandler", "LogLine", "Payload", "Peer", "RemoteRunner", "Request", "Runner", "RunnerEndedError",
-    "StartError", "Status", "f32", "f64", "from_values", "i16", "i32", "i64", "i8", "null", "out", "to_values", "u16",
-    "u32", "u64", "u8",
+    "Limits", "LogHandler", "LogLine", "MethodInfo", "Methods", "Payload", "Peer", "RemoteRunner", "Request", "Runner",
+    "RunnerEndedError", "StartError", "Status", "f32", "f64", "from_values", "i16", "i32", "i64", "i8", "null", "out",
+    "to_values", "u16", "u32", "u64", "u8",
 ]

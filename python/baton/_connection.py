@@ -8,22 +8,28 @@ import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from . import baton_pb2 as pb
-from ._lane import PeerFault
-from ._link import Frame, Link, Parcel, check_text, one_line
+from ._channel import BACKLOG
+from ._link import Link
+from ._wire import METHOD_MAX, Frame, PeerFault, check_text, is_method_name, one_line
 from .calls import Answer, Call, Exchange, Request, cost, deadline_after
 from .connection import Peer
 from .errors import CallError, Detail, Status
 from .payload import Payload, as_metadata, as_payload
 
-METHOD_MAX = 255
 MAX_WAITING = 4096
 MAX_WAITING_BYTES = 64 << 20
 MAX_HELD_FDS = 1024
 MAX_STREAM_MEMORY = 256 << 20
+MAX_UNSENT = BACKLOG + (256 << 20)
 
 
 class Connection(Link, Peer):
     """A Link whose other side can be called, and calls; whom its calls go to the host says."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._held_fds = 0
+        self._stream_memory = 0
+        super().__init__(*arguments, **options)
 
     # ------------------------------------------------------------------------------------------------ calls to us
 
@@ -31,7 +37,7 @@ class Connection(Link, Peer):
         envelope = frame.envelope
         if envelope.id < 2 or envelope.id & 1 == self.side or envelope.id <= self._last_in:
             raise PeerFault(Status.INVALID_ARGUMENT, f"a CALL with id {envelope.id} after {self._last_in}")
-        if len(self._calls) >= self.limits.max_calls:
+        if len(self.calls) + self.unsent_answers >= self.limits.max_calls:
             raise PeerFault(Status.RESOURCE_EXHAUSTED, f"a CALL above the {self.limits.max_calls} that may be open")
         self._last_in = envelope.id
         refusal = self._refusal(frame)
@@ -39,19 +45,20 @@ class Connection(Link, Peer):
             self._refuse(envelope.id, *refusal)
             return
         deadline = deadline_after(envelope.timeout_us / 1e6) if envelope.timeout_us else None
-        call = Call(self, envelope.method, Payload.received(frame.payload, envelope.type, frame.fds[:]),
+        call = Call(self, envelope.method, frame.payload(),
                     [(pair.key, pair.value) for pair in envelope.metadata], deadline, not envelope.end)
-        frame.fds.clear()
         call.id = envelope.id
         call.opened = True
         call.window_is(self.remote.stream_window)
-        self._calls[call.id] = call
+        self.calls[call.id] = call
         self._held_fds += call.held_fds
         if call.caller_streams:
             self._stream_memory += self.limits.stream_window
         if deadline is not None:
             call.timer = self.loop.call_at(deadline, lambda: self._give_up(call, Status.DEADLINE_EXCEEDED,
                                                                             "the deadline has passed"))
+        if self.share and self.share.serve(call):
+            return
         serve = self.host.accept(call)
         if serve:
             serve(call)
@@ -62,9 +69,13 @@ class Connection(Link, Peer):
             return Status.INVALID_ARGUMENT, "the call lists a descriptor that was not sent"
         if frame.lost:
             return Status.RESOURCE_EXHAUSTED, "a descriptor of the call was lost to the receiver's descriptor limit"
+        if frame.block_fault:
+            return Status.INVALID_ARGUMENT, frame.block_fault
         if self._held_fds + len(frame.fds) > MAX_HELD_FDS:
             return Status.RESOURCE_EXHAUSTED, f"open calls hold {self._held_fds} descriptors already"
-        if not 1 <= len(frame.envelope.method.encode()) <= METHOD_MAX:
+        if self.unsent > MAX_UNSENT:
+            return Status.RESOURCE_EXHAUSTED, f"{self.unsent} bytes wait for the caller to read them already"
+        if not is_method_name(frame.envelope.method):
             return Status.INVALID_ARGUMENT, f"a method's name has 1 to {METHOD_MAX} bytes"
         if not frame.envelope.end and self._stream_memory + self.limits.stream_window > MAX_STREAM_MEMORY:
             return Status.RESOURCE_EXHAUSTED, "too many open streams"
@@ -72,20 +83,17 @@ class Connection(Link, Peer):
 
     def _refuse(self, call_id: int, status: Status, message: str) -> None:
         """An answer without a call of ours. The frames of the call that wait are dropped."""
-        self._write(pb.Envelope(kind=pb.ANSWER, id=call_id, status=status, message=message), b"")
+        self.write(pb.Envelope(kind=pb.ANSWER, id=call_id, status=status, message=message))
         self.pump_soon()
 
     def _give_up(self, call: Call, status: Status, message: str) -> None:
         """Ends a call to us at once; its handler learns that nobody waits."""
-        if self._calls.pop(call.id, None) is not call:
+        if self.calls.pop(call.id, None) is not call:
             return
         call.opened = False
-        self._forget_timer(call)
-        begun = next((p for p in self._parcels if p.exchange is call and p.begun), None)
-        if begun:  # its descriptors are on the lane: the frame goes first
-            self._parcels.append(Parcel(pb.Envelope(kind=pb.ANSWER, id=call.id, status=status, message=message),
-                                        Payload(), call))
-            self.pump_soon()
+        call.forget_timer()
+        if self.outbox.has_begun(call):  # its descriptors are on the lane: the frame goes first
+            self.outbox.add(pb.Envelope(kind=pb.ANSWER, id=call.id, status=status, message=message), Payload(), call)
         else:
             self._refuse(call.id, status, message)
         call.abort(CallError(status, message))
@@ -98,7 +106,7 @@ class Connection(Link, Peer):
             self._stream_memory -= self.limits.stream_window
         if payload is not call.request:
             call.request.close()
-        if self._calls.get(call.id) is call and call.opened:
+        if self.calls.get(call.id) is call and call.opened:
             self._queue_answer(call, status, message, details, payload, metadata)
         else:
             payload.close()
@@ -116,19 +124,18 @@ class Connection(Link, Peer):
             envelope = pb.Envelope(kind=pb.ANSWER, status=Status.INTERNAL, message=one_line(f"an answer with {error}"))
             payload.close()
             payload = Payload()
-        if not self._fits(envelope, payload):
-            size = len(payload.data)
+        if not self.outbox.fits(envelope, payload):
+            size = payload.size
             envelope = pb.Envelope(kind=pb.ANSWER, status=Status.RESOURCE_EXHAUSTED,
                                    message=f"the answer of {size} bytes and {payload.n_fds} descriptors is too large")
             payload.close()
             payload = Payload()
-        del self._calls[call.id]
-        self._forget_timer(call)
-        self._parcels.append(Parcel(envelope, payload, call))
-        self.pump_soon()
+        del self.calls[call.id]
+        call.forget_timer()
+        self.outbox.add(envelope, payload, call)
 
     def _on_cancel(self, frame: Frame) -> None:
-        call = self._calls.get(frame.envelope.id)
+        call = self.calls.get(frame.envelope.id)
         if call:
             self._give_up(call, Status.CANCELLED, "cancelled by the caller")
 
@@ -138,7 +145,7 @@ class Connection(Link, Peer):
                 timeout: Optional[float] = None, sends: bool = False, takes: bool = False,
                 parent: Optional[Call] = None) -> Request:
         """Calls the other side. Any thread. ValueError: such a method or text cannot be."""
-        if not 1 <= len(check_text(method).encode()) <= METHOD_MAX:
+        if not is_method_name(method):
             raise ValueError(f"a method's name has 1 to {METHOD_MAX} bytes")
         pairs = as_metadata(metadata)
         for key, _ in pairs:
@@ -162,62 +169,59 @@ class Connection(Link, Peer):
         payload = request.payload
         assert payload is not None
         request.payload = None
+        if request.done:
+            payload.close()
+            return
         envelope = pb.Envelope(kind=pb.CALL, method=request.method, type=payload.type, end=not request.sends_items,
                                metadata=[pb.Pair(key=key, value=value) for key, value in request.metadata])
         refusal = None
         if self.ended:
             refusal = CallError(Status.UNAVAILABLE, "the connection has ended")
-        elif len(self._parcels) >= MAX_WAITING or self._waiting_bytes + len(payload.data) > MAX_WAITING_BYTES:
+        elif len(self.outbox) >= MAX_WAITING or self.outbox.waiting_bytes + payload.size > MAX_WAITING_BYTES:
             refusal = CallError(Status.RESOURCE_EXHAUSTED, "too many calls are waiting to be sent")
-        elif self.ready and not self._fits(envelope, payload):
-            refusal = self._too_large(payload)
+        elif self.ready and not self.outbox.fits(envelope, payload):
+            refusal = self.outbox.too_large(payload)
         if refusal:
             payload.close()
             request.abort(refusal)
             return
-        self._waiting_bytes += len(payload.data)
-        self._parcels.append(Parcel(envelope, payload, request))
+        self.outbox.add(envelope, payload, request)
         left = request.time_left()
         if left is not None:
             request.timer = self.loop.call_at(time.monotonic() + left, lambda: self.cancel(
                 request, CallError(Status.DEADLINE_EXCEEDED, "the deadline has passed")))
-        self.pump_soon()
 
     def cancel(self, request: Request, error: CallError) -> None:
         """Ends a call of ours here and now. It is counted until its ANSWER has come."""
         if request.done:
             return
-        self._forget_timer(request)
+        request.forget_timer()
         request.abort(error)
         if request.opened and not self.ended:
-            self._write(pb.Envelope(kind=pb.CANCEL, id=request.id), b"")
+            self.write(pb.Envelope(kind=pb.CANCEL, id=request.id))
         else:
-            waiting = [p for p in self._parcels if p.exchange is request and not p.begun]
-            for parcel in waiting:
-                self._parcels.remove(parcel)
-                if parcel.envelope.kind == pb.CALL:
-                    self._waiting_bytes -= len(parcel.payload.data)
-            self._drop(waiting)
+            self.outbox.forget(request)
         self.pump_soon()
 
     def _on_answer(self, frame: Frame) -> None:
         envelope = frame.envelope
-        request = self._requests.pop(envelope.id, None)
+        request = self.requests.pop(envelope.id, None)
         if request is None:
             return
         request.opened = False
-        self._forget_timer(request)
+        request.forget_timer()
         metadata = [(pair.key, pair.value) for pair in envelope.metadata]
         if frame.absent or frame.lost:
             request.abort(CallError(Status.INVALID_ARGUMENT if frame.absent else Status.RESOURCE_EXHAUSTED,
-                                  "a descriptor of the answer is not there"))
+                                    "a descriptor of the answer is not there"))
+        elif frame.block_fault:
+            request.abort(CallError(Status.INVALID_ARGUMENT, frame.block_fault))
         elif envelope.status:
             details = [(detail.type, detail.value) for detail in envelope.details]
             request.finish(None, self.make_error(envelope.status, envelope.message, details, metadata))
         else:
-            request.finish(Answer(Payload.received(frame.payload, envelope.type, frame.fds[:]), metadata), None)
-            frame.fds.clear()
-        if self._parcels:
+            request.finish(Answer(frame.payload(), metadata), None)
+        if len(self.outbox):
             self.pump_soon()  # a call may have waited for this one's end
 
     # ---------------------------------------------------------------------------------------------------- streams
@@ -229,12 +233,11 @@ class Connection(Link, Peer):
             payload.close()
             return
         envelope = pb.Envelope(kind=pb.ITEM, type=payload.type, end=end)
-        if not self._fits(envelope, payload):
-            self._drop_item(exchange, self._too_large(payload))
+        if not self.outbox.fits(envelope, payload):
+            self._drop_item(exchange, self.outbox.too_large(payload))
             payload.close()
             return
-        self._parcels.append(Parcel(envelope, payload, exchange))
-        self.pump_soon()
+        self.outbox.add(envelope, payload, exchange)
 
     def _drop_item(self, exchange: Exchange, error: CallError) -> None:
         """An item that can never be sent: what follows it would come to the wrong place, so the call ends."""
@@ -246,10 +249,10 @@ class Connection(Link, Peer):
     def _on_item(self, frame: Frame) -> None:
         envelope = frame.envelope
         ours = envelope.id & 1 == self.side
-        exchange: Optional[Exchange] = self._requests.get(envelope.id) if ours else self._calls.get(envelope.id)
+        exchange: Optional[Exchange] = self.requests.get(envelope.id) if ours else self.calls.get(envelope.id)
         if exchange is None or (isinstance(exchange, Request) and exchange.done):
             return
-        only_end = envelope.end and not frame.payload and not envelope.fds
+        only_end = envelope.end and not frame.bytes and not envelope.fds and not envelope.blocks
         fault = self._item_fault(exchange, frame, only_end)
         if fault:
             error = CallError(*fault)
@@ -259,14 +262,13 @@ class Connection(Link, Peer):
                 self._give_up(exchange, error.status, error.message)
             return
         if not only_end:
-            payload = Payload.received(frame.payload, envelope.type, frame.fds[:])
-            frame.fds.clear()
-            size = cost(payload)
+            payload = frame.payload()
+            size = cost(payload.inline_size, payload.n_fds)
             if exchange.received_cost + size > self.limits.stream_window:
                 payload.close()
                 raise PeerFault(Status.RESOURCE_EXHAUSTED, f"an ITEM of call {envelope.id} goes beyond its window")
             exchange.received_cost += size
-            exchange.item_arrived(payload)
+            exchange.item_arrived(payload, size)
         if envelope.end and isinstance(exchange, Call):
             exchange.half_closed = True
             exchange.no_more_items()
@@ -277,6 +279,8 @@ class Connection(Link, Peer):
             return Status.INVALID_ARGUMENT, "an item lists a descriptor that was not sent"
         if frame.lost:
             return Status.RESOURCE_EXHAUSTED, "a descriptor of an item was lost to the receiver's descriptor limit"
+        if frame.block_fault:
+            return Status.INVALID_ARGUMENT, frame.block_fault
         if isinstance(exchange, Call):
             if exchange.half_closed:
                 return Status.INVALID_ARGUMENT, "an item after the half-close"
@@ -300,7 +304,7 @@ class Connection(Link, Peer):
         call_id, credit = frame.envelope.id, frame.envelope.credit
         if not call_id or not credit:
             return
-        exchange: Optional[Exchange] = self._calls.get(call_id) or self._requests.get(call_id)
+        exchange: Optional[Exchange] = self.calls.get(call_id) or self.requests.get(call_id)
         if exchange and not exchange.credit(credit):
             raise PeerFault(Status.INVALID_ARGUMENT, f"CREDIT for call {call_id} goes beyond its window")
 

@@ -8,6 +8,7 @@ import socket
 import struct
 from typing import Dict, List, Optional, Tuple
 
+from ._wire import PeerFault
 from .errors import Status
 from .payload import close_fds
 
@@ -17,15 +18,6 @@ LAST_N = (1 << 31) - 1
 N_CHANNELS = 3
 LOST = -1
 ROOM = socket.CMSG_SPACE(4 * 4)
-
-
-class PeerFault(Exception):
-    """The other side broke the protocol, or a limit was met: the connection ends with this status."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 def receive(lane: socket.socket) -> Tuple[Optional[int], int]:

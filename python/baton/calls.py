@@ -23,9 +23,9 @@ COST_OF_DESCRIPTOR = 4096
 NEVER = 1e10  # seconds
 
 
-def cost(payload: Payload) -> int:
-    """What an item costs of its stream's window."""
-    return len(payload.data) + COST_OF_ITEM + COST_OF_DESCRIPTOR * payload.n_fds
+def cost(size: int, n_fds: int) -> int:
+    """What an item with so many bytes in its frame costs of its stream's window."""
+    return size + COST_OF_ITEM + COST_OF_DESCRIPTOR * n_fds
 
 
 def deadline_after(timeout: Optional[float]) -> Optional[float]:
@@ -117,7 +117,7 @@ class Exchange:
         self._lock.wait(LONGEST_WAIT if left is None else min(left, LONGEST_WAIT))
 
     def _wait_window(self, payload: Payload, until: Optional[float]) -> None:
-        size = cost(payload)
+        size = cost(payload.size, payload.n_fds)
         with self._lock:
             while True:
                 if self._over:
@@ -138,6 +138,10 @@ class Exchange:
 
     # --- for the connection, in the loop's thread ---
 
+    def forget_timer(self) -> None:
+        if self.timer:
+            self.timer.cancel()
+
     def window_is(self, size: int) -> None:
         with self._lock:
             self._window = self._whole_window = size
@@ -152,9 +156,10 @@ class Exchange:
             self._lock.notify_all()
             return True
 
-    def item_arrived(self, payload: Payload) -> None:
+    def item_arrived(self, payload: Payload, size: int) -> None:
+        """One that costs so much of our window, until it is taken."""
         with self._lock:
-            self._items.append((payload, cost(payload)))
+            self._items.append((payload, size))
             self._lock.notify_all()
 
     def no_more_items(self) -> None:
@@ -281,7 +286,8 @@ class Answer(Payload):
     __slots__ = ("metadata",)
 
     def __init__(self, payload: Payload, metadata: Metadata) -> None:
-        super().__init__(payload.data, payload.type)
+        super().__init__(b"", payload.type)
+        self._data, self._view, payload._view = payload._data, payload._view, None
         self._fds = payload.take_fds()
         self.metadata: List[Tuple[str, bytes]] = list(metadata)
 
@@ -324,6 +330,11 @@ class Request(Exchange):
     def answered(self) -> bool:
         """Whether the other side has answered, whatever the status: a call that ended otherwise may have run."""
         return self._answered
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is done, with OK."""
+        return self._done and self._error is None
 
     @property
     def done(self) -> bool:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Client: a supervisor of one's own, and the runners that it starts."""
 
+import logging
 import os
 import shutil
 import socket
@@ -10,10 +11,12 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 
 from . import control_pb2 as control
 from ._connection import Connection
-from ._link import Host, Limits, check_text
+from ._link import Host
 from ._loop import Loop
+from ._serving import Handler, Serving
+from ._wire import Limits, check_text
 from .calls import Call, Request
-from .connection import Peer
+from .connection import MAX_SHARED, Peer
 from .errors import CallError, ConnectionEnded, Error, Status
 from .payload import Content, Payload, as_payload
 
@@ -157,8 +160,9 @@ class RemoteRunner(Peer):
 
 
 class AttachedRunner(Peer, Host):
-    """A runner over a lane of one's own: calls do not pass through the supervisor. close() it, or use it as a context
-    manager; the client's close() does so, too. When the runner has ended, calls end UNAVAILABLE."""
+    """A runner over a lane of one's own: calls do not pass through the supervisor, large payloads of raw bytes travel in
+    shared memory. The runner may call the client's methods. close() it, or use it as a context manager; the client's
+    close() does so, too. When the runner has ended, calls end UNAVAILABLE; so do open ones when it is renewed."""
 
     def __init__(self, client: "Client", name: str) -> None:
         answer = client.connection.call("baton.Control/Attach", control.AttachRequest(name=name))
@@ -180,7 +184,8 @@ class AttachedRunner(Peer, Host):
 
     def _open(self, lane: socket.socket) -> None:
         self.connection = Connection(self._client._loop, lane, self, side=0, n_channels=1, renewal=True,
-                                     software=self._client.software, limits=self._client.limits)
+                                     software=self._client.software, limits=self._client.limits,
+                                     max_shared=self._client.max_shared)
         self._client._attached.add(self)
         try:
             self.connection.send_channel()
@@ -205,8 +210,16 @@ class AttachedRunner(Peer, Host):
                 parent: Optional[Call] = None) -> Request:
         return self.connection.request(method, content, type, fds, metadata, timeout, sends, takes, parent)
 
+    # --- Host ---
+
     def ready(self, connection: Connection, renewed: bool) -> None:
         self._up.set()
+
+    def accept(self, call: Call) -> Optional[Handler]:
+        return self._client.accept(call)
+
+    def error(self, text: str) -> None:
+        self._client.error(text)
 
     def ended(self, connection: Connection, status: Status, message: str) -> None:
         self._client._attached.discard(self)
@@ -215,16 +228,22 @@ class AttachedRunner(Peer, Host):
         self._up.set()
 
 
-class Client(Host):
+class Client(Serving):
     """A private keeper and supervisor, which live as long as this object is open: close() it, or use it as a context
-    manager. Whatever ends this process ends them and all runners, too.
+    manager. Whatever ends this process ends them and all runners, too. Runners that it is attached to may call the
+    methods that it was given: see method().
 
     `program`: baton's; default $BATON_PROGRAM, else it is looked for in $PATH. `software`: "name version", for logs.
+    `limits`: what we accept, of each connection. `max_shared`: bytes of memory shared with each attached runner, each
+    way, 0: none. `workers`: threads for handlers, made as they are needed. Faults of handlers go to the logger "baton".
     Error: no such program; ConnectionEnded: it did not come up, and says why on standard error.
     """
 
     def __init__(self, program: Optional[str] = None, *, software: str = "python-client",
-                 limits: Limits = Limits()) -> None:
+                 limits: Limits = Limits(), max_shared: int = MAX_SHARED, workers: int = 8) -> None:
+        if max_shared < 0 or workers < 1:
+            raise ValueError("shared memory of less than nothing, or no thread for handlers")
+        super().__init__(workers)
         path = _find_program(program)
         ours, theirs = socket.socketpair()
         self._up = threading.Event()
@@ -240,6 +259,7 @@ class Client(Host):
                 raise Error(f"cannot start {path}: {error.strerror}") from error
         self.software = check_text(software)
         self.limits = limits
+        self.max_shared = max_shared
         self._attached: Set[AttachedRunner] = set()
         self._loop = Loop()
         self.connection = Connection(self._loop, ours, self, side=1, n_channels=1, software=software, limits=limits)
@@ -261,6 +281,7 @@ class Client(Host):
                 attached.connection.end(Status.OK, "the client is done")
             self._loop.thread = None
             self._loop.close()
+            self._pool.close()
 
     def __enter__(self) -> "Client":
         return self
@@ -287,6 +308,17 @@ class Client(Host):
     def ended(self, connection: Connection, status: Status, message: str) -> None:
         self._reason = message
         self._up.set()
+
+    def accept(self, call: Call) -> Optional[Handler]:
+        if self.serve_built_in(call):
+            return None
+        method = self.find(call)
+        return self.handler(method) if method else None
+
+    def error(self, text: str) -> None:
+        logging.getLogger("baton").error(text)
+
+    log_error = error
 
     # --- runners ---
 

@@ -3,7 +3,7 @@
 
 import fcntl
 import os
-from typing import Any, Iterable, List, Tuple, Type, Union
+from typing import Any, Iterable, List, Optional, Tuple, Type, Union
 
 from google.protobuf.message import Message
 
@@ -22,18 +22,47 @@ def close_fds(fds: Iterable[int]) -> None:
             os.close(fd)
 
 
+class View:
+    """Bytes of a payload that are still the other side's memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def take(self) -> bytes:
+        """A copy of them; the memory is given back. Any thread, once."""
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Gives the memory back unseen. Any thread; again, or after take(): nothing."""
+        raise NotImplementedError
+
+
+class _Gone(View):
+    """Bytes that nobody asked for in time."""
+
+    def take(self) -> bytes:
+        raise ValueError("the bytes of this payload were given back when its call ended")
+
+    def drop(self) -> None:
+        pass
+
+
 class Payload:
     """Bytes, their type, and descriptors, which it owns until they are taken or it is sent.
 
     `data`: bytes, whatever is like them, or a protobuf message, which also says the type. `type`: full name of the
     message; "" for raw bytes. `fds`: numbers, or objects with fileno(); they are duplicated here and stay the caller's.
     Whoever sends a payload takes its descriptors out of it. What nobody took is closed with the object.
+
+    What came may lie in memory that is shared with the sender: it is copied when `data` is first asked for. One that was
+    not asked for before the call's end is gone.
     """
 
-    __slots__ = ("data", "type", "_fds")
+    __slots__ = ("_data", "type", "_fds", "_view")
 
     def __init__(self, data: Any = b"", type: str = "", fds: Iterable[Any] = ()) -> None:
         self._fds: List[int] = []
+        self._view: Optional[View] = None
         if isinstance(data, Message):
             type = type or data.DESCRIPTOR.full_name
             data = data.SerializeToString()
@@ -45,28 +74,52 @@ class Payload:
             raise TypeError(f"a payload is bytes or a protobuf message, not {data.__class__.__name__}")
         if not isinstance(type, str):
             raise TypeError("the type of a payload is the full name of a message")
-        self.data: bytes = data
+        self._data: bytes = data
         self.type: str = type
         for fd in fds:
             self._fds.append(_duplicate(fd))
 
     @classmethod
-    def received(cls, data: bytes, type: str, fds: List[int]) -> "Payload":
-        """One that owns those descriptors, which are not duplicated."""
+    def received(cls, data: bytes, type: str, fds: List[int], view: Optional[View] = None) -> "Payload":
+        """One that owns those descriptors, which are not duplicated, and the view, which then is its bytes."""
         payload = cls(data, type)
         payload._fds = fds
+        payload._view = view
         return payload
+
+    @property
+    def data(self) -> bytes:
+        """The bytes."""
+        if self._view:
+            self._data = self._view.take()
+            self._view = None
+        return self._data
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return self._view.size if self._view else len(self._data)
+
+    @property
+    def inline_size(self) -> int:
+        """How many of them came in the frame, or will."""
+        return len(self._data)
 
     @property
     def n_fds(self) -> int:
         """How many descriptors came, taken ones included."""
         return len(self._fds)
 
-    def take_fd(self, index: int = 0) -> int:
-        """The descriptor at that place, from now on the caller's. IndexError: there is none, or it was taken."""
+    def fileno(self, index: int = 0) -> int:
+        """The descriptor at that place, which stays the payload's. IndexError: there is none, or it was taken."""
         fd = self._fds[index]
         if fd < 0:
             raise IndexError("this descriptor was taken before")
+        return fd
+
+    def take_fd(self, index: int = 0) -> int:
+        """The descriptor at that place, from now on the caller's. IndexError: there is none, or it was taken."""
+        fd = self.fileno(index)
         self._fds[index] = -1
         return fd
 
@@ -88,15 +141,18 @@ class Payload:
         return message
 
     def close(self) -> None:
-        """Closes the descriptors that nobody took."""
+        """Closes the descriptors that nobody took, and gives back memory that nobody looked at."""
         close_fds(self.take_fds())
+        if self._view:
+            self._view.drop()
+            self._view = _Gone(self._view.size)
 
     def __del__(self) -> None:
-        if getattr(self, "_fds", None):
+        if getattr(self, "_fds", None) or getattr(self, "_view", None):
             self.close()
 
     def __repr__(self) -> str:
-        return f"<Payload {self.type or 'bytes'}, {len(self.data)} bytes, {len(self._fds)} descriptors>"
+        return f"<Payload {self.type or 'bytes'}, {self.size} bytes, {len(self._fds)} descriptors>"
 
 
 Content = Union[bytes, bytearray, memoryview, Message, Payload, None]

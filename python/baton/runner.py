@@ -1,39 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runner: a process that baton starts, hands its channels, and calls."""
 
-import collections
-import inspect
 import logging
 import os
 import socket
 import sys
 import threading
 import time
-import traceback
-from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 from . import baton_pb2 as pb
-from ._connection import METHOD_MAX, Connection
-from ._lane import PeerFault, as_channel
-from ._link import RENEWAL_SECONDS, Host, Limits, check_text
+from ._connection import Connection
+from ._lane import as_channel
+from ._link import RENEWAL_SECONDS, Host
+from ._log import DEBUG, ERROR, INFO, WARNING, LogQueue, make_record
 from ._loop import Loop
-from ._pool import Pool
-from .calls import LATER, Call, Request
-from .connection import Peer
+from ._serving import RESERVED, Handler, Serving
+from ._wire import Limits, PeerFault, check_text
+from .calls import Call, Request
+from .connection import MAX_SHARED, Peer
 from .errors import CallError, ConnectionEnded, Error, Status
 from .payload import Content
 
 BOOTSTRAP = "BATON_BOOTSTRAP"
-RESERVED = "baton."
 SUN_PATH_MAX = 107
 RUNNING, READY, STOPPED = 2, 3, 4
-MAX_LOG_CALLS = 4
-MAX_LOG_BATCH = 256
-LOG_TEXT_MAX = 8192
 MAX_CLIENTS = 256
-ERROR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
-
-Handler = Callable[[Call], Any]
 
 
 def _connect(path: str) -> socket.socket:
@@ -53,85 +45,8 @@ def _connect(path: str) -> socket.socket:
         raise
 
 
-def _clean(text: str, limit: int) -> str:
-    """Text that may be sent: cut, without NUL and surrogates."""
-    return text.replace("\0", "?").encode(errors="replace")[:limit].decode(errors="ignore")
-
-
-class _Method(NamedTuple):
-    function: Handler
-    takes_items: bool
-    inline: bool
-
-
-class _LogQueue:
-    """Records until they are acknowledged. append() in any thread, everything else in the loop's."""
-
-    def __init__(self, limit: int) -> None:
-        self._lock = threading.Lock()
-        self._limit = limit
-        self._new: Deque[Any] = collections.deque()
-        self._dropped = 0
-        self._kept = 0
-        self._next_seq = 1
-        self._again: List[Any] = []  # LogWrites that ended without an answer, to be sent again
-        self._open = 0
-
-    def append(self, record: Any) -> None:
-        with self._lock:
-            if self._kept >= self._limit:
-                self._dropped += 1
-                return
-            self._kept += 1
-            self._new.append(record)
-
-    @property
-    def empty(self) -> bool:
-        return self._kept == 0 and self._dropped == 0
-
-    def pump(self, connection: Connection) -> None:
-        """Sends what may be sent."""
-        while self._open < MAX_LOG_CALLS and not connection.ended:
-            batch = self._again.pop(0) if self._again else self._batch()
-            if batch is None:
-                return
-            self._open += 1
-            request = connection.request("baton.Log/Write", batch)
-            request.on_done(lambda request=request, batch=batch: self._done(connection, request, batch))  # type: ignore
-
-    def _batch(self) -> Any:
-        with self._lock:
-            records: List[Any] = []
-            size = 0
-            while self._new and len(records) < MAX_LOG_BATCH and size < 32768:
-                record = self._new.popleft()
-                size += record.ByteSize()
-                records.append(record)
-            if self._dropped and not self._new and len(records) < MAX_LOG_BATCH:
-                records.append(pb.LogRecord(time_us=time.time_ns() // 1000, level=WARNING, target="baton",
-                                            text=f"{self._dropped} log records dropped"))
-                self._dropped = 0
-                self._kept += 1
-        if not records:
-            return None
-        batch = pb.LogWrite(first_seq=self._next_seq, records=records)
-        self._next_seq += len(records)
-        return batch
-
-    def _done(self, connection: Connection, request: Request, batch: Any) -> None:
-        self._open -= 1
-        if request.answered:
-            with self._lock:
-                self._kept -= len(batch.records)
-        else:
-            self._again.append(batch)
-            self._again.sort(key=lambda one: one.first_seq)
-        if request.answered or connection.ready:
-            self.pump(connection)
-
-
 class _ClientHost(Host):
-    """A client that is attached: it may call the application's methods, and nothing else."""
+    """A client that is attached: it may call the application's methods, and look; the runner's life is not its own."""
 
     def __init__(self, runner: "Runner", number: int) -> None:
         self._runner = runner
@@ -142,6 +57,11 @@ class _ClientHost(Host):
         hello.service_state = self._runner._service_state
 
     def accept(self, call: Call) -> Optional[Handler]:
+        if self._runner.serve_built_in(call):
+            return None
+        if call.method in self._runner._for_supervisor:
+            call.fail(Status.PERMISSION_DENIED, f"{call.method} is for the supervisor")
+            return None
         return self._runner._accept(call)
 
     def settled(self, call: Call) -> None:
@@ -154,7 +74,7 @@ class _ClientHost(Host):
         self._runner.log(ERROR, text, "baton")
 
 
-class Runner(Peer, Host):
+class Runner(Peer, Serving):
     """This process as baton sees it.
 
     Made, it is connected; run() serves. As a Peer it is the supervisor: call(), stream(), request() call that.
@@ -162,8 +82,9 @@ class Runner(Peer, Host):
     `software`: "name version", for logs; default: the program's name. `bootstrap`: path of the bootstrap socket;
     default $BATON_BOOTSTRAP, which is then removed from the environment. `workers`: threads for handlers, made as they
     are needed. `max_frame`: largest frame that we accept, in bytes, 64 KiB or more; `max_calls`: calls to us open at
-    once; `fd_credit`: descriptors sent to us and not yet listed; `stream_window`: bytes per stream. `max_log_records`:
-    kept until they are acknowledged; more are dropped and counted.
+    once; `fd_credit`: descriptors sent to us and not yet listed; `stream_window`: bytes per stream; `max_shared`: bytes
+    of memory shared with each attached client, each way, 0: none. `max_log_records`: kept until they are acknowledged;
+    more are dropped and counted.
 
     Error: not started by baton. OSError: the socket could not be reached. ValueError: such limits cannot be.
     """
@@ -171,15 +92,14 @@ class Runner(Peer, Host):
     def __init__(self, *, software: str = "", bootstrap: Optional[str] = None, workers: int = 32,
                  max_frame: int = Limits().max_frame, max_calls: int = Limits().max_calls,
                  fd_credit: int = Limits().fd_credit, stream_window: int = Limits().stream_window,
-                 max_log_records: int = 1024) -> None:
-        if not 65536 <= max_frame < 1 << 32 or min(max_calls, fd_credit, stream_window, workers) < 1:
+                 max_shared: int = MAX_SHARED, max_log_records: int = 1024) -> None:
+        if not 65536 <= max_frame < 1 << 32 or min(max_calls, fd_credit, stream_window, workers) < 1 or max_shared < 0:
             raise ValueError("max_frame is 64 KiB to 4 GiB, the other limits are at least 1")
         path = bootstrap or os.environ.get(BOOTSTRAP)
         if not path:
             raise Error(f"${BOOTSTRAP} is not set: this program is a runner, which baton starts "
                         f"(baton call --exec {os.path.basename(sys.argv[0]) or 'PROGRAM'} -- METHOD)")
-        self._methods: Dict[str, _Method] = {}
-        self._default: Optional[_Method] = None
+        super().__init__(workers)
         self._serving: Set[Call] = set()
         self._clients: Dict[int, Connection] = {}
         self._n_clients = 0
@@ -195,45 +115,14 @@ class Runner(Peer, Host):
         self._on_renewal: Optional[Callable[[], None]] = None
         self._limits = Limits(max_frame, max_calls, fd_credit, stream_window)
         self._software = check_text(software or os.path.basename(sys.argv[0]) or "python")
-        self._log = _LogQueue(max_log_records)
+        self._max_shared = max_shared
+        self._log = LogQueue(max_log_records)
         lane = _connect(path)
         if bootstrap is None:
             del os.environ[BOOTSTRAP]
         self._loop = Loop()
-        self._pool = Pool(workers, "baton-handler")
         self._connection = Connection(self._loop, lane, self, side=1, n_channels=3, renewal=True, limits=self._limits,
                                       software=self._software)
-
-    # --- methods ---
-
-    def method(self, name: str, *, stream: bool = False, inline: bool = False) -> Callable[[Handler], Handler]:
-        """Decorator: calls of that name go to the function, which gets a Call.
-
-        What it returns is the answer: bytes, a protobuf message, a Payload, or None for nothing. A generator sends what
-        it yields as items of a stream, and answers with what it returns. baton.LATER: the call is ended later, by
-        Call.answer() or Call.fail(), in any thread. CallError is an answer, too; any other exception is answered
-        INTERNAL and goes to the log.
-
-        `stream`: the method takes items of the caller's. `inline`: the function runs in the loop's thread, which must
-        not wait for anything; otherwise in one of the handlers' threads.
-
-        ValueError: no name for a method, one that is taken, or one of baton's own.
-        """
-        def register(function: Handler) -> Handler:
-            self.add_method(name, function, stream=stream, inline=inline)
-            return function
-        return register
-
-    def add_method(self, name: str, function: Handler, *, stream: bool = False, inline: bool = False) -> None:
-        """What method() does."""
-        if not 1 <= len(check_text(name).encode()) <= METHOD_MAX or name.startswith(RESERVED) or name in self._methods:
-            raise ValueError(f"{name!r}: taken, reserved, or no name for a method")
-        self._methods[name] = _Method(function, stream, inline)
-
-    def default(self, function: Handler, *, stream: bool = False, inline: bool = False) -> Handler:
-        """Calls of a method that nobody registered go to the function; without it they are answered UNIMPLEMENTED."""
-        self._default = _Method(function, stream, inline)
-        return function
 
     # --- life ---
 
@@ -344,8 +233,7 @@ class Runner(Peer, Host):
         """A record for the supervisor's log. `level` as syslog's: 3 error, 4 warning, 5 notice, 6 info, 7 debug.
         `target`: the part of the program that speaks. Any thread; never waits and never fails: what does not fit is
         dropped, counted, and reported. Cut at 8 KiB; what is no text is replaced by '?'."""
-        self._log.append(pb.LogRecord(time_us=time.time_ns() // 1000, level=level, text=_clean(text, LOG_TEXT_MAX),
-                                      target=_clean(target, METHOD_MAX), file=_clean(file, 4096), line=max(0, line)))
+        self._log.append(make_record(level, text, target, file, line))
         self._loop.call_soon(self._log.pump, self._connection)
 
     # --- Host: what the connection asks ---
@@ -361,31 +249,25 @@ class Runner(Peer, Host):
             connection.guarded(self._on_renewal)
 
     def accept(self, call: Call) -> Optional[Handler]:
-        if not call.method.startswith(RESERVED):
-            return self._accept(call)
-        built_in = self._built_in.get(call.method)
-        if built_in is None:
-            return Host.accept(self, call)
+        function = self._for_supervisor.get(call.method)
+        if function is None:
+            return None if self.serve_built_in(call) else self._accept(call)
         try:
-            built_in(self, call)
+            function(self, call)
         except CallError as error:
             call.fail(error.status, error.message)
         return None
 
     def _accept(self, call: Call) -> Optional[Handler]:
-        if call.method.startswith(RESERVED):
-            return Host.accept(self, call)
-        if self.is_stopping:
+        """A call of the application's, whoever calls."""
+        if self.is_stopping and not call.method.startswith(RESERVED):
             call.fail(Status.UNAVAILABLE, "the runner is stopping and takes no new calls")
             return None
-        method = self._methods.get(call.method, self._default)
+        method = self.find(call)
         if method is None:
-            return Host.accept(self, call)
-        call.method_takes_items = method.takes_items
+            return None
         self._serving.add(call)
-        if method.inline:
-            return lambda call: self._serve(method, call)
-        return lambda call: self._hand_over(method, call)
+        return self.handler(method)
 
     def settled(self, call: Call) -> None:
         self._settled(call)
@@ -403,48 +285,12 @@ class Runner(Peer, Host):
     def error(self, text: str) -> None:
         self.log(ERROR, text, "baton")
 
-    # --- handlers ---
+    log_error = error
 
-    def _hand_over(self, method: _Method, call: Call) -> None:
-        if not self._pool.submit(self._serve, method, call):
-            call.fail(Status.RESOURCE_EXHAUSTED, "no thread can be made")
-
-    def _serve(self, method: _Method, call: Call) -> None:
-        """Runs a handler and ends its call."""
-        try:
-            result = method.function(call)
-            if inspect.isgenerator(result):
-                result = self._send_all(call, result)
-            if result is not LATER:
-                call.answer(result)
-        except CallError as error:
-            self._fail(call, error)
-        except (Exception, SystemExit) as error:
-            if not call.cancelled:
-                self.log(ERROR, f"{call.method}: {traceback.format_exc()}", "baton")
-            self._fail(call, CallError(Status.INTERNAL, f"{error.__class__.__name__}: {error}"))
-
-    @staticmethod
-    def _send_all(call: Call, items: Any) -> Any:
-        try:
-            while True:
-                try:
-                    item = next(items)
-                except StopIteration as end:
-                    return end.value
-                call.send(item)
-        finally:
-            items.close()
-
-    @staticmethod
-    def _fail(call: Call, error: CallError) -> None:
-        if not call.ended:
-            call.fail(error.status, error.message, error.details)
+    def takes_calls(self) -> bool:
+        return not self.is_stopping
 
     # --- what baton asks ---
-
-    def _ping(self, call: Call) -> None:
-        call.answer(call.message(pb.Ping))
 
     def _stop(self, call: Call) -> None:
         self._begin(call, RUNNING, READY)
@@ -496,15 +342,14 @@ class Runner(Peer, Host):
             raise CallError(Status.INVALID_ARGUMENT, "the lane is no connected unix stream socket") from fault
         self._n_clients += 1
         client = Connection(self._loop, lane, _ClientHost(self, self._n_clients), side=1, n_channels=1,
-                            limits=self._limits, software=self._software)
+                            limits=self._limits, max_shared=self._max_shared, software=self._software)
         self._clients[self._n_clients] = client
         if request.epoch:
             client.send_channel(request.epoch)
         call.answer(pb.AttachResponse(client=self._n_clients))
 
-    _built_in: Dict[str, Callable[["Runner", Call], None]] = {
-        "baton.Runner/Attach": _attach, "baton.Runner/Exit": _exit, "baton.Runner/Ping": _ping,
-        "baton.Runner/Stop": _stop,
+    _for_supervisor: Dict[str, Callable[["Runner", Call], None]] = {
+        "baton.Runner/Attach": _attach, "baton.Runner/Exit": _exit, "baton.Runner/Stop": _stop,
     }
 
 

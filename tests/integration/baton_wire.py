@@ -23,36 +23,43 @@ DEBIAN_PYTHON = "/usr/bin/python3"
 TIMEOUT = 20 * float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
 
 OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS = range(7)
-RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 9, 12, 13, 14
+PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 7, 8, 9, 12, 13, 14
 
 
 def need_protobuf():
     """Debian's module belongs to Debian's Python, which need not be the first in $PATH. Without it tests are skipped."""
     if importlib.util.find_spec("google") and shutil.which("protoc"):
         return
-    if shutil.which("protoc") and os.path.exists(DEBIAN_PYTHON) and not os.environ.get("BATON_TEST_PYTHON"):
-        os.environ["BATON_TEST_PYTHON"] = DEBIAN_PYTHON
+    here = str(os.getpid())  # which exec keeps
+    if shutil.which("protoc") and os.path.exists(DEBIAN_PYTHON) and os.environ.get("BATON_TEST_PYTHON") != here:
+        os.environ["BATON_TEST_PYTHON"] = here
         os.execv(DEBIAN_PYTHON, [DEBIAN_PYTHON, *sys.argv])
     print("1..0 # SKIP the Debian packages python3-protobuf and protobuf-compiler are needed")
     sys.exit(0)
 
 
 def generate():
-    """baton_pb2, control_pb2 and values_pb2, made in a folder that is gone when they are loaded."""
+    """arena_pb2, baton_pb2, control_pb2 and values_pb2, made in a folder that is gone when they are loaded."""
     need_protobuf()
     with tempfile.TemporaryDirectory(prefix="baton-proto-") as folder:
-        files = [os.path.join(SOURCE, "proto", name + ".proto") for name in ("baton", "control", "values")]
-        subprocess.run(["protoc", "--proto_path=" + os.path.join(SOURCE, "proto"), "--python_out=" + folder, *files],
-                       check=True)
+        names = ("arena", "baton", "control", "values")
+        for name in names:
+            with open(os.path.join(SOURCE, "proto", name + ".proto"), encoding="utf-8") as schema:
+                text = schema.read().replace('import "proto/', 'import "')
+            with open(os.path.join(folder, name + ".proto"), "w", encoding="utf-8") as schema:
+                schema.write(text)
+        subprocess.run(["protoc", "--proto_path=" + folder, "--python_out=" + folder,
+                        *(name + ".proto" for name in names)], check=True)
         sys.path.insert(0, folder)
+        import arena_pb2
         import baton_pb2
         import control_pb2
         import values_pb2
         sys.path.remove(folder)
-    return baton_pb2, control_pb2, values_pb2
+    return arena_pb2, baton_pb2, control_pb2, values_pb2
 
 
-baton, control, values = generate()
+arena, baton, control, values = generate()
 
 
 def i64(number):
@@ -69,7 +76,7 @@ class Pending:
     def __init__(self, call_id):
         self.id, self.done = call_id, False
         self.status, self.message, self.details, self.metadata, self.type = None, "", [], [], ""
-        self.payload, self.fds = b"", []
+        self.payload, self.fds, self.blocks = b"", [], []
 
     def detail(self, message):
         """The first detail of that type, unpacked; None if there is none."""
@@ -85,24 +92,26 @@ class Incoming:
     def __init__(self, peer, channel, envelope, payload, fds):
         self.peer, self.channel, self.envelope, self.payload, self.fds = peer, channel, envelope, payload, fds
 
-    def answer(self, payload=b"", status=OK, message="", type="", fds=()):
+    def answer(self, payload=b"", status=OK, message="", type="", fds=(), blocks=()):
         self.peer.send(self.channel, baton.Envelope(kind=baton.ANSWER, id=self.envelope.id, status=status,
-                                                    message=message, type=type), payload, fds)
+                                                    message=message, type=type, blocks=blocks), payload, fds)
 
 
 class Peer:
-    def __init__(self, lane, side=1, channels=1, software="test", on_call=None):
-        self.lane, self.side, self.n_channels, self.on_call = lane, side, channels, on_call
+    def __init__(self, lane, side=1, channels=1, software="test", on_call=None, epoch=0, gives=None, **hello):
+        """`epoch` above 0: of a renewal. `gives`: whether we send the channels, as side 0 does on a new lane. `hello`:
+        more fields of ours."""
+        self.lane, self.side, self.n_channels, self.on_call, self.epoch = lane, side, channels, on_call, epoch
         self.software = software
         self.channels, self.buffers, self.arrived, self.pending = {}, {}, {}, {}
         self.next_fd, self.next_call, self.remote, self.closed = 3, {}, None, None
-        for number in range(channels if side == 0 else 0):
+        for number in range(channels if (side == 0 if gives is None else gives) else 0):
             self.give_channel(number)
         while len(self.channels) < channels:
             self.read_lane(wait=True)
         self.send(0, baton.Envelope(kind=baton.HELLO, hello=baton.Hello(protocol_min=1, protocol_max=1,
-                                                                        software=software)))
-        self.run_until(lambda: self.remote)
+                                                                        software=software, **hello)))
+        self.run_until(lambda: self.remote or self.closed)
 
     def close(self):
         for fd in self.arrived.values():
@@ -134,7 +143,7 @@ class Peer:
 
     def give_channel(self, number):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        socket.send_fds(self.lane, [struct.pack("<Q", number)], [theirs.fileno()])
+        socket.send_fds(self.lane, [struct.pack("<Q", self.epoch << 32 | number)], [theirs.fileno()])
         theirs.close()
         ours.settimeout(TIMEOUT)
         self.channels[number], self.buffers[number] = ours, b""
@@ -145,7 +154,7 @@ class Peer:
         return [self.arrived.pop(lane_id) for lane_id in envelope.fds]
 
     def send_fd(self, fd):
-        lane_id = self.next_fd << 1 | self.side
+        lane_id = self.epoch << 32 | self.next_fd << 1 | self.side
         self.next_fd += 1
         socket.send_fds(self.lane, [struct.pack("<Q", lane_id)], [fd])
         return lane_id
@@ -204,20 +213,20 @@ class Peer:
             call = self.pending.pop((number, envelope.id))
             call.done, call.status, call.message = True, envelope.status, envelope.message
             call.details, call.metadata, call.type = list(envelope.details), list(envelope.metadata), envelope.type
-            call.payload, call.fds = payload, fds
+            call.payload, call.fds, call.blocks = payload, fds, list(envelope.blocks)
         if fds:
             self.send(0, baton.Envelope(kind=baton.CREDIT, fd_credit=len(fds)))
 
     # -- calls
 
-    def start_call(self, method, payload=b"", type="", fds=(), timeout_us=0, metadata=(), channel=0):
+    def start_call(self, method, payload=b"", type="", fds=(), timeout_us=0, metadata=(), channel=0, blocks=(), end=True):
         number = self.next_call.get(channel, 1)
         self.next_call[channel] = number + 1
         call = Pending(number << 1 | self.side)
         self.pending[channel, call.id] = call
         pairs = [baton.Pair(key=key, value=value) for key, value in metadata]
         self.send(channel, baton.Envelope(kind=baton.CALL, id=call.id, method=method, type=type, metadata=pairs,
-                                          timeout_us=timeout_us, end=True), payload, fds)
+                                          timeout_us=timeout_us, end=end, blocks=blocks), payload, fds)
         return call
 
     def cancel(self, call, channel=0):

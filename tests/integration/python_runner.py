@@ -149,4 +149,30 @@ def one_too_large(call):
     call.send(bytes(1 << 20))
 
 
+@runner.method("test.Test/TimeLeft", inline=True, request=bytes, response=bytes)
+def time_left(call):
+    return repr(call.time_left()).encode()
+
+
+@runner.method("test.Test/Client")
+def client(call):
+    """Calls its caller back."""
+    method, payload = baton.from_values(call.request)
+    return call.connection.call(method, payload, parent=call)
+
+
+@runner.method("test.Test/Health", request="baton.Values", response=bytes)
+def health(call):
+    service, serving = baton.from_values(call.request)
+    runner.set_health(bool(serving), service)
+
+
+@runner.method("test.Test/Last")
+def last(call):
+    """Answers, and leaves."""
+    call.answer(bytes(3 << 20))
+    runner.quit()
+    return baton.LATER
+
+
 runner.run()

@@ -2,91 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python package (python/baton): a client in Python against baton-runner-echo, `baton call' against a runner in
 Python (python_runner.py), Python against Python, through the supervisor and attached; streams with back-pressure,
-descriptors, cancel, deadline, crash, raw violations; nothing left behind. TAP on stdout.
-
-The package is put together in the test's folder: its sources, and the messages that the build has made of proto/.
+descriptors, shared memory, cancel, deadline, crash. What goes over the wire: test-python-wire.py. TAP on stdout.
 """
 
-import gc
+import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-import traceback
+import unittest.mock
 
-import baton_wire as wire
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-BATON = os.environ.get("BATON_PROGRAM", os.path.join(wire.BUILD, "baton"))
-ECHO = os.path.join(wire.BUILD, "baton-runner-echo")
-RUNNER = os.path.join(HERE, "python_runner.py")
-EXAMPLES = os.path.join(wire.SOURCE, "examples", "python")
-TIMEOUT = wire.TIMEOUT
-tests = []
-
-
-def test(function):
-    tests.append(function)
-    return function
-
-
-def assemble(folder):
-    """The package, as it is installed."""
-    package = os.path.join(folder, "baton")
-    shutil.copytree(os.path.join(wire.SOURCE, "python", "baton"), package,
-                    ignore=shutil.ignore_patterns("*_pb2.py", "__pycache__"))
-    for name in ("baton", "control", "values"):
-        made = os.path.join(wire.BUILD, "python", "baton", name + "_pb2.py")
-        if not os.path.exists(made):
-            print(f"1..0 # SKIP the package was not built: {made} is missing (was there no protoc?)")
-            sys.exit(0)
-        shutil.copy(made, package)
-
-
-def python(client, **fields):
-    return client.start(sys.executable, "-B", RUNNER, name="py", **fields)
-
-
-def both(client):
-    """A runner in C and one in Python."""
-    return client.start(ECHO, name="echo"), python(client)
-
-
-def raises(status, function, *arguments, **options):
-    """The CallError of that status that it must raise."""
-    try:
-        result = function(*arguments, **options)
-    except baton.CallError as error:
-        assert error.status == status, repr(error)
-        return error
-    raise AssertionError(f"{status.name} was expected, got {result}")
-
-
-def until(condition, what):
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come"
-        time.sleep(0.005)
-
-
-def wait_log(runner, text):
-    """Follows the log until a line that begins so; that line."""
-    for line in runner.logs(follow=True):
-        if line.text.decode().startswith(text):
-            return line.text.decode()
-    raise AssertionError(f"the log ended without {text!r}")
-
-
-def own_descriptors():
-    gc.collect()
-    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
-                  if os.path.lexists(f"/proc/self/fd/{fd}"))
-
+from python_tests import (BATON, ECHO, EXAMPLES, RUNNER, TIMEOUT, baton, both, python, raises, run_tests, test, until,
+                          wait_log)
 
 # --------------------------------------------------------------------------------------------------------------- calls
 
@@ -348,7 +278,7 @@ def attached(client):
         stream_refusals(direct)
         back_pressure(direct, runner)
         stream_descriptors(direct)
-        raises(baton.Status.UNIMPLEMENTED, direct.call, "baton.Runner/Stop")
+        raises(baton.Status.PERMISSION_DENIED, direct.call, "baton.Runner/Stop")
         raises(baton.Status.RESOURCE_EXHAUSTED, direct.call, "echo.Echo/Unary", bytes(5 << 20))
         second = runner.attach()
         assert second.call("echo.Echo/Unary", b"two", timeout=TIMEOUT).data == b"two"
@@ -369,6 +299,128 @@ def attached(client):
     raises(baton.Status.UNAVAILABLE, only.call, "echo.Echo/Unary", timeout=TIMEOUT)
 
 
+@test
+def client_methods(client):
+    """A runner calls the client that is attached to it; what is left of the time is handed on."""
+    threads = set()
+
+    @client.method("client.Client/TimeLeft")
+    def time_left(call):
+        threads.add(threading.current_thread().name)
+        return repr(call.time_left()).encode()
+
+    @client.method("client.Client/Broken", inline=True)
+    def broken(_):
+        raise KeyError("broken")
+
+    runner = python(client)
+
+    def ask(method, payload=b"", **options):
+        return direct.call("test.Test/Client", baton.to_values(method, payload), **options)
+
+    assert 0 < float(runner.call("test.Test/TimeLeft", timeout=TIMEOUT).data) < TIMEOUT
+    assert runner.call("test.Test/TimeLeft").data == b"None"
+    with runner.attach() as direct:
+        assert 0 < float(ask("client.Client/TimeLeft", timeout=TIMEOUT).data) < TIMEOUT
+        assert ask("client.Client/TimeLeft").data == b"None" and threads == {"baton-handler-0"}, threads
+        faults = []
+        with unittest.mock.patch.object(logging.getLogger("baton"), "error", faults.append):
+            assert "KeyError" in raises(baton.Status.INTERNAL, ask, "client.Client/Broken").message
+        assert len(faults) == 1 and faults[0].startswith("client.Client/Broken: Traceback"), faults
+        raises(baton.Status.UNIMPLEMENTED, ask, "client.Client/Nobody")
+        assert ask("baton.Runner/Ping", b"\x08\x07").data == b"\x08\x07"
+        assert ask("baton.Health/Check").data == b"\x08\x01"
+        names = ask("baton.Reflection/List").data
+        assert b"client.Client/TimeLeft" in names and b"client.Client/Broken" in names
+        client.default(lambda call: call.method.encode())
+        assert ask("client.Client/Nobody").data == b"client.Client/Nobody"
+        client.set_health(False)
+        assert ask("baton.Health/Check").data == b"\x08\x02"
+
+
+@test
+def health_and_reflection(client):
+    echo, runner = both(client)
+    for peer in (echo, runner, echo.attach(), runner.attach()):
+        peer.ping(TIMEOUT)
+        assert peer.is_serving() and peer.is_serving("echo.Echo", timeout=TIMEOUT)
+        raises(baton.Status.NOT_FOUND, peer.is_serving, "no.Such")
+        methods = {one.name: one for one in peer.list_methods(TIMEOUT).methods}
+        assert "echo.Echo/Unary" in methods and not any(name.startswith("baton.") for name in methods)
+    assert not peer.list_methods().others
+    assert methods["test.Test/Health"] == ("test.Test/Health", True, "baton.Values", "", False, False)
+    assert not methods["stream.Stream/Echo"].described
+    runner.call("test.Test/Health", baton.to_values("test.Test", 0))
+    assert not runner.is_serving("test.Test") and runner.is_serving()
+    runner.call("test.Test/Health", baton.to_values("", 0))
+    assert not runner.is_serving() and not runner.is_serving("echo.Echo")
+    runner.call("test.Test/Health", baton.to_values("test.Test", 1))
+    assert runner.is_serving("test.Test")
+
+
+def arenas(pid):
+    """How many are mapped there, by access."""
+    with open(f"/proc/{pid}/maps", encoding="ascii") as maps:
+        return sorted(line.split()[1] for line in maps if "memfd:baton-arena" in line)
+
+
+@test
+def shared_memory(client):
+    """Large payloads of raw bytes between us and a runner that we are attached to, in C and in Python: the memory is
+    mapped once on each side, by the reader for reading only, and is gone with the lane."""
+    for runner in both(client):
+        sizes = (1, 65536, 262143, 262144, 1 << 20, 3 << 20)
+        with runner.attach() as direct:
+            for _ in range(5):
+                for size in sizes:
+                    data = os.urandom(size)
+                    assert direct.call("echo.Echo/Unary", data, timeout=TIMEOUT).data == data
+                    answer = direct.call("echo.Echo/Unary", data, "test.Type", timeout=TIMEOUT)
+                    assert (answer.data, answer.type) == (data, "test.Type")
+            own, theirs = arenas("self"), arenas(runner.pid)
+            assert "rw-s" in own and ("r--s" in own or runner.name == "echo"), own
+            assert own == sorted({"rw-s": "r--s", "r--s": "rw-s"}[access] for access in theirs), (own, theirs)
+            pending = [direct.request("echo.Echo/Unary", bytes([n]) * (2 << 20)) for n in range(25)]
+            assert all(request.result(TIMEOUT).data == bytes([n]) * (2 << 20) for n, request in enumerate(pending))
+        until(lambda: not arenas(runner.pid) and not arenas("self"), "the end of the arenas")
+        data = os.urandom(1 << 20)
+        assert runner.call("echo.Echo/Unary", data, timeout=TIMEOUT).data == data and not arenas(runner.pid)
+
+
+@test
+def shared_memory_can_be_declined(client):
+    del client
+    with baton.Client(BATON, max_shared=0) as own:
+        with own.start(ECHO).attach() as direct:
+            for _ in range(3):
+                assert direct.call("echo.Echo/Unary", bytes(1 << 20), timeout=TIMEOUT).size == 1 << 20
+            assert not arenas("self")
+
+
+@test
+def the_last_answer(client):
+    """A runner that answers and leaves: the answer is not lost, however large, on neither way."""
+    for attach in (False, True):
+        for _ in range(5):
+            runner = python(client)
+            peer = runner.attach() if attach else runner
+            assert peer.call("test.Test/Last", timeout=TIMEOUT).size == 3 << 20
+            assert runner.stop()[0].ok
+
+
+@test
+def metadata(client):
+    for peer in both(client):
+        pairs = [(f"key {n}", bytes([n % 256]) * n) for n in range(300)]
+        assert peer.call("echo.Echo/Unary", metadata=pairs, timeout=TIMEOUT).metadata == pairs
+        for wrong in ([("a\0b", b"")], [("\udc80", b"")]):
+            try:
+                peer.call("echo.Echo/Unary", metadata=wrong)
+                raise AssertionError("that is no text")
+            except ValueError:
+                pass
+
+
 # ------------------------------------------------------------------------------------------------------- the command
 
 def command(*arguments, code=0):
@@ -379,8 +431,7 @@ def command(*arguments, code=0):
 
 
 @test
-def called_by_the_command(client):
-    del client
+def called_by_the_command():
     script = ["--exec", sys.executable, "-B", RUNNER, "--"]
     assert "hello" in command(*script, "echo.Echo/Unary", "string:hello")[0]
     _, text = command(*script, "echo.Echo/Fail", "u64:5", "string:no such thing", code=16 + 5)
@@ -391,8 +442,7 @@ def called_by_the_command(client):
 
 
 @test
-def examples(client):
-    del client
+def examples():
     greeter = os.path.join(EXAMPLES, "greeter.py")
     out, _ = command("--exec", sys.executable, "-B", greeter, "--", "greet.Greeter/Greet", "string:world")
     assert "Hello, world!" in out, out
@@ -406,9 +456,8 @@ def examples(client):
 
 
 @test
-def by_hand(client):
+def by_hand():
     """Without a supervisor: one line that says what is missing. Without baton: the same."""
-    del client
     for code, text in (("import baton; baton.Runner()", "$BATON_BOOTSTRAP is not set"),
                        ("import baton; baton.Client('/no/such/baton')", "cannot start /no/such/baton"),
                        ("import baton; baton.Client('/bin/false')", "/bin/false supervise: ")):
@@ -421,224 +470,4 @@ def by_hand(client):
         pass
 
 
-# ---------------------------------------------------------------------------------------------------- the other side
-
-class Bytes:
-    """The supervisor's side of a Runner in this process, as baton_wire frames."""
-
-    def __init__(self, **options):
-        path = os.path.join(tempfile.gettempdir(), "bootstrap")
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(path)
-            listening.listen()
-            self.runner = baton.Runner(bootstrap=path, **options)
-            self.lane = listening.accept()[0]
-        os.unlink(path)
-        self.runner.method("echo", inline=True)(lambda call: call.request)
-        self.runner.method("wait", stream=True)(lambda call: call.wait_cancelled())
-        self.runner.method("ask")(lambda call: self.runner.call(call.data.decode()))
-        self.runner.start()
-        self.epoch = 0
-
-    def channels(self, epoch=0):
-        """New channels in that epoch: a Peer of baton_wire's over them."""
-        peer = wire.Peer.__new__(wire.Peer)
-        peer.lane, peer.side, peer.n_channels, peer.on_call, peer.software = self.lane, 0, 1, self.calls.append, "bytes"
-        peer.channels, peer.buffers, peer.arrived, peer.pending = {}, {}, {}, {}
-        peer.next_fd, peer.next_call, peer.remote, peer.closed = epoch << 31 | 3, {}, None, None
-        self.calls.clear()
-        for number in range(3):
-            ours, theirs = socket.socketpair()
-            socket.send_fds(self.lane, [(epoch << 32 | number).to_bytes(8, "little")], [theirs.fileno()])
-            theirs.close()
-            if number == 0:
-                ours.settimeout(TIMEOUT)
-                peer.channels[0], peer.buffers[0] = ours, b""
-            else:
-                ours.close()
-        hello = wire.baton.Hello(protocol_min=1, protocol_max=1, instance=7)
-        peer.send(0, wire.baton.Envelope(kind=wire.baton.HELLO, hello=hello))
-        peer.run_until(lambda: peer.remote)
-        return peer
-
-    calls = []
-
-    def end(self):
-        self.lane.close()
-        try:
-            assert self.runner.join(TIMEOUT)
-        except baton.ConnectionEnded as error:
-            return str(error)
-        return ""
-
-
-@test
-def renewal(client):
-    """A new supervisor takes the lane over: log records are sent again, the runner and its state live on."""
-    del client
-    other = Bytes()
-    renewed = threading.Event()
-    other.runner.on_renewal(renewed.set)
-    peer = other.channels()
-    assert (peer.remote.instance, peer.remote.service_state) == (0, 2), peer.remote
-    other.runner.log(6, "first")
-    peer.run_until(lambda: other.calls)
-    first = other.calls[0].payload
-    peer.start_call("wait")
-    ask = other.runner.request("nobody.Answers/This")
-    peer.run_until(lambda: len(other.calls) == 2)
-    reader, writer = os.pipe()
-    peer.send_fd(writer)
-    os.close(writer)
-    peer.channels[0].close()
-    peer = other.channels(3)
-    assert (peer.remote.instance, peer.remote.service_state) == (7, 2), peer.remote
-    assert os.read(reader, 1) == b"" and renewed.wait(TIMEOUT), "what nobody listed is closed"
-    os.close(reader)
-    raises(baton.Status.UNAVAILABLE, ask.result, TIMEOUT)
-    peer.run_until(lambda: other.calls)
-    assert other.calls[0].payload == first, "the same record with its number"
-    other.calls[0].answer()
-    assert peer.call("echo", b"on").payload == b"on"
-    stop = wire.baton.LifecycleEvent(event=5)
-    assert peer.wait(peer.message("baton.Runner/Stop", stop)).status == wire.OK
-    peer = other.channels(4)  # the old channel is still open
-    assert (peer.remote.service_state, peer.remote.last_event) == (3, 5), peer.remote
-    assert peer.call("echo").status == wire.UNAVAILABLE
-    stopped = wire.baton.LifecycleState.FromString(peer.wait(peer.message("baton.Runner/Stop", stop)).payload)
-    assert (stopped.service_state, stopped.event) == (3, 5), "carried out once"
-    peer.wait(peer.message("baton.Runner/Exit", wire.baton.LifecycleEvent(event=6)))
-    peer.run_until(lambda: peer.closed)
-    assert peer.closed == (0, "stopped") and other.end() == ""
-    peer.channels[0].close()
-
-
-@test
-def violations(client):
-    """What the other side must not do ends the connection, with a CLOSE that says why."""
-    del client
-    envelope = wire.baton.Envelope
-    call = envelope(kind=wire.baton.CALL, id=2, method="wait")
-
-    def item(size):
-        return lambda peer: (peer.send(0, call), peer.send(0, envelope(kind=wire.baton.ITEM, id=2), bytes(size)))
-
-    for wrong, status in (
-            (lambda peer: peer.send(0, envelope(kind=wire.baton.CALL, id=3, method="x")), "INVALID_ARGUMENT"),
-            (lambda peer: (peer.send(0, call), peer.send(0, call)), "INVALID_ARGUMENT"),
-            (lambda peer: [peer.send(0, envelope(kind=wire.baton.CALL, id=2 * n, method="wait")) for n in range(1, 6)],
-             "RESOURCE_EXHAUSTED"),
-            (lambda peer: peer.send(0, envelope(kind=wire.baton.HELLO)), "INVALID_ARGUMENT"),
-            (lambda peer: peer.send(0, envelope(kind=9)), "INVALID_ARGUMENT"),
-            (lambda peer: peer.send(0, envelope(kind=wire.baton.CALL, id=2, method="a\0b")), "INVALID_ARGUMENT"),
-            (lambda peer: peer.send(0, envelope(kind=wire.baton.CLOSE, id=2)), "INVALID_ARGUMENT"),
-            (lambda peer: peer.send(0, envelope(kind=wire.baton.CREDIT, fd_credit=1)), "INVALID_ARGUMENT"),
-            (lambda peer: (peer.send(0, call), peer.send(0, envelope(kind=wire.baton.CREDIT, id=2, credit=1))),
-             "INVALID_ARGUMENT"),
-            (lambda peer: peer.send(0, envelope(kind=wire.baton.CALL, id=2, blocks=[wire.baton.Block(arena=1)])),
-             "INVALID_ARGUMENT"),
-            (item(4096), "RESOURCE_EXHAUSTED"),
-            (lambda peer: peer.channels[0].sendall(b"\xff\xff\xff\xff"), "RESOURCE_EXHAUSTED"),
-            (lambda peer: peer.channels[0].sendall(b"\0\0\0\3"), "INVALID_ARGUMENT"),
-            (lambda peer: peer.channels[0].sendall(b"\0\0\0\4\0\0\0\1"), "INVALID_ARGUMENT"),
-            (lambda peer: peer.channels[0].sendall(b"\0\0\0\5\0\0\0\1\xff"), "INVALID_ARGUMENT"),
-            (lambda peer: peer.lane.sendall(b"\6" + bytes(7)), "INVALID_ARGUMENT"),
-            (lambda peer: socket.send_fds(peer.lane, [b"\6" + bytes(7)], [0, 0]), "INVALID_ARGUMENT"),
-            (lambda peer: socket.send_fds(peer.lane, [b"\7" + bytes(7)], [0]), "INVALID_ARGUMENT"),
-            (lambda peer: socket.send_fds(peer.lane, [b"\6\0\0\0\1\0\0\0"], [0]), "INVALID_ARGUMENT"),
-            (lambda peer: socket.send_fds(peer.lane, [b"\0\0\0\0\1\0\0\0"], [0]), "INVALID_ARGUMENT"),
-            (lambda peer: [peer.send_fd(0) for _ in range(3)], "RESOURCE_EXHAUSTED")):
-        other = Bytes(max_calls=4, stream_window=4096, fd_credit=2)
-        peer = other.channels()
-        wrong(peer)
-        peer.run_until(lambda: peer.closed)
-        assert baton.Status(peer.closed[0]).name == status, peer.closed
-        assert other.end().startswith(status + ": "), "run() says it, too"
-        peer.channels[0].close()
-
-
-@test
-def faults_of_one_call(client):
-    """What spoils a call ends that call, and nothing else."""
-    del client
-    envelope = wire.baton.Envelope
-    other = Bytes(stream_window=65536)
-    peer = other.channels()
-    for fds, status in (([6], wire.INVALID_ARGUMENT), ([8, 8], wire.INVALID_ARGUMENT)):
-        request = wire.Pending(peer.next_call.get(0, 1) << 1)
-        peer.next_call[0] = (request.id >> 1) + 1
-        peer.pending[0, request.id] = request
-        if fds == [8, 8]:
-            socket.send_fds(peer.lane, [b"\x08" + bytes(7)], [0])
-        peer.send(0, envelope(kind=wire.baton.CALL, id=request.id, method="echo", fds=fds, end=True))
-        assert peer.wait(request).status == status
-    peer.send(0, envelope(kind=wire.baton.ANSWER, id=3))  # stray and late ones are dropped
-    peer.send(0, envelope(kind=wire.baton.CANCEL, id=2))
-    peer.send(0, envelope(kind=wire.baton.ITEM, id=2), b"late")
-    peer.send(0, envelope(kind=wire.baton.CREDIT, id=2, credit=5))
-    assert peer.call("echo", b"on").payload == b"on"
-    assert peer.call("echo", b"1", timeout_us=(1 << 64) - 1).payload == b"1", "a deadline beyond what the system counts"
-    call = peer.start_call("wait", timeout_us=1 << 55)
-    assert peer.call("echo", b"1").payload == b"1"
-    peer.send(0, envelope(kind=wire.baton.ITEM, id=call.id, end=True))
-    assert peer.wait(call).status == wire.INVALID_ARGUMENT, "an item after a CALL with end"
-    request = other.runner.request("asked")
-    peer.run_until(lambda: other.calls)
-    peer.send(0, envelope(kind=wire.baton.ANSWER, id=other.calls[0].envelope.id, fds=[1000]))
-    raises(baton.Status.INVALID_ARGUMENT, request.result, TIMEOUT)
-    other.runner.quit()
-    peer.run_until(lambda: peer.closed)
-    assert peer.closed[0] == wire.OK and other.end() == ""
-    peer.channels[0].close()
-
-
-# ------------------------------------------------------------------------------------------------------------ the run
-
-WITHOUT_CLIENT = {"called_by_the_command", "examples", "by_hand", "renewal", "violations", "faults_of_one_call"}
-
-
-def run(function, folder):
-    temporary = os.path.join(folder, "tmp")
-    os.mkdir(temporary)
-    tempfile.tempdir = os.environ["TMPDIR"] = temporary
-    before = own_descriptors()
-    try:
-        if function.__name__ in WITHOUT_CLIENT:
-            function(None)
-        else:
-            with baton.Client(BATON) as client:
-                function(client)
-        assert os.listdir(temporary) == [], f"left behind: {os.listdir(temporary)}"
-        until(lambda: len(own_descriptors()) == len(before), f"{before}, not {own_descriptors()}")
-    finally:
-        shutil.rmtree(temporary)
-        tempfile.tempdir = None
-        os.environ["TMPDIR"] = original
-
-
-def on_alarm(*_):
-    raise TimeoutError("this test took too long")
-
-
-original = os.environ.get("TMPDIR", "/tmp")
-with tempfile.TemporaryDirectory(prefix="baton-python-") as place:
-    assemble(place)
-    sys.path.insert(0, place)
-    os.environ.update(PYTHONPATH=place, BATON_PROGRAM=BATON, BATON_LIBEXEC=os.environ.get("BATON_LIBEXEC", wire.BUILD))
-    import baton
-    chosen = [function for function in tests if len(sys.argv) < 2 or function.__name__ in sys.argv[1:]]
-    failed = 0
-    print(f"1..{len(chosen)}")
-    signal.signal(signal.SIGALRM, on_alarm)
-    for index, one in enumerate(chosen, 1):
-        signal.alarm(int(4 * TIMEOUT))
-        try:
-            run(one, place)
-            print(f"ok {index} - {one.__name__}")
-        except Exception:
-            failed += 1
-            print(f"not ok {index} - {one.__name__}")
-            print("# " + traceback.format_exc().replace("\n", "\n# "))
-        signal.alarm(0)
-        sys.stdout.flush()
-sys.exit(failed > 0)
+run_tests()
