@@ -66,17 +66,6 @@ void frame_reader_deinit(FrameReader *reader) {
         *reader = (FrameReader){ 0 };
 }
 
-/* frame_length() - the body length of the frame at the start, if its header is there. */
-static bool frame_length(const FrameReader *reader, uint32_t *ret_length) {
-        uint32_t wire;
-
-        if (reader->end - reader->start < FRAME_HEADER_SIZE)
-                return false;
-        memcpy(&wire, reader->buffer + reader->start, sizeof(wire));
-        *ret_length = be32toh(wire);
-        return true;
-}
-
 int frame_reader_fill(FrameReader *reader, int fd) {
         size_t have, wanted = BUFFER_SIZE;
         uint32_t length;
@@ -85,7 +74,7 @@ int frame_reader_fill(FrameReader *reader, int fd) {
 
         settle(&reader->buffer, &reader->size, &reader->start, &reader->end);
         have = reader->end - reader->start;
-        if (frame_length(reader, &length)) {
+        if (frame_reader_length(reader, &length)) {
                 size_t whole = (size_t) length + FRAME_HEADER_SIZE;
 
                 assert(length <= reader->limit && have < whole);
@@ -102,23 +91,6 @@ int frame_reader_fill(FrameReader *reader, int fd) {
         if (n <= 0)
                 return n < 0 ? (int) n : FRAME_EOF;
         reader->end += (size_t) n;
-        return FRAME_READY;
-}
-
-int frame_reader_next(FrameReader *reader, const uint8_t **ret_body, uint32_t *ret_length) {
-        uint32_t length;
-
-        if (!frame_length(reader, &length))
-                return FRAME_AGAIN;
-        if (length > reader->limit) {
-                *ret_length = length;
-                return FRAME_TOO_LARGE;
-        }
-        if (reader->end - reader->start - FRAME_HEADER_SIZE < length)
-                return FRAME_AGAIN;
-        *ret_body = reader->buffer + reader->start + FRAME_HEADER_SIZE;
-        *ret_length = length;
-        reader->start += FRAME_HEADER_SIZE + length;
         return FRAME_READY;
 }
 

@@ -40,11 +40,32 @@ void frame_reader_deinit(FrameReader *reader);
  */
 int frame_reader_fill(FrameReader *reader, int fd);
 
+/* frame_reader_length() - the body length of the next frame, if its header is there. */
+static inline bool frame_reader_length(const FrameReader *reader, uint32_t *ret_length) {
+        uint32_t wire;
+
+        if (reader->end - reader->start < FRAME_HEADER_SIZE)
+                return false;
+        memcpy(&wire, reader->buffer + reader->start, sizeof(wire));
+        *ret_length = be32toh(wire);
+        return true;
+}
+
 /*
  * frame_reader_next() - the next whole frame: body and length, in the reader's memory until the next call of fill.
  * FRAME_READY, FRAME_AGAIN, FRAME_TOO_LARGE (its length is then in @ret_length).
  */
-int frame_reader_next(FrameReader *reader, const uint8_t **ret_body, uint32_t *ret_length);
+static inline int frame_reader_next(FrameReader *reader, const uint8_t **ret_body, uint32_t *ret_length) {
+        if (!frame_reader_length(reader, ret_length))
+                return FRAME_AGAIN;
+        if (*ret_length > reader->limit)
+                return FRAME_TOO_LARGE;
+        if (reader->end - reader->start - FRAME_HEADER_SIZE < *ret_length)
+                return FRAME_AGAIN;
+        *ret_body = reader->buffer + reader->start + FRAME_HEADER_SIZE;
+        reader->start += FRAME_HEADER_SIZE + (size_t) *ret_length;
+        return FRAME_READY;
+}
 
 /* frame_reader_is_partial() - whether bytes of an unfinished frame are there: the other side owes us the rest. */
 static inline bool frame_reader_is_partial(const FrameReader *reader) {

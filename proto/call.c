@@ -27,37 +27,13 @@
 /* ---- objects ---- */
 
 static Call *call_new(Peer *peer) {
-        Call *call = LIST_FIRST(&peer->spare);
+        Call *call = spare_alloc(&peer->spare, sizeof(*call));
 
-        if (!call) {
-                call = calloc(1, sizeof(*call));
-                if (call)
-                        STAILQ_INIT(&call->queue);
-                return call;
-        }
-        LIST_REMOVE(call, link);
-        peer->n_spare--;
+        if (!call)
+                return NULL;
         *call = (Call){ 0 };
         STAILQ_INIT(&call->queue);
         return call;
-}
-
-static void call_recycle(Peer *peer, Call *call) {
-        if (!peer || peer->n_spare + 1 > CALL_SPARE) {
-                free(call);
-                return;
-        }
-        LIST_INSERT_HEAD(&peer->spare, call, link);
-        peer->n_spare++;
-}
-
-void peer_free_spare(Peer *peer) {
-        Call *call;
-
-        while ((call = LIST_FIRST(&peer->spare))) {
-                LIST_REMOVE(call, link);
-                free(call);
-        }
 }
 
 /* ---- table and deadlines ---- */
@@ -147,7 +123,10 @@ static void call_free(Call *call) {
         }
         if (call->message)
                 free(call->message);
-        call_recycle(call->peer, call);
+        if (call->peer)
+                spare_free(&call->peer->spare, call);
+        else
+                free(call);
 }
 
 /* ---- text ---- */

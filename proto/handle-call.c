@@ -24,14 +24,8 @@
 
 static CallHandle *call_handle_new(Connection *connection) {
         Handles *handles = connection->handles;
-        CallHandle *call = LIST_FIRST(&handles->free_calls);
+        CallHandle *call = spare_alloc(&handles->spare_calls, sizeof(*call));
 
-        if (call) {
-                LIST_REMOVE(call, link);
-                handles->n_free_calls--;
-        } else {
-                call = malloc(sizeof(*call));
-        }
         if (!call)
                 return NULL;
         *call = (CallHandle){ .handle = { .connection = connection, .incoming = true } };
@@ -40,35 +34,29 @@ static CallHandle *call_handle_new(Connection *connection) {
         return call;
 }
 
-static void clear(CallHandle *call) {
-        RequestHandle *child;
-
-        while ((child = LIST_FIRST(&call->children)))
-                request_orphan(child);
+/* free_added() - what was added for the answer. */
+static void free_added(CallHandle *call) {
         for (size_t i = 0; i < call->n_details; i++)
                 free(call->details[i]);
         for (size_t i = 0; i < call->n_metadata; i++)
                 free(call->metadata[i]);
-        free(TAKE_PTR(call->details));
-        free(TAKE_PTR(call->metadata));
-        call->n_details = call->n_metadata = 0;
+        free(call->details);
+        free(call->metadata);
 }
 
 static void release(CallHandle *call) {
         Handles *handles = call->handle.connection->handles;
+        RequestHandle *child;
 
-        clear(call);
+        while ((child = LIST_FIRST(&call->children)))
+                request_orphan(child);
+        if (call->details || call->metadata)
+                free_added(call);
         if (atomic_load_explicit(&call->handle.outbox, memory_order_relaxed))
                 handle_detach(&call->handle);
-        call->handle.call = NULL;
         LIST_REMOVE(call, link);
         handles->n_calls--;
-        if (handles->n_free_calls + 1 > HANDLE_SPARE) {
-                free(call);
-                return;
-        }
-        LIST_INSERT_HEAD(&handles->free_calls, call, link);
-        handles->n_free_calls++;
+        spare_free(&handles->spare_calls, call);
 }
 
 /* call_handle_ended() - the engine has it; the object waits for the next call. */

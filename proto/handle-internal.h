@@ -12,16 +12,8 @@
 #include <sys/queue.h>
 
 #include "common/handoff.h"
+#include "common/spare.h"
 #include "proto/handle.h"
-
-#ifndef __has_feature
-#define __has_feature(_name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#define HANDLE_SPARE 0u /* one that is used after its end is to be found */
-#else
-#define HANDLE_SPARE 256u
-#endif
 
 typedef struct baton_call CallHandle;
 typedef struct baton_request RequestHandle;
@@ -87,10 +79,10 @@ struct Handle {
         STAILQ_ENTRY(Handle) notice;
 };
 
-/* One call to us. Recycled: most are answered at once and cost no allocation. */
+/* One call to us. */
 struct baton_call {
         Handle handle;
-        LIST_ENTRY(baton_call) link; /* connection->calls or handles->free_calls */
+        LIST_ENTRY(baton_call) link; /* connection->calls */
         void (*on_cancel)(CallHandle *call, void *userdata);
         void *on_cancel_userdata;
         bool ended;
@@ -104,7 +96,7 @@ struct baton_call {
 /* One call of ours. */
 struct baton_request {
         Handle handle;
-        LIST_ENTRY(baton_request) link; /* connection->requests or handles->free_requests */
+        LIST_ENTRY(baton_request) link; /* connection->requests */
         LIST_ENTRY(baton_request) child_link;
         bool is_child;
         unsigned refs; /* the call's own, until its function has returned, and those of threads */
@@ -118,12 +110,10 @@ struct Handles {
         void (*drained)(void *userdata);
         void *userdata;
         LIST_HEAD(, baton_connection) connections;
-        struct CallHandleList free_calls;
-        struct RequestHandleList free_requests;
-        unsigned n_free_calls, n_free_requests;
+        Spare spare_calls, spare_requests;
         size_t n_calls; /* to us, open */
 
-        _Atomic(const void *) loop_thread; /* address of that thread's mark */
+        _Atomic(pthread_t) loop_thread;
         EndpointTask inbox;
         void (*on_wake)(void *userdata);
 
@@ -226,7 +216,9 @@ int handle_threads_init(Handles *handles);
 void handle_threads_deinit(Handles *handles);
 
 /* handle_in_loop() - whether this is the loop's thread. */
-bool handle_in_loop(const Handle *handle);
+static inline bool handle_in_loop(const Handle *handle) {
+        return handles_is_loop_thread(handle->connection->handles);
+}
 
 /*
  * handle_settle() - in the loop: sends what other threads have sent, as far as the stream takes it. True: nothing is on

@@ -16,14 +16,8 @@
 
 static RequestHandle *request_new(Connection *connection) {
         Handles *handles = connection->handles;
-        RequestHandle *request = LIST_FIRST(&handles->free_requests);
+        RequestHandle *request = spare_alloc(&handles->spare_requests, sizeof(*request));
 
-        if (request) {
-                LIST_REMOVE(request, link);
-                handles->n_free_requests--;
-        } else {
-                request = malloc(sizeof(*request));
-        }
         if (!request)
                 return NULL;
         *request = (RequestHandle){ .handle = { .connection = connection }, .refs = 1 };
@@ -37,12 +31,7 @@ static void release(RequestHandle *request) {
         if (atomic_load_explicit(&request->handle.outbox, memory_order_relaxed))
                 handle_detach(&request->handle);
         LIST_REMOVE(request, link);
-        if (handles->n_free_requests + 1 > HANDLE_SPARE) {
-                free(request);
-                return;
-        }
-        LIST_INSERT_HEAD(&handles->free_requests, request, link);
-        handles->n_free_requests++;
+        spare_free(&handles->spare_requests, request);
 }
 
 void request_unref(RequestHandle *request, unsigned n) {

@@ -32,20 +32,13 @@
 
 /* ---- which thread ---- */
 
-/* thread_mark - its address tells threads apart. */
-static _Thread_local char thread_mark;
-
 bool handles_is_loop_thread(const Handles *handles) {
-        return atomic_load_explicit(&handles->loop_thread, memory_order_relaxed) == &thread_mark;
-}
-
-bool handle_in_loop(const Handle *handle) {
-        return handles_is_loop_thread(handle->connection->handles);
+        return pthread_equal(atomic_load_explicit(&handles->loop_thread, memory_order_relaxed), pthread_self());
 }
 
 int handles_dispatch(Handles *handles, int timeout_ms) {
         if (!handles_is_loop_thread(handles))
-                atomic_store_explicit(&handles->loop_thread, &thread_mark, memory_order_relaxed);
+                atomic_store_explicit(&handles->loop_thread, pthread_self(), memory_order_relaxed);
         return endpoint_dispatch(handles->endpoint, timeout_ms);
 }
 
@@ -319,7 +312,8 @@ void handle_catch_up(Handle *handle) {
 
 void handle_over(Handle *handle) {
         atomic_store_explicit(&handle->over, true, memory_order_relaxed);
-        (void) handle_settle(handle);
+        if (atomic_load_explicit(&handle->outbox, memory_order_acquire))
+                (void) handle_settle(handle);
 }
 
 /* take_notice() - what is due of a handle that has notices; NULL: none has. */
@@ -420,7 +414,7 @@ int handle_threads_init(Handles *handles) {
 
         if (r != 0)
                 return -r;
-        atomic_store_explicit(&handles->loop_thread, &thread_mark, memory_order_relaxed);
+        atomic_store_explicit(&handles->loop_thread, pthread_self(), memory_order_relaxed);
         STAILQ_INIT(&handles->signals);
         STAILQ_INIT(&handles->free_outboxes);
         STAILQ_INIT(&handles->notices);

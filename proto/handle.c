@@ -44,8 +44,6 @@ void handles_on_wake(Handles *handles, void (*function)(void *userdata)) {
 
 Handles *handles_free(Handles *handles) {
         Connection *connection;
-        CallHandle *call;
-        RequestHandle *request;
 
         if (!handles)
                 return NULL;
@@ -53,14 +51,8 @@ Handles *handles_free(Handles *handles) {
                 assert(connection->retired);
                 connection_free(connection);
         }
-        while ((call = LIST_FIRST(&handles->free_calls))) {
-                LIST_REMOVE(call, link);
-                free(call);
-        }
-        while ((request = LIST_FIRST(&handles->free_requests))) {
-                LIST_REMOVE(request, link);
-                free(request);
-        }
+        spare_clear(&handles->spare_calls);
+        spare_clear(&handles->spare_requests);
         handle_threads_deinit(handles);
         free(handles);
         return NULL;

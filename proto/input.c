@@ -199,7 +199,7 @@ static void queue_answer(Peer *peer, Call *call, Frame *frame) {
 
 static void on_answer(Peer *peer, Frame *frame) {
         const Baton__Envelope *envelope = frame->envelope;
-        Call *call = is_ours(peer, envelope->id) ? call_find(peer, frame->channel, envelope->id) : NULL;
+        Call *call = call_find(peer, frame->channel, envelope->id);
         Answer answer = {
                 .status = status_from_wire(envelope->status),
                 .message = envelope->message,

@@ -34,26 +34,6 @@
 #define PARCEL_REST_MAX (2u * (1u + VARINT_MAX) + 6u) /* id and time left; tag and length of the list of descriptors */
 #define WAITING_BYTES   (64u * 1024u * 1024u)         /* of parcels; beyond it calls fail at once */
 
-uint64_t peer_max_frame(const Peer *peer) {
-        return peer->remote.protocol ? peer->remote.max_frame : FRAME_LIMIT_BEFORE_HELLO;
-}
-
-bool peer_has_backlog(const Peer *peer, const Channel *channel) {
-        return frame_writer_pending(&channel->writer) > peer->limits.max_unsent;
-}
-
-static uint64_t channel_sent(const Channel *channel) {
-        return channel->written - frame_writer_pending(&channel->writer);
-}
-
-bool peer_is_unheard(const Peer *peer, const Channel *channel) {
-        return peer_has_backlog(peer, channel) && channel->answers_end > channel_sent(channel) && peer->open_out == 0;
-}
-
-uint32_t channel_unsent_answers(const Channel *channel) {
-        return channel_sent(channel) < channel->answers_mark ? channel->n_answers : 0;
-}
-
 static void answer_written(Channel *channel) {
         if (channel_sent(channel) >= channel->answers_mark) {
                 channel->answers_mark = channel->written;
@@ -76,7 +56,7 @@ static int write_frame(Peer *peer, Channel *channel, const void *head, size_t he
 
         if (channel->fd < 0 || channel->broken)
                 return 0; /* nobody reads it: its end will be read */
-        envelope->fd_credit = (uint32_t) MIN(peer->fd_owed, (uint64_t) UINT32_MAX);
+        envelope->fd_credit = peer->fd_owed ? (uint32_t) MIN(peer->fd_owed, (uint64_t) UINT32_MAX) : 0;
         for (;;) {
                 short_size = envelope_pack_short(envelope, packed);
                 envelope_size = head_size + (short_size ? short_size : baton__envelope__get_packed_size(envelope));

@@ -10,6 +10,7 @@
 
 #include "common/frame.h"
 #include "common/lane.h"
+#include "common/spare.h"
 #include "proto/message.h"
 #include "proto/peer.h"
 
@@ -17,15 +18,6 @@
 #define ENVELOPE_SIZE_FIELD      4u /* u32 big-endian before the Envelope */
 #define METHOD_MAX               255u
 #define CALL_BUCKETS             256u /* ids count up: they spread by themselves */
-
-#ifndef __has_feature
-#define __has_feature(_name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#define CALL_SPARE 0u /* a call that is used after its end is to be found */
-#else
-#define CALL_SPARE 256u
-#endif
 
 typedef struct Parcel Parcel;
 typedef struct Queued Queued;
@@ -70,7 +62,7 @@ typedef struct Channel {
 
 struct Call {
         LIST_ENTRY(Call) bucket_link; /* peer->buckets; only while it is open */
-        LIST_ENTRY(Call) link;        /* peer->outgoing, peer->incoming or peer->spare */
+        LIST_ENTRY(Call) link;        /* peer->outgoing or peer->incoming */
         uint64_t id;
         TAILQ_ENTRY(Call) deadline_link;
         Peer *peer;        /* NULL: gone */
@@ -104,6 +96,7 @@ struct Call {
         void *on_cancel_userdata;
 
         /* streams, both directions */
+        bool streams; /* something of the following is to be dropped at the end */
         CallItem on_item;
         CallWritable on_writable;
         void *stream_userdata;
@@ -202,8 +195,7 @@ struct Peer {
 
         struct CallList buckets[CALL_BUCKETS]; /* open on the wire, by id */
         struct CallList outgoing, incoming;
-        struct CallList spare; /* for the next calls: a peer at work allocates none */
-        unsigned n_spare;
+        Spare spare;                /* calls */
         struct CallQueue deadlines; /* sorted */
         struct CallQueue failed;
         struct CallQueue scheduled; /* streams with something to do at the next flush */
@@ -266,12 +258,28 @@ void peer_pump(Peer *peer);
 /* peer_drop_parcel() - with its descriptors. */
 void peer_drop_parcel(Peer *peer, Parcel *parcel);
 /* peer_max_frame() - what the peer accepts. */
-uint64_t peer_max_frame(const Peer *peer);
-bool peer_has_backlog(const Peer *peer, const Channel *channel);
+static inline uint64_t peer_max_frame(const Peer *peer) {
+        return peer->remote.protocol ? peer->remote.max_frame : FRAME_LIMIT_BEFORE_HELLO;
+}
+
+static inline bool peer_has_backlog(const Peer *peer, const Channel *channel) {
+        return frame_writer_pending(&channel->writer) > peer->limits.max_unsent;
+}
+
+/* channel_sent() - of channel->written: what the kernel has taken. */
+static inline uint64_t channel_sent(const Channel *channel) {
+        return channel->written - frame_writer_pending(&channel->writer);
+}
+
 /* peer_is_unheard() - a backlog of answers, and nothing of ours is open: reading on would only make more of them. */
-bool peer_is_unheard(const Peer *peer, const Channel *channel);
+static inline bool peer_is_unheard(const Peer *peer, const Channel *channel) {
+        return peer_has_backlog(peer, channel) && channel->answers_end > channel_sent(channel) && peer->open_out == 0;
+}
+
 /* channel_unsent_answers() - at least so many; at most as many were sent or written before them. */
-uint32_t channel_unsent_answers(const Channel *channel);
+static inline uint32_t channel_unsent_answers(const Channel *channel) {
+        return channel_sent(channel) < channel->answers_mark ? channel->n_answers : 0;
+}
 
 /* ---- share.c ---- */
 #define SHARE_FEATURE "arena"
@@ -322,7 +330,11 @@ int stream_queue_answer(Call *call, const uint8_t *body, size_t length, ArenaVie
 /* stream_fail_later() - as call_fail_local(), behind the items of @call that were not taken; false: there are none. */
 bool stream_fail_later(Call *call, Status status, const char *reason);
 /* stream_drop() - the call is over: what was received and not taken, and what was reserved, goes. */
-void stream_drop(Call *call);
+void stream_drop_all(Call *call);
+static inline void stream_drop(Call *call) {
+        if (call->streams)
+                stream_drop_all(call);
+}
 void peer_flush_streams(Peer *peer);
 
 /* ---- call.c ---- */
@@ -352,5 +364,4 @@ void peer_refuse_call(Peer *peer, unsigned channel, uint64_t id, Status status, 
 void peer_end_calls(Peer *peer, int channel, bool keep_unsent, Status status, const char *reason);
 /* peer_forget_calls() - without a word to anybody; the peer's calls stay valid for their handlers. */
 void peer_forget_calls(Peer *peer);
-void peer_free_spare(Peer *peer);
 void peer_expire_calls(Peer *peer, uint64_t now);

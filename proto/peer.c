@@ -866,7 +866,7 @@ void peer_close(Peer *peer, Status status, const char *format, ...) {
 static void peer_destroy(Peer *peer) {
         if (peer->host_functions.release)
                 peer->host_functions.release(peer->host);
-        peer_free_spare(peer);
+        spare_clear(&peer->spare);
         message_scratch_reset(&peer->scratch);
         free(peer->remote.software);
         free(peer->software);

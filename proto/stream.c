@@ -41,7 +41,7 @@ void stream_schedule(Call *call) {
 
         if (!peer || call->scheduled)
                 return;
-        call->scheduled = true;
+        call->scheduled = call->streams = true;
         peer->n_scheduled++;
         TAILQ_INSERT_TAIL(&peer->scheduled, call, scheduled_link);
         peer_wake(peer);
@@ -82,6 +82,7 @@ static int block(Call *call, uint64_t cost) {
         Peer *peer = call->peer;
 
         call->blocked = cost;
+        call->streams = true;
         if (peer->state == PEER_STATE_READY && call->open && !call->parcel &&
             enough_for(call, cost) <= call->credit_out)
                 peer->has_blocked = true; /* by the backlog: looked for when it is gone */
@@ -192,6 +193,7 @@ int stream_reserve(Call *call) {
                 return -ENOBUFS;
         peer->reserved_bytes += window;
         call->reserved = window;
+        call->streams = true;
         call->window_in = window;
         return 0;
 }
@@ -216,11 +218,9 @@ static void queued_free(Queued *queued) {
         free(queued);
 }
 
-void stream_drop(Call *call) {
+void stream_drop_all(Call *call) {
         Queued *queued;
 
-        if (!(call->reserved | call->owed | call->blocked) && !call->scheduled && STAILQ_EMPTY(&call->queue))
-                return; /* a call without streams */
         while ((queued = STAILQ_FIRST(&call->queue))) {
                 STAILQ_REMOVE_HEAD(&call->queue, link);
                 if (call->peer)
@@ -257,6 +257,7 @@ static int keep(Call *call, const uint8_t *body, size_t length, uint64_t cost, u
                 *view = ARENA_VIEW_NULL;
         }
         STAILQ_INSERT_TAIL(&call->queue, queued, link);
+        call->streams = true;
         hold(call, queued);
         return 0;
 }

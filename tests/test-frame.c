@@ -49,7 +49,7 @@ static Stream make_stream(const uint32_t *lengths, size_t n) {
 
 /* check_frames() - hands out all whole frames, each compared; @next is the number of the next one. */
 static void check_frames(FrameReader *reader, const Stream *stream, size_t *next) {
-        const uint8_t *body;
+        const uint8_t *body = NULL;
         uint32_t length;
         int r;
 
@@ -181,7 +181,7 @@ static void test_limit(void **state) {
         (void) state;
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
                 uint8_t header[5];
-                const uint8_t *body;
+                const uint8_t *body = NULL;
                 FrameReader reader;
                 uint32_t length = 0;
                 int pair[2], r;
@@ -241,7 +241,7 @@ static void test_memory(void **state) {
 
 static void test_end(void **state) {
         FrameReader reader;
-        const uint8_t *body;
+        const uint8_t *body = NULL;
         uint32_t length;
         int pair[2];
 
@@ -262,7 +262,7 @@ static void test_end(void **state) {
 
 static void test_reader_errors(void **state) {
         FrameReader reader;
-        const uint8_t *body;
+        const uint8_t *body = NULL;
         uint32_t length;
         int pair[2];
 
