@@ -408,6 +408,12 @@ void call_over(Call *call) {
                 function(call, call->on_cancel_userdata);
 }
 
+void call_on_answer(Call *call, void (*function)(Call *call, Status status, const char *message, void *userdata),
+                    void *userdata) {
+        call->on_answer = function;
+        call->on_answer_userdata = userdata;
+}
+
 const Baton__Envelope *call_envelope(const Call *call) {
         static const Baton__Envelope none = BATON__ENVELOPE__INIT;
 
@@ -503,6 +509,9 @@ int call_answer(Call *call, const AnswerParameters *parameters) {
         else
                 close_consumed(parameters->fds_consume, parameters->n_fds);
         share_sent(parameters->buffer);
+        if (call->on_answer)
+                call->on_answer(call, parameters->status, parameters->message ? parameters->message : "",
+                                call->on_answer_userdata);
         call_free(call);
         return r;
 }

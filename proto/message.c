@@ -187,6 +187,16 @@ void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, s
         return owned->message;
 }
 
+void *message_copy(const ProtobufCMessage *message) {
+        size_t size = protobuf_c_message_get_packed_size(message);
+        _cleanup_free_ uint8_t *packed = malloc(size + 1);
+
+        if (!packed)
+                return NULL;
+        protobuf_c_message_pack(message, packed);
+        return message_unpack(message->descriptor, packed, size);
+}
+
 void *message_free(void *message) {
         MessageOwned *owned;
 

@@ -69,6 +69,9 @@ ProtobufCMessage *message_unpack_scratch(MessageScratch *scratch, const Protobuf
  */
 void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size);
 
+/* message_copy() - of any message, for message_free(). NULL: out of memory. */
+void *message_copy(const ProtobufCMessage *message);
+
 /* message_free() - accepts NULL, returns NULL. */
 void *message_free(void *message);
 

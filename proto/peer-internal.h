@@ -94,6 +94,8 @@ struct Call {
         size_t n_fds;
         void (*on_cancel)(Call *call, void *userdata);
         void *on_cancel_userdata;
+        void (*on_answer)(Call *call, Status status, const char *message, void *userdata);
+        void *on_answer_userdata;
 
         /* streams, both directions */
         bool streams; /* something of the following is to be dropped at the end */

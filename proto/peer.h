@@ -332,6 +332,12 @@ uint64_t call_time_left(const Call *call);
 bool call_is_cancelled(const Call *call);
 /* call_on_cancel() - @function is called once when nobody waits any more; the call must still be ended. */
 void call_on_cancel(Call *call, void (*function)(Call *call, void *userdata), void *userdata);
+/*
+ * call_on_answer() - @function is called when the call is ended, from within call_answer(), whether anybody still waits or
+ * not: for whoever keeps account of calls. @message is "" where there is none. It may do nothing with the call.
+ */
+void call_on_answer(Call *call, void (*function)(Call *call, Status status, const char *message, void *userdata),
+                    void *userdata);
 
 /* call_takes_items() - whether the caller sends items; then call_on_stream()
  * must name who takes them, in the handler. */

@@ -1,282 +1,178 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Control: the methods of baton.Control as a table, and the private client's connection. A method checks what it was
- * given, finds the runner, and either answers or leaves the call with whoever will: a start with the runner, a stop with
- * its watcher, a call with the relay, lines with the log's reader. Nothing here waits.
+ * Control: a connection, and the methods of baton.Control as a table: what each takes, what role it needs, whether it
+ * changes something and is therefore audited.
  *
- * The connection is a lane like any other: side 0, one channel, never renewed. Its end is the end of everything that was
- * started for this client, and of this process.
+ * The connection is a lane like any other: side 0, one channel, never renewed. That of a private client is admin, and its
+ * end is the end of everything that was started for it, and of this process; one that came in by the control socket has the
+ * role that the kernel's word for it leads to (role.c), and its end ends nothing but its own calls.
+ *
+ * What a client can have us hold is bounded: by what may be open and unread on one connection, which is less for one that
+ * may only read, and by how many connections there may be (listener.c).
  */
 
 #include "supervisor/control.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <signal.h>
-#include <stdlib.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "common/clock.h"
 #include "common/fd.h"
+#include "common/log.h"
 #include "common/version.h"
-#include "proto/control.pb-c.h"
-#include "proto/message.h"
-#include "supervisor/attach.h"
-#include "supervisor/logs.h"
+#include "supervisor/control-internal.h"
 #include "supervisor/peer-loop.h"
-#include "supervisor/relay.h"
-#include "supervisor/report.h"
-#include "supervisor/start-request.h"
-#include "supervisor/supervisor.h"
 
 #define SERVICE "baton.Control/"
 
-/* Give up on more than this: an answer in our lifetime is meant. */
-#define TIMEOUT_MAX_US (24 * 3600 * USEC_PER_SEC)
+enum { DENIED_LOGGED_MAX = 8 }; /* of one connection */
 
-struct Control {
-        Supervisor *supervisor;
-        Peer *peer;
-        int lane;            /* our duplicate, the one watched: the keeper has one too */
-        struct ucred client; /* who made the lane */
-};
-
-/* find() - or @call is ended, NOT_FOUND. */
-static Instance *find(Supervisor *supervisor, Call *call, const char *name) {
-        Instance *instance = supervisor_find(supervisor, name);
-
-        if (!instance)
-                (void) call_fail(call, STATUS_NOT_FOUND, "runner %.64s: there is none of that name", name);
-        return instance;
-}
-
-/* --------------------------------------------------------------------------------------------------------------- Start */
-
-static void started(Instance *instance, InstanceFailure failure, void *userdata) {
-        Baton__Control__StartResponse response = BATON__CONTROL__START_RESPONSE__INIT;
-        Call *call = userdata;
-
-        call_on_cancel(call, NULL, NULL);
-        if (failure) {
-                report_start_failure(call, instance, failure);
-                return;
-        }
-        response.name = instance->spec.name;
-        response.instance = instance->id;
-        response.pid = instance->pid;
-        if (instance->peer)
-                response.software = peer_remote(instance->peer)->software;
-        (void) call_answer_message(call, &response.base);
-}
-
-/* Nobody waits for the start any more: nothing of it shall stay behind. The call is ended when the runner is gone. */
-static void start_cancelled(Call *call, void *userdata) {
-        (void) call;
-        instance_stop(userdata, 0);
-}
-
-static void start(Control *control, Call *call, const ProtobufCMessage *message) {
-        const Baton__Control__StartRequest *request = (const Baton__Control__StartRequest *) message;
-        const char *wrong = start_request_check(request);
-        Instance *instance;
-        InstanceSpec spec;
-        int r;
-
-        if (wrong) {
-                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s", wrong);
-                return;
-        }
-        r = start_request_spec(request, &spec);
-        if (r == 0)
-                r = supervisor_start(control->supervisor, &spec, started, call, &instance);
-        if (r == 0)
-                call_on_cancel(call, start_cancelled, instance);
-        else if (r == -EEXIST)
-                (void) call_fail(call, STATUS_ALREADY_EXISTS, "runner %s: there is one of that name", request->name);
-        else if (r == -ESHUTDOWN)
-                (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
-        else
-                (void) call_fail(call, status_from_errno(r), "cannot start %.*s: %s",
-                                 (int) MIN(request->program.len, (size_t) INSTANCE_FAILURE_SIZE),
-                                 (const char *) request->program.data, strerror(-r));
-}
-
-/* ---------------------------------------------------------------------------------------------------------------- Stop */
-
-typedef struct Stop {
-        InstanceWatcher gone;
-        Call *call;
-} Stop;
-
-static void answer_stop(Call *call, const Instance *instance) {
-        Baton__Control__StopResponse response = BATON__CONTROL__STOP_RESPONSE__INIT;
-        Baton__Control__Exit exit;
-
-        report_exit(instance->exit, &exit);
-        response.exit = &exit;
-        response.killed = instance->killed;
-        (void) call_answer_message(call, &response.base);
-}
-
-static void stopped(InstanceWatcher *watcher, Instance *instance) {
-        Stop *stop = CONTAINER_OF(watcher, Stop, gone);
-
-        answer_stop(stop->call, instance);
-        free(stop);
-}
-
-static void stop(Control *control, Call *call, const ProtobufCMessage *message) {
-        const Baton__Control__StopRequest *request = (const Baton__Control__StopRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
-        Stop *waiting;
-
-        if (!instance)
-                return;
-        waiting = calloc(1, sizeof(*waiting));
-        if (!waiting) {
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory", instance->spec.name);
-                return;
-        }
-        *waiting = (Stop){ .gone = { .callback = stopped }, .call = call };
-        if (instance_watch_gone(instance, &waiting->gone)) {
-                instance_stop(instance, MIN(request->timeout_us, TIMEOUT_MAX_US));
-                return;
-        }
-        free(waiting);
-        answer_stop(call, instance);
-}
-
-/* ---------------------------------------------------------------------------------------- Signal, Call, Logs, Attach */
-
-/* What the keeper answers: the call outlives the runner, whose name is all that is needed. */
-typedef struct Signal {
-        Call *call;
-        int signal;
-        char name[INSTANCE_NAME_SIZE];
-} Signal;
-
-static void signalled(KeeperLink *link, int result, void *userdata) {
-        Baton__Control__SignalResponse response = BATON__CONTROL__SIGNAL_RESPONSE__INIT;
-        _cleanup_free_ Signal *sent = userdata;
-
-        (void) link;
-        if (result == 0)
-                (void) call_answer_message(sent->call, &response.base);
-        else if (result == -ESRCH || result == -ENOENT)
-                (void) call_fail(sent->call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", sent->name);
-        else
-                (void) call_fail(sent->call, status_from_errno(result), "runner %s: cannot send signal %d: %s",
-                                 sent->name, sent->signal, strerror(-result));
-}
-
-static void send_signal(Control *control, Call *call, const ProtobufCMessage *message) {
-        const Baton__Control__SignalRequest *request = (const Baton__Control__SignalRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
-        Signal *sent;
-        int r;
-
-        if (!instance)
-                return;
-        if (request->signal < 1 || request->signal >= _NSIG) {
-                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "there is no signal %d", request->signal);
-                return;
-        }
-        if (!instance->pid) {
-                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", instance->spec.name);
-                return;
-        }
-        sent = calloc(1, sizeof(*sent));
-        r = sent ? 0 : -ENOMEM;
-        if (r == 0) {
-                *sent = (Signal){ .call = call, .signal = request->signal };
-                (void) strcpy(sent->name, instance->spec.name);
-                r = keeper_link_signal(control->supervisor->link, instance->id, request->signal, signalled, sent);
-        }
-        if (r < 0) {
-                free(sent);
-                (void) call_fail(call, status_from_errno(r), "runner %s: cannot ask the keeper to send a signal: %s",
-                                 instance->spec.name, strerror(-r));
-        }
-}
-
-static void call_runner(Control *control, Call *call, const ProtobufCMessage *message) {
-        const Baton__Control__CallRequest *request = (const Baton__Control__CallRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
-
-        if (instance)
-                relay_call(call, request, instance);
-}
-
-static void logs(Control *control, Call *call, const ProtobufCMessage *message) {
-        const Baton__Control__LogsRequest *request = (const Baton__Control__LogsRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
-
-        if (instance)
-                logs_call(call, request, instance);
-}
-
-static void attach(Control *control, Call *call, const ProtobufCMessage *message) {
-        const Baton__Control__AttachRequest *request = (const Baton__Control__AttachRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
-
-        if (instance)
-                attach_call(call, instance, &control->client, peer_remote(control->peer)->software);
-}
-
-/* ----------------------------------------------------------------------------------------------------------- the table */
-
-static const struct {
+typedef struct Method {
         const char *name;
         const ProtobufCMessageDescriptor *request;
-        void (*function)(Control *control, Call *call, const ProtobufCMessage *message);
-} methods[] = {
-        { "Start", &baton__control__start_request__descriptor, start },
-        { "Stop", &baton__control__stop_request__descriptor, stop },
-        { "Signal", &baton__control__signal_request__descriptor, send_signal },
-        { "Call", &baton__control__call_request__descriptor, call_runner },
-        { "Logs", &baton__control__logs_request__descriptor, logs },
-        { "Attach", &baton__control__attach_request__descriptor, attach },
+        ControlMethod *function;
+        Role role;
+        bool changes;
+        const char *number; /* the request's field that is told, besides the name; NULL: none */
+} Method;
+
+static const Method methods[] = {
+        { "Start", &baton__control__start_request__descriptor, control_start, ROLE_ADMIN, true, NULL },
+        { "Stop", &baton__control__stop_request__descriptor, control_stop, ROLE_OPERATE, true, NULL },
+        { "Signal", &baton__control__signal_request__descriptor, control_signal, ROLE_OPERATE, true, "signal" },
+        { "Call", &baton__control__call_request__descriptor, control_call, ROLE_OPERATE, false, NULL },
+        { "Attach", &baton__control__attach_request__descriptor, control_attach, ROLE_OPERATE, false, NULL },
+        { "Logs", &baton__control__logs_request__descriptor, control_logs, ROLE_READ, false, NULL },
+        { "Events", &baton__control__events_request__descriptor, control_events, ROLE_READ, false, NULL },
 };
+
+/* ---------------------------------------------------------------------------------------------------------- who may what */
+
+/* deny() - ends @call, with a RoleNeeded. */
+static void deny(const Control *control, Call *call, const Method *method) {
+        Baton__Control__RoleNeeded needed = BATON__CONTROL__ROLE_NEEDED__INIT;
+        Baton__Detail detail = BATON__DETAIL__INIT, *details[] = { &detail };
+        char message[128];
+        uint8_t packed[64]; /* two short words */
+        const AnswerParameters answer = {
+                .status = STATUS_PERMISSION_DENIED, .message = message, .details = details, .n_details = 1
+        };
+
+        (void) snprintf(message, sizeof(message), "%s needs role %s, this connection (uid %u) has %s", method->name,
+                        role_name(method->role), control->client.credentials.uid, role_name(control->client.role));
+        needed.needed = (char *) role_name(method->role);
+        needed.has = (char *) role_name(control->client.role);
+        detail.type = (char *) needed.base.descriptor->name;
+        detail.value.data = packed;
+        detail.value.len = baton__control__role_needed__pack(&needed, packed);
+        (void) call_answer(call, &answer);
+}
+
+/* field() - of @message, or NULL. */
+static const void *field(const ProtobufCMessage *message, const char *name, ProtobufCType type) {
+        const ProtobufCFieldDescriptor *found =
+                protobuf_c_message_descriptor_get_field_by_name(message->descriptor, name);
+
+        if (!found || found->type != type || found->label == PROTOBUF_C_LABEL_REPEATED)
+                return NULL;
+        return (const char *) message + found->offset;
+}
+
+/* describe() - "Stop web.1", "Signal web.1 15". */
+static void describe(const Method *method, const ProtobufCMessage *message, char text[AUDIT_WHAT_SIZE]) {
+        const char *const *name = field(message, "name", PROTOBUF_C_TYPE_STRING);
+        const int32_t *number = method->number ? field(message, method->number, PROTOBUF_C_TYPE_INT32) : NULL;
+        int n = snprintf(text, AUDIT_WHAT_SIZE, "%s", method->name);
+
+        if (method->number && !number)
+                number = field(message, method->number, PROTOBUF_C_TYPE_UINT32);
+        if (name && **name)
+                n += snprintf(text + n, AUDIT_WHAT_SIZE - (size_t) n, " %.64s", *name);
+        if (number)
+                (void) snprintf(text + n, AUDIT_WHAT_SIZE - (size_t) n, " %d", *number);
+}
+
+/* account() - the private client's doings are its owner's own business. */
+static void account(Control *control, Call *call, const Method *method, const ProtobufCMessage *message) {
+        char what[AUDIT_WHAT_SIZE];
+
+        if (!method->changes || control->private)
+                return;
+        if (control->client.role < method->role && ++control->n_denied > DENIED_LOGGED_MAX)
+                return;
+        describe(method, message, what);
+        audit_call(control->supervisor->events, call, control->who, what);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- the calls */
+
+static const Method *find_method(const char *name) {
+        if (strncmp(name, SERVICE, strlen(SERVICE)) != 0)
+                return NULL;
+        for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
+                if (strcmp(methods[i].name, name + strlen(SERVICE)) == 0)
+                        return &methods[i];
+        return NULL;
+}
 
 static void client_called(Peer *peer, Call *call) {
         Control *control = peer_userdata(peer);
         const Baton__Envelope *envelope = call_envelope(call);
-        const char *name = envelope->method;
-        size_t size, n = ARRAY_SIZE(methods);
+        const Method *method = find_method(envelope->method);
+        _cleanup_message_ ProtobufCMessage *message = NULL;
+        size_t size;
         const uint8_t *payload = call_payload(call, &size);
 
-        if (strncmp(name, SERVICE, strlen(SERVICE)) == 0)
-                for (n = 0; n < ARRAY_SIZE(methods) && strcmp(methods[n].name, name + strlen(SERVICE)) != 0;)
-                        n++;
-        if (n == ARRAY_SIZE(methods)) {
-                (void) call_fail(call, STATUS_UNIMPLEMENTED, "the supervisor has no method %s", name);
+        if (!method) {
+                (void) call_fail(call, STATUS_UNIMPLEMENTED, "the supervisor has no method %s", envelope->method);
                 return;
         }
-        if (!*envelope->type || strcmp(envelope->type, methods[n].request->name) == 0) {
-                _cleanup_message_ ProtobufCMessage *message = message_unpack(methods[n].request, payload, size);
-
-                if (message) {
-                        methods[n].function(control, call, message);
-                        return;
-                }
+        if (!*envelope->type || strcmp(envelope->type, method->request->name) == 0)
+                message = message_unpack(method->request, payload, size);
+        if (!message) {
+                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s wants a %s", envelope->method,
+                                 method->request->name);
+                return;
         }
-        (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s wants a %s", name, methods[n].request->name);
+        account(control, call, method, message);
+        if (control->client.role < method->role)
+                deny(control, call, method);
+        else
+                method->function(control, call, message);
 }
 
-/* -------------------------------------------------------------------------------------------------- the private client */
+/* -------------------------------------------------------------------------------------------------------- the connection */
 
 static void client_ended(Peer *peer, Status status, const char *reason) {
         Control *control = peer_userdata(peer);
 
-        (void) status;
         control->peer = peer_free(peer);
-        supervisor_stop(control->supervisor, reason);
+        if (control->private) {
+                supervisor_stop(control->supervisor, reason);
+                return;
+        }
+        if (status != STATUS_OK && status != STATUS_UNAVAILABLE)
+                log_info("client %s: its connection ended: %s: %s", control->who, status_name(status), reason);
+        control->client.ended(control, control->client.userdata);
 }
 
 static const PeerHandler client_handler = {
         .call = client_called,
         .ended = client_ended,
+};
+
+/* What one that can only ask to be shown something needs. */
+static const PeerLimits reader_limits = {
+        .max_frame = 64 * 1024,
+        .max_calls = 64,
+        .fd_credit = 1,
+        .max_held_fds = 1,
+        .max_unsent = 256 * 1024,
+        .max_memory = 1024 * 1024,
 };
 
 static int make_peer(Control *control, int lane_fd_consume) {
@@ -286,30 +182,38 @@ static int make_peer(Control *control, int lane_fd_consume) {
                 .n_channels = 1,
                 .renewal = LANE_RENEWAL_NONE,
                 .software = software,
+                .limits = control->client.role < ROLE_OPERATE ? &reader_limits : NULL,
         };
         const PeerLoopParameters parameters = {
                 .loop = control->supervisor->loop,
                 .config = &config,
                 .handler = &client_handler,
                 .userdata = control,
-                .watched_lane = &control->lane,
+                .watched_lane = control->private ? &control->lane : NULL,
         };
 
         (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
         return peer_loop_new(&control->peer, &parameters, lane_fd_consume);
 }
 
-int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consume) {
+static int make(Control **ret_control, Supervisor *supervisor, int lane_fd_consume, const ControlClient *client) {
         _cleanup_fd_ int lane = lane_fd_consume;
         Control *control = calloc(1, sizeof(*control));
         int r;
 
         if (!control)
                 return -ENOMEM;
-        control->supervisor = supervisor;
-        control->client = (struct ucred){ .uid = (uid_t) -1, .gid = (gid_t) -1 };
-        (void) getsockopt(lane, SOL_SOCKET, SO_PEERCRED, &control->client, &(socklen_t){ sizeof(control->client) });
-        r = control->lane = fd_dup(lane);
+        *control = (Control){ .supervisor = supervisor, .private = !client, .lane = -1 };
+        if (client)
+                control->client = *client;
+        else {
+                control->client.role = ROLE_ADMIN;
+                control->client.credentials = (struct ucred){ .uid = (uid_t) -1, .gid = (gid_t) -1 };
+                (void) getsockopt(lane, SOL_SOCKET, SO_PEERCRED, &control->client.credentials,
+                                  &(socklen_t){ sizeof(control->client.credentials) });
+        }
+        (void) audit_who(&control->client.credentials, control->who);
+        r = control->private ? control->lane = fd_dup(lane) : 0;
         if (r >= 0)
                 r = make_peer(control, fd_take(&lane));
         if (r < 0) {
@@ -318,6 +222,32 @@ int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consu
         }
         *ret_control = control;
         return 0;
+}
+
+int control_new_private(Control **ret_control, Supervisor *supervisor, int lane_fd_consume) {
+        return make(ret_control, supervisor, lane_fd_consume, NULL);
+}
+
+int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consume, const ControlClient *client) {
+        assert(client);
+        return make(ret_control, supervisor, lane_fd_consume, client);
+}
+
+void control_refuse(Supervisor *supervisor, int lane_fd_consume, Status status, const char *format, ...) {
+        static const PeerHandler nothing;
+        const PeerConfig config = { .side = 0, .n_channels = 1, .renewal = LANE_RENEWAL_NONE, .software = "" };
+        const PeerLoopParameters parameters = { .loop = supervisor->loop, .config = &config, .handler = &nothing };
+        char reason[256];
+        va_list arguments;
+        Peer *peer;
+
+        va_start(arguments, format);
+        (void) vsnprintf(reason, sizeof(reason), format, arguments);
+        va_end(arguments);
+        if (peer_loop_new(&peer, &parameters, lane_fd_consume) < 0)
+                return;
+        peer_close(peer, status, "%s", reason);
+        peer_free(peer);
 }
 
 Control *control_free(Control *control) {

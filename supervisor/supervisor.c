@@ -281,7 +281,7 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         if (r == 0)
                 r = keeper_link_new(&supervisor->link, supervisor->loop, fd_take(&keeper), &link_handlers, supervisor);
         if (r == 0 && lane >= 0)
-                r = control_new(&supervisor->control, supervisor, fd_take(&lane));
+                r = control_new_private(&supervisor->control, supervisor, fd_take(&lane));
         if (r < 0)
                 return r;
         watch_signals(supervisor);
@@ -294,6 +294,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
 
         if (!supervisor)
                 return NULL;
+        supervisor->listener = listener_free(supervisor->listener);
         supervisor->control = control_free(supervisor->control);
         HASH_CLEAR(by_id, supervisor->by_id);
         HASH_ITER (by_name, supervisor->by_name, instance, next) {

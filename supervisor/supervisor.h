@@ -11,6 +11,7 @@
 #include "supervisor/events.h"
 #include "supervisor/keeper-link.h"
 #include "supervisor/instance.h"
+#include "supervisor/listener.h"
 
 typedef struct Control Control;
 
@@ -58,7 +59,8 @@ struct Supervisor {
         size_t n_ended;
         LoopTask spawn;
 
-        Control *control; /* the private client; NULL: gone */
+        Control *control;   /* the private client; NULL: gone */
+        Listener *listener; /* of the control socket; NULL: none */
         SupervisorSignal signals[3];
         bool stopping;
         LoopTask down;    /* look whether everything is gone */

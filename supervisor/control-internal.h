@@ -1,0 +1,32 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What the files of control share, and nobody else includes: control.c (the connection), control-runner.c, ... (the methods). */
+
+#include "proto/control.pb-c.h"
+#include "proto/message.h"
+#include "supervisor/audit.h"
+#include "supervisor/control.h"
+#include "supervisor/supervisor.h"
+
+struct Control {
+        Supervisor *supervisor;
+        Peer *peer;   /* NULL: it has ended */
+        bool private; /* its end is ours */
+        int lane;     /* private: our duplicate, the one watched, since the keeper has one too; else -1 */
+        ControlClient client;
+        char who[AUDIT_WHO_SIZE]; /* as it is told */
+        unsigned n_denied;
+};
+
+/*
+ * A method: takes @call, which it ends, or leaves with whoever will. @message is of the type that the table names, and is
+ * gone afterwards, as @control may be before the call is ended.
+ */
+typedef void ControlMethod(Control *control, Call *call, const ProtobufCMessage *message);
+
+/* ---- control-runner.c ---- */
+ControlMethod control_start, control_stop, control_signal, control_call, control_logs, control_attach;
+
+/* ---- control-supervisor.c ---- */
+ControlMethod control_events;
