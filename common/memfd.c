@@ -161,6 +161,48 @@ void memfd_writer_close(MemfdWriter *writer) {
         writer->fd = fd_close(writer->fd);
 }
 
+int memfd_draft(const char *name, uint64_t size, int *ret_fd, void **ret_memory) {
+        int r = size == 0 ? -EINVAL : check_limit(size);
+        _cleanup_fd_ int fd = -1;
+        void *memory;
+
+        if (r < 0)
+                return r;
+        fd = create(name);
+        if (fd < 0)
+                return fd;
+        if (ftruncate(fd, (off_t) size) < 0)
+                return -errno;
+        memory = mmap(NULL, (size_t) size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory == MAP_FAILED)
+                return -errno;
+        /* A child's copy of it would keep the file from being sealed. */
+        (void) madvise(memory, (size_t) size, MADV_DONTFORK);
+        *ret_fd = fd_take(&fd);
+        *ret_memory = memory;
+        return 0;
+}
+
+int memfd_draft_seal(int fd, void *memory, size_t mapped, size_t size) {
+        int r;
+
+        /* In place of the mapping that can write; private, since a shared one counts as one that could. */
+        if (mmap(memory, mapped, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) == MAP_FAILED)
+                return -errno;
+        if (size == mapped || ftruncate(fd, (off_t) size) == 0) {
+                r = seal(fd, SEALS_OBJECT | F_SEAL_SEAL);
+                if (r == 0)
+                        return 0;
+                if (size < mapped)
+                        (void) ftruncate(fd, (off_t) mapped);
+        } else {
+                r = -errno;
+        }
+        if (mmap(memory, mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED)
+                (void) madvise(memory, mapped, MADV_DONTFORK);
+        return r;
+}
+
 int memfd_sealed(const char *name, const void *data, size_t size, int *ret_fd) {
         MemfdWriter writer = MEMFD_WRITER_NULL;
         int r = memfd_writer_open(name, &writer);

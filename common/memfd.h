@@ -62,6 +62,19 @@ int memfd_writer_finish(MemfdWriter *writer, int *ret_fd);
 /* memfd_writer_close() - gives up. Good for MEMFD_WRITER_NULL and a finished one. */
 void memfd_writer_close(MemfdWriter *writer);
 
+/*
+ * memfd_draft() - an object of @size bytes to be written in place, mapped for writing. Errors as memfd_shared(). Children
+ * do not get the mapping.
+ */
+int memfd_draft(const char *name, uint64_t size, int *ret_fd, void **ret_memory);
+
+/*
+ * memfd_draft_seal() - its first @size bytes are the object, sealed against every change; of @mapped bytes at @memory,
+ * still to be unmapped by the caller, they can then only be read. A negative errno (-EBUSY: something else still can write
+ * it, -ENOMEM): nothing has changed.
+ */
+int memfd_draft_seal(int fd, void *memory, size_t mapped, size_t size);
+
 /* memfd_sealed() - the three in one: @data as an object. Errors as theirs. */
 int memfd_sealed(const char *name, const void *data, size_t size, int *ret_fd);
 
