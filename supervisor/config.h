@@ -118,9 +118,6 @@ typedef struct ConfigExits {
 
 struct RunnerConfig {
         unsigned refs;
-        uint32_t line;    /* where it is in @file; 0: not from a file */
-        const char *file; /* for messages; NULL: from a StartRequest */
-
         const char *name; /* the template's: instances are NAME.1, NAME.2 ... */
         const char *description;
         const char *const *command;  /* its first word is the program, looked for in PATH unless it has a slash */
@@ -154,16 +151,16 @@ struct RunnerConfig {
         int16_t umask;         /* or SPAWN_UMASK_KEEP */
         int16_t oom_score_adj; /* or CONFIG_OOM_KEEP */
         int8_t nice;           /* or CONFIG_NICE_KEEP */
-        uint16_t ioprio;       /* the kernel's: class << 13 | level; 0: as it is */
-        uint8_t n_limits, n_hooks;
-        uint8_t stop_signal;
-        RestartPolicy restart : 8;
-        ConfigReady ready : 8;
-        bool is_template : 1;          /* `instances' was given: instances have numbers, be it only one */
-        bool oneshot : 1;              /* done, and up for those that wait, when it has exited with success */
-        bool autostart : 1;            /* desired state when first loaded */
-        bool inherit_env : 1;          /* the supervisor's environment, under env_file and env */
-        bool filesystem : 1, data : 1; /* channels wanted besides RPC */
+        uint16_t ioprio;       /* as of ioprio_set(2): class << 13 | level; 0: the supervisor's */
+        uint8_t n_limits, n_hooks, stop_signal;
+        RestartPolicy restart;
+        ConfigReady ready;
+        bool is_template;      /* `instances' was given: instances have numbers, be it only one */
+        bool oneshot;          /* done, and up for those that wait, when it has exited with success */
+        bool autostart;        /* desired state when first loaded */
+        bool inherit_env;      /* the supervisor's environment, under env_file and env */
+        bool filesystem, data; /* channels wanted besides RPC */
+        bool literal;          /* of a StartRequest: no % is replaced, and the program is not looked for in PATH */
 };
 
 enum {
@@ -268,8 +265,6 @@ typedef enum ConfigStrategy {
  */
 struct GroupConfig {
         const char *name;
-        const char *file;
-        uint32_t line;
         ConfigStrategy strategy;
         ConfigIntensity intensity;
         const char *const *members; /* names of runners and of groups, in order; ended by NULL */
