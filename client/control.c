@@ -33,13 +33,20 @@ void control_failure_deinit(ControlFailure *failure) {
 static void on_ended(Peer *peer, Status status, const char *reason) {
         Control *control = peer_userdata(peer);
 
-        (void) status;
         control->ended = true;
+        control->end_status = status;
         if (!control->end_reason && reason && *reason)
                 control->end_reason = strdup(reason);
 }
 
-const PeerHandler control_handler = { .ended = on_ended };
+static void on_ready(Peer *peer, bool renewed) {
+        Control *control = peer_userdata(peer);
+
+        (void) renewed;
+        control->ready = true;
+}
+
+const PeerHandler control_handler = { .ready = on_ready, .ended = on_ended };
 
 void control_init(Control *control, Endpoint *endpoint) {
         *control = (Control){ .endpoint = endpoint };

@@ -39,8 +39,10 @@ void control_failure_deinit(ControlFailure *failure);
 /* A connection to a supervisor. It does not own endpoint and peer. */
 typedef struct Control {
         Endpoint *endpoint;
-        Peer *peer;       /* NULL before control_attach() */
-        bool ended;       /* the peer has ended ... */
+        Peer *peer; /* NULL before control_attach() */
+        bool ready; /* Hellos were exchanged */
+        bool ended; /* the peer has ended ... */
+        Status end_status;
         char *end_reason; /* ... and said why; may be NULL */
         bool interrupted; /* waits return -EINTR */
 } Control;

@@ -20,6 +20,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "client/connect.h"
 #include "client/exit-code.h"
 #include "client/output.h"
 #include "client/program.h"
@@ -102,6 +103,114 @@ int session_open(Session *session, const char *command, uint64_t max_frame) {
         return r;
 }
 
+/* ---- a supervisor that runs ---- */
+
+/* cannot_connect() - says why; returns the exit code. */
+static int cannot_connect(const char *command, const char *path, int error) {
+        switch (error) {
+        case -ENOENT:
+        case -ENOTDIR:
+                output_error(
+                        "%s: no supervisor runs here: there is no socket %s; start one with 'baton supervise', or "
+                        "name another with --socket or $" PLACES_SOCKET_VARIABLE,
+                        command, path);
+                return EXIT_CODE_NO_SOCKET;
+        case -ECONNREFUSED:
+                output_error("%s: no supervisor runs here any more: nobody is behind %s; start one with 'baton "
+                             "supervise'",
+                             command, path);
+                return EXIT_CODE_NOBODY;
+        case -EACCES:
+        case -EPERM:
+                output_error("%s: not allowed to connect to %s: %s", command, path, strerror(-error));
+                return EXIT_CODE_STATUS + STATUS_PERMISSION_DENIED;
+        case -ENOTSOCK:
+                output_error("%s: %s is not a socket", command, path);
+                return EXIT_CODE_NO_SOCKET;
+        default:
+                output_error("%s: cannot connect to %s: %s", command, path, strerror(-error));
+                return EXIT_CODE_BROKEN;
+        }
+}
+
+/* not_served() - the connection has ended before Hello. */
+static int not_served(const Session *session, const char *path, pid_t keeper) {
+        const Control *control = &session->control;
+        const char *reason = control->end_reason ? control->end_reason : "it says nothing";
+
+        if (control->end_status == STATUS_UNAVAILABLE) {
+                output_error("%s: the keeper (pid %d) runs, but no supervisor: it has crashed and is being started "
+                             "again, or was given up; the keeper's log says which",
+                             session->command, keeper);
+                return EXIT_CODE_KEEPER_ALONE;
+        }
+        output_error("%s: the supervisor behind %s (keeper pid %d) does not serve us: %s: %s", session->command, path,
+                     keeper, status_name(control->end_status), reason);
+        return EXIT_CODE_STATUS + (int) control->end_status;
+}
+
+static int add_supervisor(Session *session, int lane_fd_consume) {
+        char software[64];
+        const PeerConfig config = { .side = 1, .n_channels = 1, .renewal = LANE_RENEWAL_NONE, .software = software };
+        int r;
+
+        (void) snprintf(software, sizeof(software), "baton %s", version_release());
+        r = endpoint_add_peer(session->endpoint, &config, lane_fd_consume, &control_handler, &session->control,
+                              &session->peer);
+        if (r == 0)
+                control_attach(&session->control, session->peer);
+        return r;
+}
+
+/* wait_hello() - until it has come, or the connection has ended. 0, -EINTR, or an errno of the endpoint. */
+static int wait_hello(Session *session) {
+        int r = 0;
+
+        while (r == 0 && !session->control.ready && !session->control.ended)
+                r = session->control.interrupted ? -EINTR : endpoint_dispatch(session->endpoint, -1);
+        return r;
+}
+
+static int connect_to(Session *session, const char *path, pid_t *ret_keeper) {
+        int fd = -1, r = connect_supervisor(path, &fd, ret_keeper);
+
+        if (r < 0)
+                return r;
+        r = endpoint_new(&session->endpoint);
+        if (r < 0) {
+                fd_close(fd);
+                return r;
+        }
+        control_init(&session->control, session->endpoint);
+        r = add_supervisor(session, fd);
+        if (r == 0)
+                r = open_signals(session);
+        return r < 0 ? r : wait_hello(session);
+}
+
+int session_connect(Session *session, const char *command, const char *socket, int *ret_code) {
+        char path[PLACES_PATH_MAX];
+        pid_t keeper = 0;
+        int r;
+
+        *session = (Session){ .command = command, .signal_fd = -1 };
+        r = connect_path(socket, path);
+        if (r < 0)
+                (void) snprintf(path, sizeof(path), "%.4000s", socket ? socket : "the control socket");
+        else
+                r = connect_to(session, path, &keeper);
+        if (r == 0 && session->control.ready && !session->control.ended)
+                return 0;
+        if (r == -EINTR && session->signal)
+                *ret_code = EXIT_CODE_SIGNAL + session->signal;
+        else
+                *ret_code = r < 0 ? cannot_connect(command, path, r) : not_served(session, path, keeper);
+        session_close(session);
+        return -ECANCELED;
+}
+
+/* ---- the end ---- */
+
 /* wait_tree() - until the tree has ended, the time is over, or somebody is in a hurry. */
 static void wait_tree(Session *session) {
         uint64_t end = clock_after(clock_now(), CLOSE_TIMEOUT_US);
@@ -128,6 +237,10 @@ void session_close(Session *session) {
                 private_close(session->private);
                 wait_tree(session);
                 session->private = private_free(session->private);
+        }
+        if (session->peer) {
+                peer_close(session->peer, STATUS_OK, "done");
+                session->peer = peer_free(session->peer);
         }
         control_deinit(&session->control);
         if (session->signal_fd >= 0) {

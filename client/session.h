@@ -1,7 +1,10 @@
 #pragma once
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* One use of a private supervisor by a command: the supervisor, the signals that may end it, and the start of a runner. */
+/*
+ * One use of a supervisor by a command: a private one, whose end is that of the session, or one that runs; the signals that
+ * may end it; the start of a runner.
+ */
 
 #include "client/control.h"
 #include "client/options.h"
@@ -11,7 +14,8 @@ typedef struct Session Session;
 struct Session {
         const char *command; /* for messages */
         Endpoint *endpoint;
-        Private *private;
+        Private *private; /* NULL: the supervisor is not ours */
+        Peer *peer;       /* of one that is not ours; NULL: it is */
         Control control;
         int signal_fd;
         int signal;             /* the first of INT, TERM, HUP that came; 0: none */
@@ -31,7 +35,14 @@ struct Session {
 int session_open(Session *session, const char *command, uint64_t max_frame);
 
 /*
- * session_close() - ends the whole tree and waits for it; a further signal makes that quick. Good for a zeroed structure
+ * session_connect() - to the supervisor behind @socket (NULL: where the environment says), until it has said Hello. Signals as
+ * session_open(). 0; else -ECANCELED, and the exit code is in @ret_code, after its words.
+ */
+int session_connect(Session *session, const char *command, const char *socket, int *ret_code);
+
+/*
+ * session_close() - ends the whole tree and waits for it; a further signal makes that quick. A supervisor that is not
+ * ours is only left. Good for a zeroed structure
  * with signal_fd -1, and a second time.
  */
 void session_close(Session *session);
