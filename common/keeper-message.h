@@ -89,6 +89,7 @@ enum {
         /* only in SLOT */
         KEEPER_FLAG_STARTED = 1u << 8, /* the supervisor before had said so */
         KEEPER_FLAG_ACTIVE = 1u << 9,
+        KEEPER_FLAG_DOOMED = 1u << 10, /* BORN, and killed by the keeper: its EXIT comes */
 
         /* only of PUT */
         KEEPER_FLAG_REPLACE = 1u << 16, /* what has the same kind and tag is closed, instead of a refusal */

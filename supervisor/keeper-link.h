@@ -41,7 +41,7 @@ struct KeeperSlot {
         uint64_t instance;
         const char *name;
         KeeperSlotState state;
-        uint32_t flags;        /* KEEPER_FLAG_*, with STARTED and ACTIVE */
+        uint32_t flags;        /* KEEPER_FLAG_*, with STARTED, ACTIVE and DOOMED */
         KeeperExit exit;       /* EXITED: it is reported to exited() as well, after loaded() */
         pid_t pid;             /* BORN */
         const uint8_t *record; /* KEEPER_RECORD_SIZE bytes; all zero: none was given */

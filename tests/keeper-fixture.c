@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -24,31 +25,118 @@
 
 /* ----------------------------------------------------------------------------------------------- in the supervisor */
 
-/* What EXITs came while something else was awaited. */
+enum { EXITS = 1024, SLOTS = 512, STORED = 1024 };
+
+/* What EXITs came while something else was awaited, and the table. */
 static struct {
-        KeeperMessage exits[1024];
-        size_t n_exits;
-        uint32_t serial;
+        KeeperMessage exits[EXITS], slots[SLOTS], stored[STORED];
+        int pidfds[SLOTS], fds[STORED];
+        size_t n_exits, n_slots, n_stored;
+        bool told;
+        uint32_t serial, generation;
 } sup;
 
-/* receive() - the next message that is no EXIT, or -1; EXITs are kept. With @until_exit: returns after one EXIT, too. */
-static int receive(KeeperMessage *ret_message, bool until_exit) {
-        for (;;) {
-                struct pollfd p = { .fd = KEEPER_SOCKET_FD, .events = POLLIN };
-                ssize_t n;
+/* take_table() - whether it was a message of the table. */
+static bool take_table(const KeeperMessage *m, int fd) {
+        if (m->type == KEEPER_SLOT && sup.n_slots < SLOTS) {
+                sup.slots[sup.n_slots] = *m;
+                sup.pidfds[sup.n_slots++] = fd;
+        } else if (m->type == KEEPER_STORED && sup.n_stored < STORED) {
+                sup.stored[sup.n_stored] = *m;
+                sup.fds[sup.n_stored++] = fd;
+        } else if (m->type == KEEPER_END && m->instance == sup.n_slots && m->fd_tag == sup.n_stored) {
+                sup.told = true;
+        } else {
+                return false;
+        }
+        return true;
+}
 
-                (void) poll(&p, 1, -1);
-                n = recv(KEEPER_SOCKET_FD, ret_message, sizeof(*ret_message), MSG_DONTWAIT);
-                if (n < 0 && errno == EAGAIN)
-                        continue;
-                if (n != (ssize_t) sizeof(*ret_message))
+/* receive_one() - 0, 1: nothing there yet, or -1. */
+static int receive_one(KeeperMessage *ret_message, int *ret_fd) {
+        struct pollfd p = { .fd = KEEPER_SOCKET_FD, .events = POLLIN };
+        CmsgInfo info;
+        ssize_t n;
+
+        (void) poll(&p, 1, -1);
+        *ret_fd = -1;
+        n = cmsg_receive(KEEPER_SOCKET_FD, ret_message, sizeof(*ret_message), ret_fd, 1, &info);
+        if (n == -EAGAIN)
+                return 1;
+        return n == (ssize_t) sizeof(*ret_message) ? 0 : -1;
+}
+
+/*
+ * receive() - the next message that is neither an EXIT nor of the table, or -1; those are kept. With @until: also returns
+ * after one of that type.
+ */
+static int receive(KeeperMessage *ret_message, KeeperType until) {
+        for (;;) {
+                int fd, r = receive_one(ret_message, &fd);
+
+                if (r < 0)
                         return -1;
-                if (ret_message->type != KEEPER_EXIT)
+                if (r > 0)
+                        continue;
+                if (ret_message->type == KEEPER_EXIT && sup.n_exits < EXITS)
+                        sup.exits[sup.n_exits++] = *ret_message;
+                else if (!take_table(ret_message, fd))
                         return 0;
-                sup.exits[sup.n_exits++] = *ret_message;
-                if (until_exit)
+                if (ret_message->type == until)
                         return 0;
         }
+}
+
+static void read_table(void) {
+        KeeperMessage m;
+
+        while (!sup.told && receive(&m, KEEPER_END) == 0)
+                ;
+}
+
+const KeeperMessage *slot_told(uint64_t instance) {
+        read_table();
+        for (size_t i = 0; i < sup.n_slots; i++)
+                if (sup.slots[i].instance == instance)
+                        return &sup.slots[i];
+        return NULL;
+}
+
+int slot_pidfd(uint64_t instance) {
+        const KeeperMessage *slot = slot_told(instance);
+
+        return slot ? sup.pidfds[slot - sup.slots] : -1;
+}
+
+int fd_told(uint64_t instance, unsigned kind, uint64_t tag) {
+        read_table();
+        for (size_t i = 0; i < sup.n_stored; i++) {
+                const KeeperMessage *m = &sup.stored[i];
+
+                if (m->instance == instance && m->fd_kind == kind && m->fd_tag == tag)
+                        return sup.fds[i];
+        }
+        return -1;
+}
+
+size_t slots_told(void) {
+        read_table();
+        return sup.n_slots;
+}
+
+size_t fds_told(void) {
+        read_table();
+        return sup.n_stored;
+}
+
+uint32_t generation(void) {
+        return sup.generation;
+}
+
+int wait_word(KeeperType type) {
+        KeeperMessage m;
+
+        return receive(&m, KEEPER_NONE) == 0 && m.type == type ? 0 : -1;
 }
 
 int tell(KeeperMessage m, const int *fds, size_t n_fds) {
@@ -60,7 +148,7 @@ int ask(KeeperMessage m, const int *fds, size_t n_fds) {
         KeeperMessage answer;
 
         m.serial = ++sup.serial;
-        if (tell(m, fds, n_fds) < 0 || receive(&answer, false) < 0)
+        if (tell(m, fds, n_fds) < 0 || receive(&answer, KEEPER_NONE) < 0)
                 return 1;
         return answer.type == KEEPER_DONE && answer.serial == m.serial ? answer.result : 1;
 }
@@ -102,7 +190,7 @@ int wait_exit(uint64_t instance, KeeperMessage *ret_exit) {
                         }
                 if (n > 0)
                         return n;
-                if (receive(&m, true) < 0)
+                if (receive(&m, KEEPER_EXIT) < 0)
                         return -1;
         }
 }
@@ -179,9 +267,10 @@ size_t exits_received(void) {
 static int supervisor_main(const Scenario *scenarios, size_t n, int argc, char **argv) {
         const char *name = getenv("TEST_SCENARIO");
 
-        CHECK(argc == 5 && name);
-        CHECK(strcmp(argv[1], "--generation=1") == 0 && strncmp(argv[2], "--nofile=", 9) == 0);
-        CHECK(strncmp(argv[3], "--stop-timeout=", 15) == 0 && strcmp(argv[4], "--private") == 0);
+        CHECK(argc >= 5 && name);
+        CHECK(sscanf(argv[1], "--generation=%" SCNu32, &sup.generation) == 1 && strncmp(argv[2], "--nofile=", 9) == 0);
+        CHECK(strncmp(argv[3], "--stop-timeout=", 15) == 0);
+        CHECK(strcmp(argv[4], "--private") == 0 ? argc == 5 : argc >= 12 && strcmp(argv[4], "--runtime-dir") == 0);
         CHECK(spawn_reserve() == 0);
         for (size_t i = 0; i < n; i++)
                 if (strcmp(scenarios[i].name, name) == 0)
@@ -191,7 +280,7 @@ static int supervisor_main(const Scenario *scenarios, size_t n, int argc, char *
 
 /* ----------------------------------------------------------------------------------------------------- in the test */
 
-char keeper_libexec[64], keeper_built[4096];
+char keeper_libexec[64], keeper_built[4096], keeper_runtime[80];
 
 /* exec_keeper() - returns only on failure. */
 static int exec_keeper(const char *program, int lane) {
@@ -205,11 +294,24 @@ static int exec_keeper(const char *program, int lane) {
 
 static int keeper_child(void *argument) {
         const Play *play = argument;
-        KeeperOptions options = { .private_fd = play->lane, .stop_timeout_us = play->stop_timeout_us };
+        KeeperOptions options = KEEPER_OPTIONS_NULL;
         struct rlimit nofile = { play->nofile, play->nofile };
+        char socket[96];
 
         if (play->nofile > 0)
                 (void) setrlimit(RLIMIT_NOFILE, &nofile);
+        if (play->daemon) {
+                (void) snprintf(socket, sizeof(socket), "%s/control", keeper_runtime);
+                options.place = (PlaceOptions){ keeper_runtime, keeper_runtime, keeper_runtime,
+                                                play->socket ? play->socket : socket };
+        } else {
+                options.private_fd = play->lane;
+        }
+        if (play->hang_timeout_us)
+                options.hang_timeout_us = play->hang_timeout_us;
+        if (play->ladder.healthy_us)
+                options.ladder = play->ladder;
+        options.stop_timeout_us = play->stop_timeout_us;
         (void) dup2(play->log, STDERR_FILENO);
         log_open("baton-keeper");
         if (play->program)
@@ -290,6 +392,7 @@ static int make_libexec(void) {
         (void) snprintf(keeper_libexec, sizeof(keeper_libexec), "/tmp/baton-test-keeper-XXXXXX");
         if (!mkdtemp(keeper_libexec) || readlink("/proc/self/exe", target, sizeof(target) - 1) < 0)
                 return -1;
+        (void) snprintf(keeper_runtime, sizeof(keeper_runtime), "%s/run", keeper_libexec);
         (void) snprintf(path, sizeof(path), "%s/baton-supervisor", keeper_libexec);
         return symlink(target, path) < 0 || setenv("BATON_LIBEXEC", keeper_libexec, 1) < 0 ? -1 : 0;
 }
@@ -299,6 +402,11 @@ static void remove_libexec(void) {
 
         (void) snprintf(path, sizeof(path), "%s/baton-supervisor", keeper_libexec);
         (void) unlink(path);
+        (void) snprintf(path, sizeof(path), "%s/lock", keeper_runtime);
+        (void) unlink(path);
+        (void) snprintf(path, sizeof(path), "%s/boot", keeper_runtime);
+        (void) rmdir(path);
+        (void) rmdir(keeper_runtime);
         (void) rmdir(keeper_libexec);
 }
 

@@ -57,6 +57,23 @@ int ask_put(uint64_t instance, unsigned kind, uint64_t tag, int fd);
 int ask_drop(uint64_t instance, unsigned kind, uint64_t tag);
 int ask_signal(uint64_t instance, int number);
 
+/*
+ * The table as the keeper has told it, read up to its end the first time one of these is asked. slot_told(), fd_told() -
+ * what is there of @instance, or NULL, or -1 (the descriptor stays the fixture's).
+ */
+const KeeperMessage *slot_told(uint64_t instance);
+int fd_told(uint64_t instance, unsigned kind, uint64_t tag);
+size_t slots_told(void);
+size_t fds_told(void);
+/* slot_pidfd() - the descriptor that came with the slot, or -1. */
+int slot_pidfd(uint64_t instance);
+
+/* generation() - which supervisor of its keeper this is. */
+uint32_t generation(void);
+
+/* wait_word() - until a message of @type comes that is none of the above: RELOAD, PING. 0 or -1. */
+int wait_word(KeeperType type);
+
 /* wait_exit() - how many reports of @instance came, at least one; the last in @ret_exit. */
 int wait_exit(uint64_t instance, KeeperMessage *ret_exit);
 /* exits_received() - how many reports of exits came altogether. */
@@ -92,10 +109,18 @@ typedef struct Play {
         uint64_t stop_timeout_us;
         rlim_t nofile;
         const char *program; /* baton-keeper as it was built; NULL: what is linked into this test */
+
+        /* A daemon instead of a private tree, in keeper_runtime. */
+        bool daemon;
+        const char *socket; /* NULL: `control' there */
+        uint64_t hang_timeout_us;
+        LadderPolicy ladder;
 } Play;
 
 /* The folder that $BATON_LIBEXEC names in tests, and baton-keeper as it was built. */
 extern char keeper_libexec[64], keeper_built[4096];
+/* Where daemons run. */
+extern char keeper_runtime[80];
 
 /* perform() - a whole life of a keeper. Nothing of it may be left. */
 Outcome perform(const char *scenario, Play play);

@@ -21,11 +21,16 @@ static void name_of(char ret_name[KEEPER_NAME_SIZE], const char *text) {
         memcpy(ret_name, text, MIN(strlen(text), (size_t) KEEPER_NAME_SIZE));
 }
 
-static int reserve(Table *table, uint64_t instance, const char *text) {
+static int reserve_as(Table *table, uint64_t instance, const char *text, uint32_t flags) {
+        uint8_t record[KEEPER_RECORD_SIZE] = { (uint8_t) instance };
         char name[KEEPER_NAME_SIZE];
 
         name_of(name, text);
-        return table_reserve(table, instance, name, 0);
+        return table_reserve(table, instance, name, flags, record);
+}
+
+static int reserve(Table *table, uint64_t instance, const char *text) {
+        return reserve_as(table, instance, text, 0);
 }
 
 static void test_table_slots(void **state) {
@@ -103,14 +108,14 @@ static void test_table_fds(void **state) {
         (void) state;
         assert_int_equal(table_new(&table, 1024), 0);
         assert_int_equal(reserve(table, 1, "a"), 0);
-        assert_int_equal(table_put(table, 2, KEEPER_FD_LOG, 1, a_descriptor()), -ENOENT);
-        assert_int_equal(table_put(table, 1, KEEPER_FD_NONE, 1, a_descriptor()), -EINVAL);
-        assert_int_equal(table_put(table, 1, _KEEPER_FD_KIND_N, 1, a_descriptor()), -EINVAL);
+        assert_int_equal(table_put(table, 2, KEEPER_FD_LOG, 1, false, a_descriptor()), -ENOENT);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_NONE, 1, false, a_descriptor()), -EINVAL);
+        assert_int_equal(table_put(table, 1, _KEEPER_FD_KIND_N, 1, false, a_descriptor()), -EINVAL);
         assert_int_equal(fd_count(), before);
-        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1, a_descriptor()), 0);
-        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1, a_descriptor()), -EEXIST);
-        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 2, a_descriptor()), 0);
-        assert_int_equal(table_put(table, 1, KEEPER_FD_LANE, 1, a_descriptor()), 0);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1, false, a_descriptor()), 0);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1, false, a_descriptor()), -EEXIST);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 2, false, a_descriptor()), 0);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LANE, 1, false, a_descriptor()), 0);
         assert_int_equal(fd_count(), before + 3);
         assert_int_equal(table_drop(table, 1, KEEPER_FD_LOG, 3), -ENOENT);
         assert_int_equal(table_drop(table, 2, KEEPER_FD_LOG, 1), -ENOENT);
@@ -125,13 +130,13 @@ static void test_table_fds(void **state) {
         assert_int_equal(table_new(&table, 100), 0);
         assert_int_equal(reserve(table, 1, "a"), 0);
         limit = test_limit_fds(90);
-        while (table_put(table, 1, KEEPER_FD_LOG, (uint64_t) n, a_descriptor()) == 0)
+        while (table_put(table, 1, KEEPER_FD_LOG, (uint64_t) n, false, a_descriptor()) == 0)
                 n++;
         test_restore_fds(limit);
         assert_in_range(n, 1, 100 - TABLE_FD_HEADROOM);
-        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1000, a_descriptor()), -EMFILE);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1000, false, a_descriptor()), -EMFILE);
         assert_int_equal(table_drop(table, 1, KEEPER_FD_LOG, 0), 0);
-        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1000, a_descriptor()), 0);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1000, false, a_descriptor()), 0);
         assert_null(table_free(table));
         assert_int_equal(fd_count(), before);
 }

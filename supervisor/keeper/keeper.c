@@ -13,8 +13,8 @@
  * - The supervisor's last words are read before its death is acted on.
  *
  * Phases: SERVING; STOPPING (the supervisor was told by SIGTERM and has stop_timeout); KILLING (everything gets SIGKILL,
- * again after each exit, since orphans come to us); ended when there is no child left. There is no recovery yet: a
- * supervisor that dies takes the tree with it.
+ * again after each exit, since orphans come to us); ended when there is no child left. Who supervises meanwhile is in
+ * succession.c, what is asked of the keeper in request.c.
  */
 
 #include "supervisor/keeper/keeper.h"
@@ -22,10 +22,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,34 +35,19 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/keeper/children.h"
+#include "supervisor/keeper/keeper-internal.h"
 #include "supervisor/keeper/launch.h"
-#include "supervisor/keeper/port.h"
-#include "supervisor/keeper/table.h"
 
-typedef enum Phase {
-        PHASE_SERVING,
-        PHASE_STOPPING,
-        PHASE_KILLING,
-        PHASE_ENDED,
-} Phase;
+#define RETRY_US (10 * USEC_PER_MSEC)
+#define PAUSE_US (100 * USEC_PER_MSEC) /* after a shortage */
 
-typedef struct Keeper {
-        Phase phase;
-        uint64_t stop_timeout_us, deadline_us; /* of STOPPING */
-        int status;                            /* the keeper's own, at the end */
-        Table *table;
-        Port port;
-        pid_t supervisor; /* 0: reaped */
-        bool condemned;   /* it did not keep the window and was killed */
-        int signal_fd;
-        int private_fd; /* borrowed; -1 once it ended */
-        int pidfd;      /* of this process, for the supervisor and its children */
-        int program;    /* of the supervisor */
-} Keeper;
+void keeper_timer(Keeper *k, Timer timer, uint64_t delay_us) {
+        k->timers[timer] = clock_after(clock_now(), delay_us);
+}
 
 /* ------------------------------------------------------------------------------------------------ ending the tree */
 
-static size_t count_runners(Keeper *k) {
+size_t keeper_count_runners(Keeper *k) {
         size_t n = 0;
 
         for (TableSlot *slot = table_first(k->table); slot; slot = table_next(slot))
@@ -68,8 +55,8 @@ static size_t count_runners(Keeper *k) {
         return n;
 }
 
-/* kill_runner() - its group, and itself: setsid comes after BORN, until then it has no group of its own. */
-static int kill_runner(const TableSlot *slot, int signal) {
+/* The group, and the process itself: setsid comes after BORN, until then it has no group of its own. */
+int keeper_kill_runner(const TableSlot *slot, int signal) {
         int group = kill(-slot->pid, signal);
 
         if (group < 0 && errno != ESRCH)
@@ -79,12 +66,12 @@ static int kill_runner(const TableSlot *slot, int signal) {
         return 0;
 }
 
-static void kill_everything(Keeper *k) {
+static void kill_all(Keeper *k) {
         int r;
 
         for (TableSlot *slot = table_first(k->table); slot; slot = table_next(slot))
                 if (slot->state == TABLE_BORN)
-                        (void) kill_runner(slot, SIGKILL);
+                        (void) keeper_kill_runner(slot, SIGKILL);
         if (k->supervisor > 0)
                 (void) kill(k->supervisor, SIGKILL);
         r = children_kill();
@@ -92,11 +79,23 @@ static void kill_everything(Keeper *k) {
                 log_warning("cannot list children in /proc, orphans may stay: %s", strerror(-r));
 }
 
-static void begin_kill(Keeper *k) {
+void keeper_kill_everything(Keeper *k) {
         if (k->phase >= PHASE_KILLING)
                 return;
         k->phase = PHASE_KILLING;
-        kill_everything(k);
+        k->timers[TIMER_STOP] = k->timers[TIMER_START] = USEC_INFINITY;
+        notify_say(&k->notify, KEEPER_NOTIFY_STOPPING, NULL);
+        kill_all(k);
+}
+
+/* When the last is gone, reap() goes on with what nobody knows. */
+void keeper_stop_runners(Keeper *k) {
+        k->status = 0;
+        for (TableSlot *slot = table_first(k->table); slot; slot = table_next(slot))
+                if (slot->state == TABLE_BORN)
+                        (void) keeper_kill_runner(slot, SIGTERM);
+        if (keeper_count_runners(k) == 0)
+                keeper_kill_everything(k);
 }
 
 static void begin_stop(Keeper *k, const char *why) {
@@ -104,188 +103,36 @@ static void begin_stop(Keeper *k, const char *why) {
                 return;
         log_info("%s: stopping", why);
         k->phase = PHASE_STOPPING;
-        k->deadline_us = clock_after(clock_now(), k->stop_timeout_us);
+        keeper_timer(k, TIMER_STOP, k->options->stop_timeout_us);
+        k->timers[TIMER_START] = USEC_INFINITY;
+        notify_say(&k->notify, KEEPER_NOTIFY_STOPPING, NULL);
         if (k->supervisor > 0)
                 (void) kill(k->supervisor, SIGTERM);
+        else
+                keeper_stop_runners(k);
 }
 
-/* ------------------------------------------------------------------------------------------------------- messages */
-
-typedef int RequestHandler(Keeper *k, PortMessage *message);
-
-static int on_reserve(Keeper *k, PortMessage *message) {
-        const KeeperMessage *m = &message->m;
-
-        return k->phase >= PHASE_KILLING ? -ESHUTDOWN : table_reserve(k->table, m->instance, m->name, m->flags);
-}
-
-static int on_put(Keeper *k, PortMessage *message) {
-        const KeeperMessage *m = &message->m;
-
-        return table_put(k->table, m->instance, m->fd_kind, m->fd_tag, fd_take(&message->fd));
-}
-
-static int on_drop(Keeper *k, PortMessage *message) {
-        const KeeperMessage *m = &message->m;
-
-        return table_drop(k->table, m->instance, m->fd_kind, m->fd_tag);
-}
-
-static int on_started(Keeper *k, PortMessage *message) {
-        TableSlot *slot = table_find(k->table, message->m.instance);
-
-        if (!slot)
-                return -ENOENT;
-        if (slot->state == TABLE_RESERVED)
-                return -ENOTCONN; /* it says that there is a child, which did not say BORN */
-        slot->started = true;
-        return 0;
-}
-
-/*
- * on_cancel() - the supervisor knows of no child. One that was killed from outside between its BORN and telling the
- * supervisor so is a child all the same: it is not let live, and goes without a report.
- */
-static int on_cancel(Keeper *k, PortMessage *message) {
-        TableSlot *slot = table_find(k->table, message->m.instance);
-
-        if (!slot)
-                return -ENOENT;
-        if (slot->state == TABLE_BORN) {
-                slot->cancelled = true;
-                return kill_runner(slot, SIGKILL);
-        }
-        table_free_slot(k->table, slot);
-        return 0;
-}
-
-static int on_signal(Keeper *k, PortMessage *message) {
-        TableSlot *slot = table_find(k->table, message->m.instance);
-
-        if (!slot)
-                return -ENOENT;
-        return slot->state == TABLE_BORN ? kill_runner(slot, message->m.result) : -ESRCH;
-}
-
-static int on_ack(Keeper *k, PortMessage *message) {
-        TableSlot *slot = table_find(k->table, message->m.instance);
-
-        if (!slot)
-                return -ENOENT;
-        if (slot->state != TABLE_EXITED)
-                return -EALREADY;
-        table_free_slot(k->table, slot);
-        return 0;
-}
-
-static int on_shutdown(Keeper *k, PortMessage *message) {
-        k->status = message->m.result & 0xff;
-        begin_kill(k);
-        return 0;
-}
-
-/* on_born() - a child that nobody reserved a place for is not let live. */
-static int on_born(Keeper *k, PortMessage *message) {
-        int r = message->pid > 0 ? table_born(k->table, message->m.instance, message->pid) : -EINVAL;
-
-        if (message->pid > 0 && (r < 0 || k->phase >= PHASE_KILLING))
-                (void) kill(message->pid, SIGKILL);
-        return r;
-}
-
-/* What is not here has nobody to handle it yet. */
-static const struct {
-        const char *name;
-        RequestHandler *handle;
-        bool answered; /* with DONE, always */
-        bool takes_fd;
-} requests[_KEEPER_TYPE_N] = {
-        [KEEPER_RESERVE] = { "RESERVE", on_reserve, .answered = true },
-        [KEEPER_PUT] = { "PUT", on_put, .answered = true, .takes_fd = true },
-        [KEEPER_DROP] = { "DROP", on_drop, .answered = true },
-        [KEEPER_STARTED] = { "STARTED", on_started },
-        [KEEPER_CANCEL] = { "CANCEL", on_cancel },
-        [KEEPER_SIGNAL] = { "SIGNAL", on_signal, .answered = true },
-        [KEEPER_ACK] = { "ACK", on_ack },
-        [KEEPER_SHUTDOWN] = { "SHUTDOWN", on_shutdown },
-        [KEEPER_BORN] = { "BORN", on_born },
-};
-
-/* message_error() - what is wrong with it by its type; 0: it can be handled. */
-static int message_error(const PortMessage *message) {
-        unsigned type = message->m.type;
-
-        if (message->error < 0 && !(message->error == -EMFILE && type < _KEEPER_TYPE_N && requests[type].takes_fd))
-                return -EINVAL;
-        if (message->error < 0)
-                return message->error;
-        if (type >= _KEEPER_TYPE_N || type == KEEPER_NONE)
-                return -EINVAL;
-        if (!requests[type].handle)
-                return -EOPNOTSUPP;
-        return requests[type].takes_fd == (message->fd >= 0) ? 0 : -EINVAL;
-}
-
-static void answer(Keeper *k, uint32_t serial, int result) {
-        if (port_answer(&k->port, serial, result) == 0 || k->condemned)
-                return;
-        k->condemned = true; /* what it said before it dies is still read: BORNs may be among it */
-        log_error("supervisor (pid %d) has more than %d unanswered requests: killed", k->supervisor, KEEPER_WINDOW);
+static void stop_late(Keeper *k) {
         if (k->supervisor > 0)
-                (void) kill(k->supervisor, SIGKILL);
-}
-
-static void handle_message(Keeper *k, PortMessage *message) {
-        unsigned type = message->m.type;
-        const char *name = type < _KEEPER_TYPE_N && requests[type].name ? requests[type].name : "message";
-        int r = message_error(message);
-        bool refused = r < 0;
-
-        if (!refused)
-                r = requests[type].handle(k, message);
-        message->fd = fd_close(message->fd);
-        if (refused && r != -EMFILE)
-                log_warning("%s (type %u) from pid %d is refused: %s", name, type, message->pid, strerror(-r));
-        else if (r < 0 && !requests[type].answered)
-                log_warning("%s for instance %llu from pid %d has no effect: %s", name,
-                            (unsigned long long) message->m.instance, message->pid, strerror(-r));
-        if (refused ? message->m.serial != 0 : requests[type].answered)
-                answer(k, message->m.serial, r);
-}
-
-/* read_port() - until it is empty. Answers are retried after each message, since POLLOUT comes late. */
-static void read_port(Keeper *k) {
-        for (;;) {
-                PortMessage message;
-                int r = port_receive(&k->port, &message);
-
-                if (r == PORT_EMPTY)
-                        break;
-                if (r == PORT_CLOSED) {
-                        port_close(&k->port);
-                        if (k->supervisor > 0 && k->phase == PHASE_SERVING)
-                                (void) kill(k->supervisor, SIGKILL); /* it may live, but nobody hears it any more */
-                        break;
-                }
-                handle_message(k, &message);
-                (void) port_flush(&k->port, k->table);
-        }
+                log_warning("supervisor (pid %d) did not stop in time: everything is killed", k->supervisor);
+        else
+                log_warning("runners did not stop in time: everything is killed");
+        k->status = 1;
+        keeper_kill_everything(k);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- exits */
 
 static void supervisor_exited(Keeper *k, const siginfo_t *info) {
         bool exited = info->si_code == CLD_EXITED;
-        if (k->phase == PHASE_STOPPING && exited) {
-                k->status = info->si_status & 0xff;
-        } else if (k->phase <= PHASE_STOPPING) {
-                log_error("supervisor (pid %d) %s %d%s%s; runners killed with it: %zu", info->si_pid,
-                          exited ? "exited with status" : "was killed by signal", info->si_status, exited ? "" : " SIG",
-                          exited ? "" : sigabbrev_np(info->si_status) ?: "?", count_runners(k));
-                k->status = 1;
-        }
-        k->supervisor = 0;
-        begin_kill(k);
+        char how[64];
+
+        if (exited)
+                (void) snprintf(how, sizeof(how), "exited with status %d", info->si_status);
+        else
+                (void) snprintf(how, sizeof(how), "was killed by signal %d SIG%s", info->si_status,
+                                sigabbrev_np(info->si_status) ?: "?");
+        succession_died(k, how, exited ? info->si_status & 0xff : -1);
 }
 
 /* child_exited() - @info is of a zombie; it is reaped afterwards. */
@@ -293,7 +140,7 @@ static void child_exited(Keeper *k, const siginfo_t *info) {
         TableSlot *slot = table_find_pid(k->table, info->si_pid);
 
         if (!slot) {
-                read_port(k); /* its BORN, or the supervisor's last words, are there */
+                keeper_read_port(k); /* its BORN, or the supervisor's last words, are there */
                 slot = table_find_pid(k->table, info->si_pid);
         }
         if (slot) {
@@ -323,68 +170,135 @@ static void reap(Keeper *k) {
         siginfo_t info;
         int r;
 
-        read_port(k);
+        keeper_read_port(k);
         while ((r = wait_child(P_ALL, 0, WNOWAIT, &info)) == 0 && info.si_pid > 0) {
                 siginfo_t reaped;
 
                 child_exited(k, &info);
                 (void) wait_child(P_PID, info.si_pid, 0, &reaped);
         }
+        if (k->phase == PHASE_STOPPING && k->reign == REIGN_NONE && keeper_count_runners(k) == 0)
+                keeper_kill_everything(k);
         if (k->phase == PHASE_KILLING && r == -ECHILD)
                 k->phase = PHASE_ENDED;
         else if (k->phase == PHASE_KILLING)
-                kill_everything(k);
+                kill_all(k);
+}
+
+static void start_next(Keeper *k) {
+        (void) succession_start(k);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- loop */
+
+/* reload() - with a private client there is nothing to load: whoever hangs up wants us to end. */
+static void reload(Keeper *k) {
+        if (!keeper_is_daemon(k)) {
+                begin_stop(k, sigdescr_np(SIGHUP));
+                return;
+        }
+        k->port.say |= PORT_SAY_RELOAD;
+        if (k->ladder.rung == LADDER_DOWN)
+                succession_force(k);
+}
+
+static void signalled(Keeper *k, int number) {
+        if (number == SIGHUP)
+                reload(k);
+        else if (number == SIGUSR1)
+                succession_force(k);
+        else if (number != SIGCHLD)
+                begin_stop(k, sigdescr_np(number));
+}
 
 static void read_signals(Keeper *k) {
         struct signalfd_siginfo info;
         bool child = false;
 
         while (read(k->signal_fd, &info, sizeof(info)) == (ssize_t) sizeof(info)) {
-                if (info.ssi_signo == SIGCHLD)
-                        child = true;
-                else
-                        begin_stop(k, sigdescr_np((int) info.ssi_signo));
+                child |= info.ssi_signo == SIGCHLD;
+                signalled(k, (int) info.ssi_signo);
         }
         if (child)
                 reap(k);
 }
 
-static int poll_timeout(const Keeper *k) {
-        uint64_t now, left_ms;
+/* send_away() - clients, while there is no supervisor: the end of the connection, and whose it was, tells them so. */
+static void send_away(Keeper *k, int listener) {
+        int fd = -1;
 
-        if (k->phase != PHASE_STOPPING || k->deadline_us == USEC_INFINITY)
+        for (;;) {
+                fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+                if (fd < 0)
+                        break;
+                fd_close(fd);
+        }
+        if (errno != EAGAIN && errno != ECONNABORTED)
+                keeper_timer(k, TIMER_ACCEPT, PAUSE_US);
+}
+
+static void (*const expired[_TIMER_N])(Keeper *) = {
+        [TIMER_STOP] = stop_late,       [TIMER_START] = start_next,
+        [TIMER_HANG] = succession_hang, [TIMER_WATCHDOG] = succession_watchdog,
+        [TIMER_RETRY] = NULL, /* to wake up is all */
+        [TIMER_ACCEPT] = NULL,
+};
+
+static void run_timers(Keeper *k) {
+        uint64_t now = clock_now();
+
+        for (size_t i = 0; i < _TIMER_N; i++) {
+                if (k->timers[i] > now)
+                        continue;
+                k->timers[i] = USEC_INFINITY;
+                if (expired[i])
+                        expired[i](k);
+        }
+}
+
+static int poll_timeout(const Keeper *k) {
+        uint64_t next = USEC_INFINITY, now;
+
+        for (size_t i = 0; i < _TIMER_N; i++)
+                next = MIN(next, k->timers[i]);
+        if (next == USEC_INFINITY)
                 return -1;
         now = clock_now();
-        left_ms = k->deadline_us > now ? (k->deadline_us - now) / USEC_PER_MSEC + 1 : 0;
-        return (int) MIN(left_ms, (uint64_t) INT32_MAX);
+        return next > now ? (int) MIN((next - now) / USEC_PER_MSEC + 1, (uint64_t) INT32_MAX) : 0;
+}
+
+/* flush() - the events to wait for at the port. */
+static short flush(Keeper *k) {
+        PortFlushed r = port_flush(&k->port, k->table);
+
+        if (r == PORT_RETRY)
+                keeper_timer(k, TIMER_RETRY, RETRY_US);
+        return (short) (POLLIN | (r == PORT_FULL ? POLLOUT : 0));
 }
 
 static void turn(Keeper *k) {
-        bool waiting = port_flush(&k->port, k->table);
+        bool refuse = keeper_is_daemon(k) && succession_is_absent(k) && k->timers[TIMER_ACCEPT] == USEC_INFINITY;
         struct pollfd fds[] = {
                 { .fd = k->signal_fd, .events = POLLIN },
-                { .fd = k->port.fd, .events = (short) (POLLIN | (waiting ? POLLOUT : 0)) },
+                { .fd = k->port.fd, .events = flush(k) },
                 { .fd = k->private_fd }, /* POLLHUP and POLLERR come unasked */
+                { .fd = refuse ? k->listener : -1, .events = POLLIN },
         };
 
+        succession_check(k);
         if (poll(fds, ARRAY_SIZE(fds), poll_timeout(k)) < 0)
                 return;
         if (fds[1].revents)
-                read_port(k);
+                keeper_read_port(k);
         if (fds[0].revents)
                 read_signals(k);
         if (fds[2].revents) {
                 k->private_fd = -1;
                 begin_stop(k, "the client's lane ended");
         }
-        if (k->phase == PHASE_STOPPING && clock_now() >= k->deadline_us) {
-                log_warning("supervisor (pid %d) did not stop in time: everything is killed", k->supervisor);
-                k->status = 1;
-                begin_kill(k);
-        }
+        if (fds[3].revents)
+                send_away(k, k->listener);
+        run_timers(k);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- start */
@@ -398,6 +312,7 @@ static int open_signals(void) {
         (void) sigaddset(&signals, SIGTERM);
         (void) sigaddset(&signals, SIGINT);
         (void) sigaddset(&signals, SIGHUP);
+        (void) sigaddset(&signals, SIGUSR1);
         (void) sigprocmask(SIG_SETMASK, &signals, NULL);
         (void) signal(SIGCHLD, SIG_DFL); /* ignored, it would reap by itself */
         (void) signal(SIGPIPE, SIG_IGN); /* the log may go to a pipe that nobody reads any more */
@@ -412,34 +327,21 @@ static void close_inherited(int keep) {
         (void) close_range((unsigned) MAX(keep, 2) + 1, ~0u, 0);
 }
 
-static int start_supervisor(Keeper *k, const KeeperOptions *options, uint64_t nofile) {
-        _cleanup_fd_ int socket = -1;
-        const char *step = NULL;
-        Launch launch;
-        int r;
+/* open_place() - the listener is stored like everything that must survive a supervisor. */
+static int open_place(Keeper *k) {
+        int r = place_open(&k->place, &k->options->place, &k->listener);
 
-        r = port_open(&k->port, &socket);
-        if (r < 0) {
-                log_error("cannot make the supervisor's socket: %s", strerror(-r));
-                return r;
-        }
-        launch = (Launch){
-                .program = k->program,
-                .socket = socket,
-                .private_fd = k->private_fd,
-                .keeper = k->pidfd,
-                .generation = 1,
-                .nofile = nofile,
-                .stop_timeout_us = options->stop_timeout_us,
-        };
-        r = launch_supervisor(&launch, &k->supervisor, &step);
         if (r < 0)
-                log_error("cannot start the supervisor: %s: %s", step, strerror(-r));
+                return r;
+        r = table_put(k->table, 0, KEEPER_FD_CONTROL, 0, false, k->listener);
+        if (r < 0)
+                log_error("cannot start: storing the control listener: %s", strerror(-r));
         return r;
 }
 
 /* prepare() - everything the keeper needs before it has a child. Says itself what failed. */
-static int prepare(Keeper *k, struct rlimit *ret_nofile) {
+static int prepare(Keeper *k) {
+        struct rlimit nofile;
         char path[4096];
         int r;
 
@@ -448,41 +350,60 @@ static int prepare(Keeper *k, struct rlimit *ret_nofile) {
                 log_error("cannot start the supervisor: open(%s): %s", path, strerror(-k->program));
                 return k->program;
         }
-        r = fd_raise_limit(ret_nofile);
+        r = fd_raise_limit(&nofile);
         if (r == 0)
-                r = table_new(&k->table, ret_nofile->rlim_max);
+                r = table_new(&k->table, nofile.rlim_max);
         if (r == 0)
                 r = k->signal_fd = open_signals();
         if (r >= 0)
                 r = (k->pidfd = pidfd_open(getpid(), 0)) < 0 ? -errno : 0;
         if (r == 0)
                 r = prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ? -errno : 0;
-        if (r < 0)
+        if (r < 0) {
                 log_error("cannot start: %s", strerror(-r));
-        return r;
+                return r;
+        }
+        k->nofile = nofile.rlim_cur;
+        if (!keeper_is_daemon(k))
+                return 0;
+        notify_open(&k->notify);
+        return open_place(k);
 }
 
-int keeper_run(const KeeperOptions *options) {
-        Keeper k = {
-                .stop_timeout_us = options->stop_timeout_us,
+static void init(Keeper *k, const KeeperOptions *options) {
+        *k = (Keeper){
+                .options = options,
                 .status = 1,
                 .port = PORT_NULL,
+                .place = PLACE_NULL,
+                .notify = NOTIFY_NULL,
                 .signal_fd = -1,
                 .private_fd = options->private_fd,
                 .pidfd = -1,
+                .listener = -1,
                 .program = -1,
+                .previous = -1,
         };
-        struct rlimit nofile;
+        for (size_t i = 0; i < _TIMER_N; i++)
+                k->timers[i] = USEC_INFINITY;
+}
 
+int keeper_run(const KeeperOptions *options) {
+        Keeper k;
+
+        init(&k, options);
         close_inherited(options->private_fd);
-        if (prepare(&k, &nofile) == 0 && start_supervisor(&k, options, nofile.rlim_cur) == 0)
+        if (prepare(&k) == 0 && succession_start(&k) == 0)
                 while (k.phase != PHASE_ENDED)
                         turn(&k);
 
+        place_close(&k.place);
         port_close(&k.port);
         k.table = table_free(k.table);
+        notify_close(&k.notify);
         fd_close(k.signal_fd);
         fd_close(k.pidfd);
         fd_close(k.program);
+        fd_close(k.previous);
         return k.status;
 }

@@ -26,12 +26,15 @@
 #include "common/fd.h"
 #include "common/keeper-message.h"
 
-enum { ARGUMENT_SIZE = 64 };
+enum {
+        ARGUMENT_SIZE = 64,
+        ARGUMENTS_MAX = 14 + LAUNCH_CONFIGS_MAX,
+};
 
 /* Shared with the child, which runs in our memory until it execs. */
 typedef struct LaunchChild {
         const Launch *launch;
-        char *argv[6];
+        char *argv[ARGUMENTS_MAX];
         const char *volatile step;
         volatile int error;
 } LaunchChild;
@@ -105,18 +108,35 @@ fail:
         _exit(127);
 }
 
+/* add_arguments() - what follows the numbers. No argument is changed, though execve() wants them as if. */
+static void add_arguments(const Launch *launch, char **argument) {
+        const PlaceOptions *place = launch->place;
+        const char *const pairs[] = {
+                "--runtime-dir", place ? place->runtime_dir : NULL, "--state-dir", place ? place->state_dir : NULL,
+                "--log-dir",     place ? place->log_dir : NULL,     "--socket",    place ? place->socket : NULL,
+        };
+
+        if (launch->private_fd >= 0)
+                *argument++ = (char *) (uintptr_t) "--private";
+        for (size_t i = 0; place && i < ARRAY_SIZE(pairs); i++)
+                *argument++ = (char *) (uintptr_t) pairs[i];
+        if (launch->configs && *launch->configs)
+                *argument++ = (char *) (uintptr_t) "--";
+        for (size_t i = 0; launch->configs && i < LAUNCH_CONFIGS_MAX && launch->configs[i]; i++)
+                *argument++ = launch->configs[i];
+        *argument = NULL;
+}
+
 int launch_supervisor(const Launch *launch, pid_t *ret_pid, const char **ret_step) {
         char generation[ARGUMENT_SIZE], nofile[ARGUMENT_SIZE], stop_timeout[ARGUMENT_SIZE];
-        static char name[] = "baton-supervisor", private[] = "--private";
-        LaunchChild child = {
-                .launch = launch,
-                .argv = { name, generation, nofile, stop_timeout, launch->private_fd >= 0 ? private : NULL, NULL },
-        };
+        static char name[] = "baton-supervisor";
+        LaunchChild child = { .launch = launch, .argv = { name, generation, nofile, stop_timeout } };
         pid_t pid;
 
         (void) snprintf(generation, sizeof(generation), "--generation=%" PRIu32, launch->generation);
         (void) snprintf(nofile, sizeof(nofile), "--nofile=%" PRIu64, launch->nofile);
         (void) snprintf(stop_timeout, sizeof(stop_timeout), "--stop-timeout=%" PRIu64 "us", launch->stop_timeout_us);
+        add_arguments(launch, child.argv + 4);
 
         errno = 0;
         pid = vfork();

@@ -6,6 +6,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "supervisor/keeper/place.h"
+
+enum { LAUNCH_CONFIGS_MAX = 64 };
+
 typedef struct Launch {
         int program;    /* the supervisor's program; executed by descriptor */
         int socket;     /* its end of the pair: KEEPER_SOCKET_FD there */
@@ -14,6 +18,8 @@ typedef struct Launch {
         uint32_t generation;
         uint64_t nofile; /* the soft limit that runners get back */
         uint64_t stop_timeout_us;
+        const PlaceOptions *place; /* NULL: it has a private client */
+        char *const *configs;      /* ended by NULL, at most LAUNCH_CONFIGS_MAX; may be NULL */
 } Launch;
 
 /*
@@ -24,7 +30,7 @@ int launch_open_program(char *path, size_t size);
 
 /*
  * launch_supervisor() - a child with the descriptors above, nothing else but 0-2, the arguments --generation=N
- * --nofile=N --stop-timeout=Nus and --private if there is a lane, default signals, and SIGKILL at the keeper's death.
+ * --nofile=N --stop-timeout=Nus, --private if there is a lane, else the places and configurations, default signals, and SIGKILL at the keeper's death.
  * Returns 0 once it was executed, or a negative errno with the name of the failing step in @ret_step.
  */
 int launch_supervisor(const Launch *launch, pid_t *ret_pid, const char **ret_step);

@@ -3,7 +3,8 @@
 /*
  * Port: one supervisor as the keeper sees it. Nothing here waits and nothing is allocated: answers that find no room go
  * to a ring as large as the window that the supervisor must keep; exit reports are not queued at all but derived from the
- * table, so that none can be lost with a port.
+ * table, so that none can be lost with a port. The table itself is told once, slots first, by two cursors that survive
+ * whatever happens to the table between two messages.
  *
  * Only the keeper's end has SO_PASSCRED, so every message comes with its sender's pid from the kernel: a child that says
  * BORN cannot be mistaken for another. A message is read into one byte more than it needs, since a longer one would be
@@ -14,6 +15,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 
 int port_open(Port *port, int *ret_peer) {
@@ -73,20 +75,26 @@ int port_receive(Port *port, PortMessage *ret_message) {
         return 0;
 }
 
-/* send_message() - false: no room for now. With nobody at the other end the message is as good as sent. */
-static bool send_message(Port *port, const KeeperMessage *m) {
-        ssize_t n = cmsg_send(port->fd, m, sizeof(*m), NULL, 0);
-
-        return n != -EAGAIN && n != -ENOBUFS && n != -ENOMEM;
+void port_end(Port *port) {
+        (void) shutdown(port->fd, SHUT_RD);
 }
 
-static bool send_done(Port *port, uint32_t serial, int result) {
+/* send_message() - with nobody at the other end it is as good as sent. */
+static PortFlushed send_message(Port *port, const KeeperMessage *m, int fd) {
+        ssize_t n = cmsg_send(port->fd, m, sizeof(*m), &fd, fd >= 0);
+
+        if (n == -EAGAIN)
+                return PORT_FULL;
+        return n == -ENOBUFS || n == -ENOMEM || n == -ETOOMANYREFS ? PORT_RETRY : PORT_SENT;
+}
+
+static PortFlushed send_done(Port *port, uint32_t serial, int result) {
         KeeperMessage m = { .version = KEEPER_VERSION, .type = KEEPER_DONE, .serial = serial, .result = result };
 
-        return send_message(port, &m);
+        return send_message(port, &m, -1);
 }
 
-static bool send_exit(Port *port, const TableSlot *slot) {
+static PortFlushed send_exit(Port *port, const TableSlot *slot) {
         KeeperMessage m = {
                 .version = KEEPER_VERSION,
                 .type = KEEPER_EXIT,
@@ -97,13 +105,156 @@ static bool send_exit(Port *port, const TableSlot *slot) {
         };
 
         memcpy(m.name, slot->name, sizeof(m.name));
-        return send_message(port, &m);
+        return send_message(port, &m, -1);
+}
+
+static PortFlushed flush_answers(Port *port) {
+        while (port->n_answers > 0) {
+                size_t first = port->first_answer;
+                PortFlushed r = send_done(port, port->answers[first].serial, port->answers[first].result);
+
+                if (r != PORT_SENT)
+                        return r;
+                port->first_answer = (first + 1) % KEEPER_WINDOW;
+                port->n_answers--;
+        }
+        return PORT_SENT;
+}
+
+static PortFlushed flush_words(Port *port) {
+        static const struct {
+                unsigned say;
+                KeeperType type;
+        } words[] = { { PORT_SAY_RELOAD, KEEPER_RELOAD }, { PORT_SAY_PING, KEEPER_PING } };
+
+        for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+                KeeperMessage m = { .version = KEEPER_VERSION, .type = (uint16_t) words[i].type };
+                PortFlushed r = port->say & words[i].say ? send_message(port, &m, -1) : PORT_SENT;
+
+                if (r != PORT_SENT)
+                        return r;
+                port->say &= ~words[i].say;
+        }
+        return PORT_SENT;
+}
+
+/* --------------------------------------------------------------------------------------------------- telling the table */
+
+/*
+ * tell_slot() - the pidfd is made here, where the number surely means the child: nobody else reaps. Without a descriptor to
+ * spare it goes without.
+ */
+static PortFlushed tell_slot(Port *port, const TableSlot *slot) {
+        static const KeeperSlotState states[] = {
+                [TABLE_RESERVED] = KEEPER_SLOT_RESERVED,
+                [TABLE_BORN] = KEEPER_SLOT_BORN,
+                [TABLE_EXITED] = KEEPER_SLOT_EXITED,
+                [TABLE_KEPT] = KEEPER_SLOT_KEPT,
+        };
+        _cleanup_fd_ int pidfd = slot->state == TABLE_BORN ? pidfd_open(slot->pid, 0) : -1;
+        KeeperMessage m = {
+                .version = KEEPER_VERSION,
+                .type = KEEPER_SLOT,
+                .instance = slot->instance,
+                .result = (int32_t) states[slot->state],
+                .flags = slot->flags | (slot->started ? KEEPER_FLAG_STARTED : 0) |
+                         (slot->active ? KEEPER_FLAG_ACTIVE : 0) | (slot->doomed ? KEEPER_FLAG_DOOMED : 0),
+                .pid = slot->pid,
+                .wait_code = slot->wait_code,
+                .wait_status = slot->wait_status,
+        };
+
+        memcpy(m.name, slot->name, sizeof(m.name));
+        memcpy(m.record, slot->record, sizeof(m.record));
+        return send_message(port, &m, pidfd);
+}
+
+static PortFlushed tell_fd(Port *port, const TableFd *entry) {
+        const KeeperMessage m = {
+                .version = KEEPER_VERSION,
+                .type = KEEPER_STORED,
+                .instance = entry->slot->instance,
+                .fd_kind = entry->kind,
+                .fd_tag = entry->tag,
+        };
+
+        return send_message(port, &m, entry->fd);
+}
+
+/* What was cancelled is nobody's any more. */
+static PortFlushed tell_next_slot(Port *port, Table *table) {
+        size_t cursor = port->cursor;
+        TableSlot *slot = table_walk_slots(table, &cursor);
+        bool tell = slot && !slot->cancelled;
+        PortFlushed r = tell ? tell_slot(port, slot) : PORT_SENT;
+
+        if (r != PORT_SENT)
+                return r;
+        port->cursor = slot ? cursor : 0;
+        port->n_slots += tell;
+        if (!slot)
+                port->dump = PORT_DUMP_FDS;
+        return PORT_SENT;
+}
+
+static PortFlushed tell_next_fd(Port *port, Table *table) {
+        size_t cursor = port->cursor;
+        TableFd *entry = table_walk_fds(table, &cursor);
+        bool tell = entry && !entry->slot->cancelled;
+        PortFlushed r = tell ? tell_fd(port, entry) : PORT_SENT;
+
+        if (r != PORT_SENT)
+                return r;
+        port->cursor = cursor;
+        port->n_told += tell;
+        if (!entry)
+                port->dump = PORT_DUMP_END;
+        return PORT_SENT;
+}
+
+static PortFlushed tell_end(Port *port) {
+        const KeeperMessage m = {
+                .version = KEEPER_VERSION,
+                .type = KEEPER_END,
+                .instance = port->n_slots,
+                .fd_tag = port->n_told,
+        };
+        PortFlushed r = send_message(port, &m, -1);
+
+        if (r == PORT_SENT)
+                port->dump = PORT_DUMP_DONE;
+        return r;
+}
+
+static PortFlushed flush_table(Port *port, Table *table) {
+        PortFlushed r = PORT_SENT;
+
+        while (r == PORT_SENT && port->dump == PORT_DUMP_SLOTS)
+                r = tell_next_slot(port, table);
+        while (r == PORT_SENT && port->dump == PORT_DUMP_FDS)
+                r = tell_next_fd(port, table);
+        if (r == PORT_SENT && port->dump == PORT_DUMP_END)
+                r = tell_end(port);
+        return r;
+}
+
+static PortFlushed flush_exits(Port *port, Table *table) {
+        TableSlot *slot;
+
+        while ((slot = table_next_exit(table))) {
+                PortFlushed r = send_exit(port, slot);
+
+                if (r != PORT_SENT)
+                        return r;
+                table_reported(table, slot);
+        }
+        return PORT_SENT;
 }
 
 int port_answer(Port *port, uint32_t serial, int result) {
         size_t last;
 
-        if (port->n_answers == 0 && send_done(port, serial, result))
+        if (port->n_answers == 0 && send_done(port, serial, result) == PORT_SENT)
                 return 0;
         if (port->n_answers == KEEPER_WINDOW)
                 return -ENOBUFS;
@@ -113,23 +264,15 @@ int port_answer(Port *port, uint32_t serial, int result) {
         return 0;
 }
 
-bool port_flush(Port *port, Table *table) {
-        TableSlot *slot;
+PortFlushed port_flush(Port *port, Table *table) {
+        PortFlushed r;
 
         if (port->fd < 0)
-                return false;
-        while (port->n_answers > 0) {
-                size_t first = port->first_answer;
-
-                if (!send_done(port, port->answers[first].serial, port->answers[first].result))
-                        return true;
-                port->first_answer = (first + 1) % KEEPER_WINDOW;
-                port->n_answers--;
-        }
-        while ((slot = table_next_exit(table))) {
-                if (!send_exit(port, slot))
-                        return true;
-                table_reported(table, slot);
-        }
-        return false;
+                return PORT_SENT;
+        r = flush_answers(port);
+        if (r == PORT_SENT)
+                r = flush_words(port);
+        if (r == PORT_SENT)
+                r = flush_table(port, table);
+        return r == PORT_SENT ? flush_exits(port, table) : r;
 }

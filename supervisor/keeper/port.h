@@ -14,8 +14,26 @@
 typedef struct Port Port;
 typedef struct PortMessage PortMessage;
 
+/* How far the table has been told. */
+typedef enum PortDump {
+        PORT_DUMP_SLOTS,
+        PORT_DUMP_FDS,
+        PORT_DUMP_END,
+        PORT_DUMP_DONE,
+} PortDump;
+
+/* Messages without content, each waiting at most once. */
+enum {
+        PORT_SAY_RELOAD = 1 << 0,
+        PORT_SAY_PING = 1 << 1,
+};
+
 struct Port {
         int fd;
+        unsigned say; /* PORT_SAY_*, wanted and not sent */
+        PortDump dump;
+        size_t cursor;          /* of the dump */
+        size_t n_slots, n_told; /* sent by it */
         size_t n_answers, first_answer;
         struct {
                 uint32_t serial;
@@ -33,6 +51,13 @@ struct PortMessage {
         bool whole; /* m has its full size, so that at least its serial can be believed */
 };
 
+/* What port_flush() can say. */
+typedef enum PortFlushed {
+        PORT_SENT,  /* nothing is left */
+        PORT_FULL,  /* the socket has no room: POLLOUT */
+        PORT_RETRY, /* the kernel has no room for descriptors in flight, or no memory: some time later */
+} PortFlushed;
+
 /* What port_receive() can say besides 0 and errors. */
 enum {
         PORT_EMPTY = 1, /* nothing more for now */
@@ -41,6 +66,9 @@ enum {
 
 /* port_open() - a new pair; the other end, for the supervisor, in @ret_peer. Returns 0 or a negative errno. */
 int port_open(Port *port, int *ret_peer);
+
+/* port_end() - what the other side sends from now on is refused (EPIPE), what it has sent is still read, up to PORT_CLOSED. */
+void port_end(Port *port);
 
 /* port_close() - also forgets unsent answers. Accepts one that is closed. */
 void port_close(Port *port);
@@ -51,5 +79,5 @@ int port_receive(Port *port, PortMessage *ret_message);
 /* port_answer() - sends DONE, or keeps it until there is room. -ENOBUFS: more than KEEPER_WINDOW are waiting. */
 int port_answer(Port *port, uint32_t serial, int result);
 
-/* port_flush() - sends what waits: answers, then the exits in @table that were not reported. True: something is left. */
-bool port_flush(Port *port, Table *table);
+/* port_flush() - sends what waits: answers, what is to be said, the table, then the exits in it that were not reported. */
+PortFlushed port_flush(Port *port, Table *table);

@@ -2,9 +2,10 @@
 
 /*
  * Table: what must outlive a supervisor. A slot goes FREE, RESERVED, BORN, EXITED, FREE; it leaves EXITED only when the
- * supervisor says that the exit took effect, so that an exit is delivered at least once. A stored descriptor belongs to
+ * supervisor says that the exit took effect, so that an exit is delivered at least once. KEPT is a record and descriptors
+ * that have no process, or have none any more. One slot, instance 0, is the keeper's own and in no list. A stored descriptor belongs to
  * the table from table_put() until it is dropped or its slot is freed. Names of descriptors (kind, tag) are unique in a
- * slot: a second put is refused rather than replacing, since the loser could be a listener in use.
+ * slot: a second put is refused unless it says that it replaces, since the loser could be a listener in use.
  *
  * All storage is one mapping made at the start; pages that were never used cost nothing, which is why the free lists
  * begin empty and grow from slots that were used, fresh ones being taken in order (*_fresh). Full is an answer to the
@@ -39,6 +40,7 @@ struct Table {
         struct TableSlotList free_slots, used_slots;
         struct TableFdList free_fds;
         struct TableSlotQueue unreported;
+        TableSlot own;
         struct TableSlotList by_instance[BUCKETS], by_pid[BUCKETS], by_name[BUCKETS];
 };
 
@@ -81,15 +83,6 @@ int table_new(Table **ret_table, uint64_t max_fds) {
         return 0;
 }
 
-Table *table_free(Table *table) {
-        if (!table)
-                return NULL;
-        while (table_first(table))
-                table_free_slot(table, table_first(table));
-        (void) munmap(table, table->size);
-        return NULL;
-}
-
 TableSlot *table_first(Table *table) {
         return LIST_FIRST(&table->used_slots);
 }
@@ -101,6 +94,8 @@ TableCount table_count(const Table *table) {
 TableSlot *table_find(Table *table, uint64_t instance) {
         TableSlot *slot;
 
+        if (instance == 0)
+                return NULL;
         LIST_FOREACH (slot, instance_bucket(table, instance), by_instance)
                 if (slot->instance == instance)
                         return slot;
@@ -116,12 +111,13 @@ TableSlot *table_find_pid(Table *table, pid_t pid) {
         return NULL;
 }
 
-static size_t count_name(Table *table, const char *name) {
+/* count_name() - slots of that name, those KEPT or those that are not. */
+static size_t count_name(Table *table, const char *name, bool kept) {
         TableSlot *slot;
         size_t n = 0;
 
         LIST_FOREACH (slot, name_bucket(table, name), by_name)
-                n += strcmp(slot->name, name) == 0;
+                n += (slot->state == TABLE_KEPT) == kept && strcmp(slot->name, name) == 0;
         return n;
 }
 
@@ -135,21 +131,28 @@ static TableSlot *take_slot(Table *table) {
         return slot;
 }
 
-int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags) {
+int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags,
+                  const uint8_t record[KEEPER_RECORD_SIZE]) {
+        bool kept = flags & KEEPER_FLAG_KEPT;
         TableSlot *slot;
 
         if (instance == 0 || name[0] == '\0' || !memchr(name, '\0', KEEPER_NAME_SIZE))
                 return -EINVAL;
         if (table_find(table, instance))
                 return -EEXIST;
-        if (count_name(table, name) >= TABLE_PER_NAME)
+        if (count_name(table, name, kept) >= (kept ? 1 : TABLE_PER_NAME))
                 return -EBUSY;
         slot = take_slot(table);
         if (!slot)
                 return -ENOSPC;
 
-        *slot = (TableSlot){ .instance = instance, .state = TABLE_RESERVED, .flags = flags };
+        *slot = (TableSlot){
+                .instance = instance,
+                .state = kept ? TABLE_KEPT : TABLE_RESERVED,
+                .flags = flags,
+        };
         strcpy(slot->name, name);
+        memcpy(slot->record, record, sizeof(slot->record));
         LIST_INSERT_HEAD(&table->used_slots, slot, link);
         LIST_INSERT_HEAD(instance_bucket(table, instance), slot, by_instance);
         LIST_INSERT_HEAD(name_bucket(table, name), slot, by_name);
@@ -167,33 +170,84 @@ int table_born(Table *table, uint64_t instance, pid_t pid) {
         slot->state = TABLE_BORN;
         slot->pid = pid;
         LIST_INSERT_HEAD(pid_bucket(table, pid), slot, by_pid);
+        table->count.unstarted++;
         return 0;
+}
+
+/* is_awaited() - whether the supervisor owes us a word about it. */
+static bool is_awaited(const TableSlot *slot) {
+        return slot->state == TABLE_BORN && !slot->started && !slot->doomed;
+}
+
+void table_started(Table *table, TableSlot *slot) {
+        table->count.unstarted -= is_awaited(slot);
+        slot->started = true;
+}
+
+void table_doom(Table *table, TableSlot *slot) {
+        table->count.unstarted -= is_awaited(slot);
+        slot->doomed = true;
+}
+
+void table_activate(Table *table, TableSlot *slot) {
+        TableSlot *other;
+
+        LIST_FOREACH (other, name_bucket(table, slot->name), by_name)
+                if (strcmp(other->name, slot->name) == 0)
+                        other->active = false;
+        slot->active = true;
+}
+
+/* leave_state() - it is in no list and no count of its present state any more. */
+static void leave_state(Table *table, TableSlot *slot) {
+        if (slot->state == TABLE_BORN) {
+                table->count.unstarted -= is_awaited(slot);
+                LIST_REMOVE(slot, by_pid); /* the number may be somebody else's from now on */
+        } else if (slot->state == TABLE_EXITED) {
+                table->count.exited--;
+                if (!slot->reported)
+                        TAILQ_REMOVE(&table->unreported, slot, unreported);
+        }
 }
 
 void table_exited(Table *table, TableSlot *slot, int wait_code, int wait_status) {
         assert(slot->state == TABLE_BORN);
+        leave_state(table, slot);
         slot->state = TABLE_EXITED;
+        table->count.exited++;
         slot->wait_code = wait_code;
         slot->wait_status = wait_status;
         slot->reported = false;
-        LIST_REMOVE(slot, by_pid); /* the number may be somebody else's from now on */
         TAILQ_INSERT_TAIL(&table->unreported, slot, unreported);
+}
+
+int table_keep(Table *table, TableSlot *slot) {
+        assert(slot->state == TABLE_EXITED);
+        if (count_name(table, slot->name, true) > 0)
+                return -EBUSY;
+        leave_state(table, slot);
+        slot->state = TABLE_KEPT;
+        slot->pid = 0;
+        return 0;
 }
 
 static void release_fd(Table *table, TableSlot *slot, TableFd *entry) {
         SLIST_REMOVE(&slot->fds, entry, TableFd, link);
         entry->fd = fd_close(entry->fd);
+        entry->slot = NULL;
+        slot->n_fds--;
         SLIST_INSERT_HEAD(&table->free_fds, entry, link);
         table->count.fds--;
 }
 
-void table_free_slot(Table *table, TableSlot *slot) {
+static void release_fds(Table *table, TableSlot *slot) {
         while (SLIST_FIRST(&slot->fds))
                 release_fd(table, slot, SLIST_FIRST(&slot->fds));
-        if (slot->state == TABLE_BORN)
-                LIST_REMOVE(slot, by_pid);
-        if (slot->state == TABLE_EXITED && !slot->reported)
-                TAILQ_REMOVE(&table->unreported, slot, unreported);
+}
+
+void table_free_slot(Table *table, TableSlot *slot) {
+        release_fds(table, slot);
+        leave_state(table, slot);
         LIST_REMOVE(slot, by_instance);
         LIST_REMOVE(slot, by_name);
         LIST_REMOVE(slot, link);
@@ -212,7 +266,19 @@ void table_reported(Table *table, TableSlot *slot) {
         TAILQ_REMOVE(&table->unreported, slot, unreported);
 }
 
-static TableFd *find_fd(TableSlot *slot, uint32_t kind, uint64_t tag) {
+/* The list of slots has the newest first: each that was reported goes before those that it is older than. */
+void table_report_again(Table *table) {
+        TableSlot *slot;
+
+        LIST_FOREACH (slot, &table->used_slots, link) {
+                if (slot->state != TABLE_EXITED || !slot->reported)
+                        continue;
+                slot->reported = false;
+                TAILQ_INSERT_HEAD(&table->unreported, slot, unreported);
+        }
+}
+
+static TableFd *find_fd(const TableSlot *slot, uint32_t kind, uint64_t tag) {
         TableFd *entry;
 
         SLIST_FOREACH(entry, &slot->fds, link)
@@ -231,35 +297,85 @@ static TableFd *take_fd(Table *table) {
         return entry;
 }
 
-int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, int fd_consume) {
+/* any_slot() - the table's own, too. */
+static TableSlot *any_slot(Table *table, uint64_t instance) {
+        return instance == 0 ? &table->own : table_find(table, instance);
+}
+
+int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool replace, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
-        TableSlot *slot = table_find(table, instance);
+        TableSlot *slot = any_slot(table, instance);
         TableFd *entry;
 
         if (!slot)
                 return -ENOENT;
         if (kind == KEEPER_FD_NONE || kind >= _KEEPER_FD_KIND_N)
                 return -EINVAL;
-        if (find_fd(slot, kind, tag))
+        entry = find_fd(slot, kind, tag);
+        if (entry && !replace)
                 return -EEXIST;
         if (fd >= table->fd_limit) /* the kernel gives the lowest free number: nearly all are taken */
                 return -EMFILE;
+        if (entry) {
+                fd_close(entry->fd);
+                entry->fd = fd_take(&fd);
+                return 0;
+        }
+        if (slot->n_fds >= TABLE_FDS_PER_SLOT && slot != &table->own)
+                return -EDQUOT;
         entry = take_fd(table);
         if (!entry)
                 return -ENOSPC;
 
-        *entry = (TableFd){ .kind = kind, .tag = tag, .fd = fd_take(&fd) };
+        *entry = (TableFd){ .slot = slot, .kind = kind, .tag = tag, .fd = fd_take(&fd) };
         SLIST_INSERT_HEAD(&slot->fds, entry, link);
+        slot->n_fds++;
         table->count.fds++;
         return 0;
 }
 
 int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag) {
-        TableSlot *slot = table_find(table, instance);
+        TableSlot *slot = any_slot(table, instance);
         TableFd *entry = slot ? find_fd(slot, kind, tag) : NULL;
 
         if (!entry)
                 return -ENOENT;
         release_fd(table, slot, entry);
         return 0;
+}
+
+int table_get(const TableSlot *slot, uint32_t kind, uint64_t tag) {
+        TableFd *entry = find_fd(slot, kind, tag);
+
+        return entry ? entry->fd : -1;
+}
+
+TableSlot *table_walk_slots(Table *table, size_t *cursor) {
+        while (*cursor < table->slots_fresh) {
+                TableSlot *slot = &table->slots[(*cursor)++];
+
+                if (slot->state != TABLE_FREE)
+                        return slot;
+        }
+        return NULL;
+}
+
+TableFd *table_walk_fds(Table *table, size_t *cursor) {
+        while (*cursor < table->fds_fresh) {
+                TableFd *entry = &table->fds[(*cursor)++];
+
+                if (entry->slot)
+                        return entry;
+        }
+        return NULL;
+}
+
+Table *table_free(Table *table) {
+        if (!table)
+                return NULL;
+        while (table_first(table))
+                table_free_slot(table, table_first(table));
+        release_fds(table, &table->own);
+        (void) munmap(table, table->size);
+        return NULL;
 }

@@ -20,15 +20,18 @@ typedef enum TableState {
         TABLE_RESERVED, /* no process yet */
         TABLE_BORN,     /* a process that is not reaped */
         TABLE_EXITED,   /* reaped; its status waits for ACK */
+        TABLE_KEPT,     /* a record and descriptors; there is no process, and none will be */
 } TableState;
 
 enum {
-        TABLE_PER_NAME = 2,     /* the active one, and one that is to replace it */
+        TABLE_PER_NAME = 2, /* the active one, and one that is to replace it; one KEPT besides */
+        TABLE_FDS_PER_SLOT = 1024,
         TABLE_FD_HEADROOM = 32, /* descriptors below the limit that are never used for storing */
 };
 
 struct TableFd {
         SLIST_ENTRY(TableFd) link; /* the slot's, or the free list */
+        TableSlot *slot;           /* NULL: free */
         uint64_t tag;
         uint32_t kind;
         int fd;
@@ -42,13 +45,17 @@ struct TableSlot {
         struct TableFdList fds;
         uint64_t instance;
         TableState state;
-        uint32_t flags; /* KEEPER_FLAG_* */
-        pid_t pid;      /* from BORN on; names the process only while BORN */
+        uint32_t flags; /* KEEPER_FLAG_*, of RESERVE */
+        uint32_t n_fds;
+        pid_t pid; /* from BORN on; names the process only while BORN */
         int wait_code, wait_status;
         bool started;   /* the supervisor said so */
+        bool doomed;    /* BORN, and was killed because nobody looks after it */
         bool cancelled; /* the supervisor knows of no child: the slot goes with it, unreported */
         bool reported;  /* EXIT was sent to the present supervisor */
+        bool active;
         char name[KEEPER_NAME_SIZE];
+        uint8_t record[KEEPER_RECORD_SIZE];
 };
 LIST_HEAD(TableSlotList, TableSlot);
 TAILQ_HEAD(TableSlotQueue, TableSlot);
@@ -63,10 +70,11 @@ int table_new(Table **ret_table, uint64_t max_fds);
 Table *table_free(Table *table);
 
 /*
- * table_reserve() - a RESERVED slot for @instance. -EINVAL: instance 0, or a name that is empty or lacks its NUL;
- * -EEXIST: the instance has a slot; -EBUSY: the name has two; -ENOSPC: the table is full.
+ * table_reserve() - a slot for @instance, RESERVED, or, by its flag, KEPT. -EINVAL: instance 0, or a name that is empty or
+ * lacks its NUL; -EEXIST: the instance has a slot; -EBUSY: the name has two, or one KEPT; -ENOSPC: the table is full.
  */
-int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags);
+int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags,
+                  const uint8_t record[KEEPER_RECORD_SIZE]);
 
 /* table_find() - the slot of @instance, or NULL. */
 TableSlot *table_find(Table *table, uint64_t instance);
@@ -74,11 +82,23 @@ TableSlot *table_find(Table *table, uint64_t instance);
 /* table_find_pid() - the BORN slot whose unreaped process is @pid, or NULL. */
 TableSlot *table_find_pid(Table *table, pid_t pid);
 
+/* table_activate() - it is the active one of its name, and no other is. */
+void table_activate(Table *table, TableSlot *slot);
+
 /* table_born() - RESERVED to BORN. -ENOENT: no such slot; -EALREADY: it is not RESERVED. */
 int table_born(Table *table, uint64_t instance, pid_t pid);
 
 /* table_exited() - BORN to EXITED, not yet reported. */
 void table_exited(Table *table, TableSlot *slot, int wait_code, int wait_status);
+
+/* table_started() - of one that is BORN. */
+void table_started(Table *table, TableSlot *slot);
+
+/* table_doom() - of one that is BORN: whether it was started does not matter any more. */
+void table_doom(Table *table, TableSlot *slot);
+
+/* table_keep() - EXITED to KEPT. -EBUSY: its name has one. */
+int table_keep(Table *table, TableSlot *slot);
 
 /* table_free_slot() - the slot is free and its descriptors are closed. */
 void table_free_slot(Table *table, TableSlot *slot);
@@ -86,15 +106,28 @@ void table_free_slot(Table *table, TableSlot *slot);
 /* table_next_exit() - the EXITED slot that has waited longest to be reported, or NULL. */
 TableSlot *table_next_exit(Table *table);
 void table_reported(Table *table, TableSlot *slot);
+/* table_report_again() - those EXITED are to be reported once more, in the order of old. */
+void table_report_again(Table *table);
 
 /*
- * table_put() - stores @fd_consume (taken on every path) for @instance. -ENOENT: no such slot; -EINVAL: no such kind;
- * -EEXIST: kind and tag are in use (the old one stays); -ENOSPC: the table is full; -EMFILE: too near the limit.
+ * table_put() - stores @fd_consume (taken on every path) for @instance; 0 is the table's own slot. -ENOENT: no such slot;
+ * -EINVAL: no such kind; -EEXIST: kind and tag are in use (the old one stays, unless @replace); -EDQUOT: the slot has
+ * TABLE_FDS_PER_SLOT; -ENOSPC: the table is full; -EMFILE: too near the limit.
  */
-int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, int fd_consume);
+int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool replace, int fd_consume);
 
 /* table_drop() - closes one stored descriptor. -ENOENT: no such slot or descriptor. */
 int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag);
+
+/* table_get() - a stored descriptor, which stays the table's, or -1. */
+int table_get(const TableSlot *slot, uint32_t kind, uint64_t tag);
+
+/*
+ * table_walk_slots(), table_walk_fds() - what is at @cursor or comes next, or NULL; the cursor is then behind it. Begin with
+ * 0. Whatever is added and freed between two calls, what stays is met once. The table's own slot is not among the slots.
+ */
+TableSlot *table_walk_slots(Table *table, size_t *cursor);
+TableFd *table_walk_fds(Table *table, size_t *cursor);
 
 /* table_first() - all used slots: `for (s = table_first(t); s; s = table_next(s))`. */
 TableSlot *table_first(Table *table);
@@ -106,6 +139,8 @@ static inline TableSlot *table_next(TableSlot *slot) {
 typedef struct TableCount {
         size_t slots, slots_max;
         size_t fds, fds_max;
+        size_t unstarted; /* BORN, and the supervisor has not said STARTED */
+        size_t exited;    /* and not acknowledged */
 } TableCount;
 
 TableCount table_count(const Table *table);

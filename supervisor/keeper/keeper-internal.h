@@ -1,0 +1,130 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * What the files of the keeper share, and nobody else includes: keeper.c (its loop, signals, exits, the end of the tree),
+ * request.c (what is asked of it), succession.c (which supervisor runs).
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "supervisor/keeper/keeper.h"
+#include "supervisor/keeper/ladder.h"
+#include "supervisor/keeper/notify.h"
+#include "supervisor/keeper/place.h"
+#include "supervisor/keeper/port.h"
+#include "supervisor/keeper/table.h"
+
+typedef struct Keeper Keeper;
+
+/* Of the whole tree. */
+typedef enum Phase {
+        PHASE_SERVING,
+        PHASE_STOPPING, /* the supervisor was told, or, where there is none, the runners */
+        PHASE_KILLING,  /* everything gets SIGKILL, again after each exit, since orphans come to us */
+        PHASE_ENDED,    /* no child is left */
+} Phase;
+
+/* Of the one supervisor. */
+typedef enum Reign {
+        REIGN_NONE,     /* there is none; TIMER_START may be running */
+        REIGN_STARTING, /* it reads the table */
+        REIGN_SERVING,
+        REIGN_ABORTED, /* it hung, got SIGABRT, and then SIGKILL: it is to be reaped */
+} Reign;
+
+typedef enum Timer {
+        TIMER_STOP,     /* the end of STOPPING */
+        TIMER_START,    /* of the next supervisor */
+        TIMER_HANG,     /* look whether it answers */
+        TIMER_WATCHDOG, /* of the service manager */
+        TIMER_RETRY,    /* of sending */
+        TIMER_ACCEPT,   /* connections are refused again, after a shortage */
+        _TIMER_N,
+} Timer;
+
+struct Keeper {
+        const KeeperOptions *options;
+        Phase phase;
+        uint64_t timers[_TIMER_N]; /* USEC_INFINITY: not set */
+        int status;                /* the keeper's own, at the end */
+        int signal_fd;
+        int private_fd; /* borrowed; -1: there is none, or it ended */
+        int pidfd;      /* of this process, for the supervisor and its children */
+        uint64_t nofile;
+        Place place;
+        int listener; /* of the control socket; the table's */
+        Notify notify;
+        Table *table;
+
+        int program, previous; /* of the supervisor; -1: there is none before it */
+        Ladder ladder;
+        uint32_t generation;
+        Reign reign;
+        Port port;
+        pid_t supervisor;   /* 0: reaped */
+        uint64_t served_us; /* since when it serves; 0: it does not */
+        bool condemned;     /* it did not keep the window and was killed */
+        bool has_served;    /* any of them ever */
+        uint64_t heard_us;  /* the last message of the supervisor itself */
+        uint64_t pinged_us; /* since when a PING is not answered; 0: none is */
+};
+
+/* ---- keeper.c ---- */
+
+/* keeper_timer() - sets it to fire @delay_us from now. */
+void keeper_timer(Keeper *k, Timer timer, uint64_t delay_us);
+
+/* keeper_kill_runner() - its whole group. 0 or a negative errno. */
+int keeper_kill_runner(const TableSlot *slot, int signal);
+
+/* keeper_count_runners() - those that have a process. */
+size_t keeper_count_runners(Keeper *k);
+
+/* keeper_kill_everything() - the phase is KILLING from now on, unless it is later. */
+void keeper_kill_everything(Keeper *k);
+
+/* keeper_stop_runners() - SIGTERM to all: where there is no supervisor that could stop them better. */
+void keeper_stop_runners(Keeper *k);
+
+/* ---- request.c ---- */
+
+/* keeper_read_port() - until it is empty or at its end. Answers are retried after each message, since POLLOUT comes late. */
+void keeper_read_port(Keeper *k);
+
+/* ---- succession.c ---- */
+
+/* succession_start() - the first supervisor, or the next one, now. 0, or a negative errno, having said why. */
+int succession_start(Keeper *k);
+
+/*
+ * succession_died() - the supervisor is a zombie. @how is for people: "exited with status 3"; @exit_status is -1 where a
+ * signal killed it.
+ */
+void succession_died(Keeper *k, const char *how, int exit_status);
+
+/* succession_force() - kills it, if there is one: the next is started at once, even where none was to be. */
+void succession_force(Keeper *k);
+
+/* succession_serving() - it said so. */
+void succession_serving(Keeper *k);
+
+/* succession_heard() - it said anything. */
+void succession_heard(Keeper *k);
+
+/* succession_check() - before each wait: whether the timer of a hanging supervisor is to run. */
+void succession_check(Keeper *k);
+
+/* succession_hang(), succession_watchdog() - the timers. */
+void succession_hang(Keeper *k);
+void succession_watchdog(Keeper *k);
+
+/* succession_is_absent() - there is none and will be none for a while: clients are sent away. */
+bool succession_is_absent(const Keeper *k);
+
+/* keeper_is_daemon() - it has a control socket instead of a client, and outlives its supervisors. */
+static inline bool keeper_is_daemon(const Keeper *k) {
+        return k->options->private_fd < 0;
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Keeper, requests: what supervisor and children ask for, as a table. Every message is checked by its form first (port.c)
+ * and by what its type may bring; nothing that is sent here can do more than be refused or end its sender. What wants an
+ * answer gets one always, also when it is malformed, as long as its serial can be believed.
+ */
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "supervisor/keeper/keeper-internal.h"
+
+typedef int RequestHandler(Keeper *k, PortMessage *message);
+
+static int on_reserve(Keeper *k, PortMessage *message) {
+        const KeeperMessage *m = &message->m;
+
+        return k->phase >= PHASE_KILLING ? -ESHUTDOWN
+                                         : table_reserve(k->table, m->instance, m->name, m->flags, m->record);
+}
+
+/* is_puttable() - what belongs to no instance is a short list, and the control listener is ours. */
+static bool is_puttable(const KeeperMessage *m) {
+        if (m->instance == 0)
+                return m->fd_kind == KEEPER_FD_CONFIG || m->fd_kind == KEEPER_FD_RING ||
+                       m->fd_kind == KEEPER_FD_SCRATCH;
+        return m->fd_kind != KEEPER_FD_CONFIG && m->fd_kind != KEEPER_FD_CONTROL;
+}
+
+static int on_put(Keeper *k, PortMessage *message) {
+        const KeeperMessage *m = &message->m;
+
+        if (!is_puttable(m))
+                return -EINVAL;
+        return table_put(k->table, m->instance, m->fd_kind, m->fd_tag, m->flags & KEEPER_FLAG_REPLACE,
+                         fd_take(&message->fd));
+}
+
+static int on_drop(Keeper *k, PortMessage *message) {
+        const KeeperMessage *m = &message->m;
+
+        return is_puttable(m) ? table_drop(k->table, m->instance, m->fd_kind, m->fd_tag) : -EINVAL;
+}
+
+static int on_started(Keeper *k, PortMessage *message) {
+        TableSlot *slot = table_find(k->table, message->m.instance);
+
+        if (!slot)
+                return -ENOENT;
+        if (slot->state == TABLE_RESERVED || slot->state == TABLE_KEPT)
+                return -ENOTCONN; /* it says that there is a child, which did not say BORN */
+        table_started(k->table, slot);
+        return 0;
+}
+
+/*
+ * on_cancel() - the supervisor knows of no child. One that was killed from outside between its BORN and telling the
+ * supervisor so is a child all the same: it is not let live, and goes without a report.
+ */
+static int on_cancel(Keeper *k, PortMessage *message) {
+        TableSlot *slot = table_find(k->table, message->m.instance);
+
+        if (!slot)
+                return -ENOENT;
+        if (slot->state == TABLE_BORN) {
+                table_doom(k->table, slot);
+                slot->cancelled = true;
+                return keeper_kill_runner(slot, SIGKILL);
+        }
+        table_free_slot(k->table, slot);
+        return 0;
+}
+
+static int on_signal(Keeper *k, PortMessage *message) {
+        TableSlot *slot = table_find(k->table, message->m.instance);
+
+        if (!slot)
+                return -ENOENT;
+        return slot->state == TABLE_BORN ? keeper_kill_runner(slot, message->m.result) : -ESRCH;
+}
+
+static int on_record(Keeper *k, PortMessage *message) {
+        TableSlot *slot = table_find(k->table, message->m.instance);
+
+        if (!slot)
+                return -ENOENT;
+        memcpy(slot->record, message->m.record, sizeof(slot->record));
+        return 0;
+}
+
+static int on_active(Keeper *k, PortMessage *message) {
+        TableSlot *slot = table_find(k->table, message->m.instance);
+
+        if (!slot)
+                return -ENOENT;
+        table_activate(k->table, slot);
+        return 0;
+}
+
+static int on_ack(Keeper *k, PortMessage *message) {
+        TableSlot *slot = table_find(k->table, message->m.instance);
+
+        if (!slot)
+                return -ENOENT;
+        if (slot->state != TABLE_EXITED)
+                return -EALREADY;
+        if (message->m.flags & KEEPER_FLAG_KEPT)
+                return table_keep(k->table, slot);
+        table_free_slot(k->table, slot);
+        return 0;
+}
+
+static int on_notify(Keeper *k, PortMessage *message) {
+        const KeeperMessage *m = &message->m;
+
+        if (m->result < 0 || m->result >= _KEEPER_NOTIFY_N || !memchr(m->record, '\0', sizeof(m->record)))
+                return -EINVAL;
+        if (strchr((const char *) m->record, '\n')) /* it would be another assignment */
+                return -EINVAL;
+        notify_say(&k->notify, (KeeperNotify) m->result, (const char *) m->record);
+        return 0;
+}
+
+static int on_pong(Keeper *k, PortMessage *message) {
+        (void) message;
+        k->pinged_us = 0;
+        notify_alive(&k->notify);
+        return 0;
+}
+
+static int on_serving(Keeper *k, PortMessage *message) {
+        (void) message;
+        succession_serving(k);
+        return 0;
+}
+
+static int on_shutdown(Keeper *k, PortMessage *message) {
+        k->status = message->m.result & 0xff;
+        keeper_kill_everything(k);
+        return 0;
+}
+
+/* on_born() - a child that nobody reserved a place for is not let live. */
+static int on_born(Keeper *k, PortMessage *message) {
+        int r = message->pid > 0 ? table_born(k->table, message->m.instance, message->pid) : -EINVAL;
+
+        if (message->pid > 0 && (r < 0 || k->phase >= PHASE_KILLING))
+                (void) kill(message->pid, SIGKILL);
+        return r;
+}
+
+/* What is not here has nobody to handle it yet. */
+static const struct {
+        const char *name;
+        RequestHandler *handle;
+        bool answered; /* with DONE, always */
+        bool takes_fd;
+} requests[_KEEPER_TYPE_N] = {
+        [KEEPER_RESERVE] = { "RESERVE", on_reserve, .answered = true },
+        [KEEPER_PUT] = { "PUT", on_put, .answered = true, .takes_fd = true },
+        [KEEPER_DROP] = { "DROP", on_drop, .answered = true },
+        [KEEPER_STARTED] = { "STARTED", on_started },
+        [KEEPER_CANCEL] = { "CANCEL", on_cancel },
+        [KEEPER_SIGNAL] = { "SIGNAL", on_signal, .answered = true },
+        [KEEPER_RECORD] = { "RECORD", on_record },
+        [KEEPER_ACTIVE] = { "ACTIVE", on_active },
+        [KEEPER_ACK] = { "ACK", on_ack },
+        [KEEPER_NOTIFY] = { "NOTIFY", on_notify },
+        [KEEPER_PONG] = { "PONG", on_pong },
+        [KEEPER_SHUTDOWN] = { "SHUTDOWN", on_shutdown },
+        [KEEPER_SERVING] = { "SERVING", on_serving },
+        [KEEPER_BORN] = { "BORN", on_born },
+};
+
+/* message_error() - what is wrong with it by its type; 0: it can be handled. */
+static int message_error(const PortMessage *message) {
+        unsigned type = message->m.type;
+
+        if (message->error < 0 && !(message->error == -EMFILE && type < _KEEPER_TYPE_N && requests[type].takes_fd))
+                return -EINVAL;
+        if (message->error < 0)
+                return message->error;
+        if (type >= _KEEPER_TYPE_N || type == KEEPER_NONE)
+                return -EINVAL;
+        if (!requests[type].handle)
+                return -EOPNOTSUPP;
+        return requests[type].takes_fd == (message->fd >= 0) ? 0 : -EINVAL;
+}
+
+static void answer(Keeper *k, uint32_t serial, int result) {
+        if (port_answer(&k->port, serial, result) == 0 || k->condemned)
+                return;
+        k->condemned = true; /* what it said before it dies is still read: BORNs may be among it */
+        log_error("supervisor (pid %d) has more than %d unanswered requests: killed", k->supervisor, KEEPER_WINDOW);
+        if (k->supervisor > 0)
+                (void) kill(k->supervisor, SIGKILL);
+}
+
+static void handle_message(Keeper *k, PortMessage *message) {
+        unsigned type = message->m.type;
+        const char *name = type < _KEEPER_TYPE_N && requests[type].name ? requests[type].name : "message";
+        int r = message_error(message);
+        bool refused = r < 0;
+
+        if (!refused)
+                r = requests[type].handle(k, message);
+        message->fd = fd_close(message->fd);
+        if (message->pid == k->supervisor)
+                succession_heard(k);
+        if (refused && r != -EMFILE)
+                log_warning("%s (type %u) from pid %d is refused: %s", name, type, message->pid, strerror(-r));
+        else if (r < 0 && !requests[type].answered)
+                log_warning("%s for instance %llu from pid %d has no effect: %s", name,
+                            (unsigned long long) message->m.instance, message->pid, strerror(-r));
+        if (refused ? message->m.serial != 0 : requests[type].answered)
+                answer(k, message->m.serial, r);
+}
+
+void keeper_read_port(Keeper *k) {
+        for (;;) {
+                PortMessage message;
+                int r = port_receive(&k->port, &message);
+
+                if (r == PORT_EMPTY)
+                        break;
+                if (r == PORT_CLOSED) {
+                        port_close(&k->port);
+                        if (k->supervisor > 0 && k->phase == PHASE_SERVING)
+                                (void) kill(k->supervisor, SIGKILL); /* it may live, but nobody hears it any more */
+                        break;
+                }
+                handle_message(k, &message);
+                (void) port_flush(&k->port, k->table);
+        }
+}

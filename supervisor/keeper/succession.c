@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Keeper, succession: one supervisor after the other. When one dies, its socket is first shut for those that still hold it
+ * (a child between clone and exec), so that it has an end: a child that had not said BORN by then cannot, and exits; one
+ * that had is in the table. Then what nobody would look after is killed, and the next supervisor is started, which is told
+ * the table and adopts the rest. Nothing is waited for in between.
+ *
+ * Whether a supervisor hangs is asked only while it owes something (it was started and does not serve, a child was born and
+ * not STARTED, an exit is not acknowledged, a PING is not answered), so an idle tree has no timer. Whatever it says is a
+ * sign of life: that a runner's exit takes long, since somebody still writes into its log, is no reason to kill anybody. Only
+ * one that says nothing for half of the time is asked by a PING, and has the other half to answer.
+ *
+ * The first supervisor of all is not started again if it ends before it has served: there is nothing to look after yet, and
+ * whoever started it is to see that its configuration is wrong.
+ */
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "supervisor/keeper/keeper-internal.h"
+#include "supervisor/keeper/launch.h"
+
+#define ABORT_TIMEOUT_US (5 * USEC_PER_SEC) /* what dumping a core may take */
+#define ABSENT_US        USEC_PER_SEC       /* a client rather waits for a start that comes sooner */
+
+/* ---------------------------------------------------------------------------------------------------------- starting */
+
+static int launch(Keeper *k, int socket, const char **ret_step) {
+        const Launch launch = {
+                .program = k->ladder.rung == LADDER_PREVIOUS ? k->previous : k->program,
+                .socket = socket,
+                .private_fd = k->private_fd,
+                .keeper = k->pidfd,
+                .generation = k->generation + 1,
+                .nofile = k->nofile,
+                .stop_timeout_us = k->options->stop_timeout_us,
+                .place = keeper_is_daemon(k) ? &k->options->place : NULL,
+                .configs = k->options->configs,
+        };
+
+        return launch_supervisor(&launch, &k->supervisor, ret_step);
+}
+
+/* A reload that nobody has heard of yet is for the next one. */
+static int start(Keeper *k) {
+        unsigned say = k->port.say & PORT_SAY_RELOAD;
+        _cleanup_fd_ int socket = -1;
+        const char *step = "socketpair";
+        int r;
+
+        r = port_open(&k->port, &socket);
+        if (r == 0) {
+                k->port.say = say;
+                r = launch(k, socket, &step);
+        }
+        if (r < 0) {
+                log_error("cannot start the supervisor: %s: %s", step, strerror(-r));
+                port_close(&k->port);
+                k->port.say = say;
+                return r;
+        }
+        k->generation++;
+        k->reign = REIGN_STARTING;
+        k->served_us = 0;
+        k->condemned = false;
+        k->pinged_us = 0;
+        k->heard_us = clock_now();
+        return 0;
+}
+
+static void stay_down(Keeper *k) {
+        char text[KEEPER_RECORD_SIZE];
+
+        log_error(
+                "no supervisor runs: it died too often; runners go on: %zu; SIGHUP to pid %d starts it again, SIGTERM "
+                "stops all",
+                keeper_count_runners(k), (int) getpid());
+        (void) snprintf(text, sizeof(text), "No supervisor runs: it died too often. Runners go on: %zu",
+                        keeper_count_runners(k));
+        notify_say(&k->notify, KEEPER_NOTIFY_STATUS, text);
+}
+
+/* succeed() - what follows a death, or a start that failed. */
+static void succeed(Keeper *k, uint64_t served_us) {
+        uint64_t delay = ladder_next(&k->ladder, &k->options->ladder, served_us, k->previous >= 0);
+
+        if (k->ladder.rung == LADDER_DOWN)
+                stay_down(k);
+        else
+                keeper_timer(k, TIMER_START, delay);
+}
+
+int succession_start(Keeper *k) {
+        int r;
+
+        k->timers[TIMER_START] = USEC_INFINITY;
+        r = start(k);
+        if (r < 0 && k->has_served)
+                succeed(k, 0);
+        return r;
+}
+
+/* -------------------------------------------------------------------------------------------------------- after a death */
+
+/* settle_slot() - what is left of an instance whose supervisor died. */
+static void settle_slot(Keeper *k, TableSlot *slot) {
+        bool forgotten = slot->flags & KEEPER_FLAG_TRANSIENT;
+        bool lost = (slot->flags & KEEPER_FLAG_NATIVE) && table_get(slot, KEEPER_FD_LANE, 0) < 0;
+
+        if (slot->state == TABLE_RESERVED || (slot->state == TABLE_EXITED && forgotten)) {
+                table_free_slot(k->table, slot);
+        } else if (slot->state == TABLE_BORN && (!slot->started || lost || forgotten)) {
+                slot->cancelled |= forgotten;
+                table_doom(k->table, slot);
+                (void) keeper_kill_runner(slot, SIGKILL);
+        }
+}
+
+static void settle(Keeper *k) {
+        TableSlot *next;
+
+        for (TableSlot *slot = table_first(k->table); slot; slot = next) {
+                next = table_next(slot);
+                settle_slot(k, slot);
+        }
+        table_report_again(k->table);
+}
+
+static void end_reign(Keeper *k) {
+        k->supervisor = 0;
+        port_end(&k->port);
+        keeper_read_port(k); /* its last words */
+        port_close(&k->port);
+        k->reign = REIGN_NONE;
+        k->timers[TIMER_HANG] = k->timers[TIMER_WATCHDOG] = USEC_INFINITY;
+}
+
+/*
+ * succession_died() - where the tree is ending anyway, or there is nothing to go on with, everything ends: in STOPPING a
+ * supervisor that exits has done so by order, one that crashes leaves its runners to be stopped by us.
+ */
+void succession_died(Keeper *k, const char *how, int exit_status) {
+        pid_t pid = k->supervisor;
+        size_t runners;
+
+        end_reign(k);
+        runners = keeper_count_runners(k);
+        if (k->phase >= PHASE_KILLING)
+                return;
+        if (k->phase == PHASE_STOPPING && exit_status >= 0) {
+                k->status = exit_status;
+                keeper_kill_everything(k);
+        } else if (!keeper_is_daemon(k) || !k->has_served) {
+                log_error("supervisor (pid %d) %s; runners killed with it: %zu", pid, how, runners);
+                k->status = 1;
+                keeper_kill_everything(k);
+        } else {
+                log_error("supervisor (pid %d) %s; runners go on without: %zu", pid, how, runners);
+                settle(k);
+                if (k->phase == PHASE_STOPPING)
+                        keeper_stop_runners(k);
+                else
+                        succeed(k, k->served_us ? clock_now() - k->served_us : 0);
+        }
+}
+
+void succession_force(Keeper *k) {
+        k->ladder = (Ladder){ .rung = k->ladder.rung == LADDER_DOWN ? LADDER_PROGRAM : k->ladder.rung };
+        if (k->supervisor > 0)
+                (void) kill(k->supervisor, SIGKILL);
+        else if (k->phase == PHASE_SERVING)
+                (void) succession_start(k);
+}
+
+bool succession_is_absent(const Keeper *k) {
+        uint64_t at = k->timers[TIMER_START];
+
+        return k->reign == REIGN_NONE && (at == USEC_INFINITY || at > clock_after(clock_now(), ABSENT_US));
+}
+
+/* --------------------------------------------------------------------------------------------------------- is it alive? */
+
+/* What a service manager gives us is shared: we find out in half of it. */
+static uint64_t hang_timeout(const Keeper *k) {
+        uint64_t watchdog = k->notify.watchdog_us;
+
+        return watchdog ? MIN(k->options->hang_timeout_us, watchdog / 3) : k->options->hang_timeout_us;
+}
+
+static bool owes(const Keeper *k) {
+        TableCount count = table_count(k->table);
+
+        return k->reign == REIGN_STARTING || k->pinged_us || count.unstarted > 0 || count.exited > 0;
+}
+
+void succession_serving(Keeper *k) {
+        if (k->reign != REIGN_STARTING)
+                return;
+        k->reign = REIGN_SERVING;
+        k->has_served = true;
+        k->served_us = clock_now();
+        if (k->notify.watchdog_us) {
+                notify_alive(&k->notify);
+                keeper_timer(k, TIMER_WATCHDOG, k->notify.watchdog_us / 3);
+        }
+}
+
+void succession_heard(Keeper *k) {
+        k->heard_us = clock_now();
+}
+
+void succession_check(Keeper *k) {
+        if (!keeper_is_daemon(k) || k->reign == REIGN_NONE || k->reign == REIGN_ABORTED)
+                return;
+        if (!owes(k))
+                k->timers[TIMER_HANG] = USEC_INFINITY;
+        else if (k->timers[TIMER_HANG] == USEC_INFINITY)
+                keeper_timer(k, TIMER_HANG, hang_timeout(k) / 2);
+}
+
+static void ping(Keeper *k) {
+        k->pinged_us = clock_now();
+        k->port.say |= PORT_SAY_PING;
+}
+
+void succession_hang(Keeper *k) {
+        uint64_t half = hang_timeout(k) / 2, now = clock_now();
+
+        if (k->reign == REIGN_ABORTED) {
+                (void) kill(k->supervisor, SIGKILL);
+        } else if (now - k->heard_us < half) {
+                keeper_timer(k, TIMER_HANG, half - (now - k->heard_us));
+        } else if (!k->pinged_us) {
+                ping(k);
+                keeper_timer(k, TIMER_HANG, half);
+        } else if (now - k->pinged_us < half) {
+                keeper_timer(k, TIMER_HANG, half - (now - k->pinged_us));
+        } else {
+                log_error("supervisor (pid %d) does not answer: killed by SIGABRT", k->supervisor);
+                k->reign = REIGN_ABORTED;
+                (void) kill(k->supervisor, SIGABRT);
+                keeper_timer(k, TIMER_HANG, MIN(ABORT_TIMEOUT_US, hang_timeout(k)));
+        }
+}
+
+void succession_watchdog(Keeper *k) {
+        if (k->reign != REIGN_SERVING)
+                return;
+        if (!k->pinged_us)
+                ping(k);
+        keeper_timer(k, TIMER_WATCHDOG, k->notify.watchdog_us / 3);
+}
