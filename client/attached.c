@@ -4,8 +4,8 @@
  * Connections to runners. A lane of our own: we are side 0, make channel 0, and it is the runner's successor, not we, that
  * may renew. The object stays after the runner's end, for requests that still have items to take, until it is closed.
  *
- * The runner may call us: the client's methods, and baton.Runner/Ping; everything else beginning with "baton." is
- * UNIMPLEMENTED here.
+ * The runner may call us: the client's methods, and what everybody answers (proto/inspection.c); everything else beginning
+ * with "baton." is UNIMPLEMENTED here.
  */
 
 #include "client/client.h"
@@ -17,35 +17,12 @@
 #include "common/fd.h"
 #include "proto/message.h"
 
-#define RESERVED_PREFIX "baton."
-#define PING            "baton.Runner/Ping"
-
-static void answer_ping(Call *call) {
-        size_t size;
-        const void *payload = call_payload(call, &size);
-        _cleanup_message_ Baton__Ping *ping = message_unpack(&baton__ping__descriptor, payload, size);
-
-        if (ping)
-                (void) call_answer_message(call, &ping->base);
-        else
-                (void) call_fail(call, STATUS_INVALID_ARGUMENT, PING " wants a %s", baton__ping__descriptor.name);
-}
-
 static void on_call(Connection *connection, Call *call) {
-        Attached *attached = connection_owner(connection);
-        Client *client = attached->client;
-        const char *name = call_envelope(call)->method;
-        ClientMethod *method;
+        const Attached *attached = connection_owner(connection);
+        Methods *methods = &attached->client->methods;
 
-        HASH_FIND_STR(client->methods, name, method);
-        if (method)
-                connection_accept(connection, call, method->function, method->userdata);
-        else if (strcmp(name, PING) == 0)
-                answer_ping(call);
-        else if (client->fallback && strncmp(name, RESERVED_PREFIX, strlen(RESERVED_PREFIX)) != 0)
-                connection_accept(connection, call, client->fallback, client->fallback_userdata);
-        else
-                (void) call_fail(call, STATUS_UNIMPLEMENTED, "the client has no method %s", name);
+        if (!inspection_call(methods, true, call))
+                methods_call(methods, connection, call);
 }
 
 static void on_ended(Connection *connection, Status status, const char *reason) {

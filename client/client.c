@@ -17,9 +17,7 @@
 
 #include "common/parse.h"
 
-#define RESERVED_PREFIX "baton."
-#define NAME_MAX_BYTES  255u
-#define FRAME_MIN       (64u * 1024u)
+#define FRAME_MIN (64u * 1024u)
 
 /* ---- why something failed ---- */
 
@@ -142,8 +140,6 @@ int baton_client_new_private(struct baton_client **ret_client, const struct bato
 }
 
 void baton_client_free(struct baton_client *client) {
-        ClientMethod *method, *next;
-
         if (!client)
                 return;
         if (client->handles)
@@ -153,10 +149,7 @@ void baton_client_free(struct baton_client *client) {
         client->private = private_free(client->private);
         control_deinit(&client->control);
         control_failure_deinit(&client->last);
-        HASH_ITER (hh, client->methods, method, next) {
-                HASH_DEL(client->methods, method);
-                free(method);
-        }
+        methods_deinit(&client->methods);
         handles_free(client->handles);
         endpoint_free(client->endpoint);
         free(client->software);
@@ -202,41 +195,20 @@ const char *baton_client_reason(struct baton_client *client) {
 
 /* ---- methods ---- */
 
-static ClientMethod *method_new(Client *client, const char *name) {
-        size_t length = strlen(name);
-        ClientMethod *method = calloc(1, sizeof(*method) + length + 1);
-
-        if (!method)
-                return NULL;
-        memcpy(method->name, name, length + 1);
-        HASH_ADD_STR(client->methods, name, method);
-        if (!method->hh.tbl) {
-                free(method);
-                return NULL;
-        }
-        return method;
+int baton_client_add_method(struct baton_client *client, const char *name, baton_method_fn function, void *userdata) {
+        return methods_add(&client->methods, name, function, userdata);
 }
 
-int baton_client_add_method(struct baton_client *client, const char *name, baton_method_fn function, void *userdata) {
-        size_t length = name ? strnlen(name, NAME_MAX_BYTES + 1) : 0;
-        ClientMethod *method;
+int baton_client_describe_method(struct baton_client *client, const char *name, const char *request_type,
+                                 const char *response_type, unsigned flags) {
+        return methods_describe(&client->methods, name, request_type, response_type, flags);
+}
 
-        if (length == 0 || length > NAME_MAX_BYTES || !utf8_is_valid(name, length) || !function)
-                return -EINVAL;
-        if (strncmp(name, RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0)
-                return -EPERM;
-        HASH_FIND_STR(client->methods, name, method);
-        if (method)
-                return -EEXIST;
-        method = method_new(client, name);
-        if (!method)
-                return -ENOMEM;
-        method->function = function;
-        method->userdata = userdata;
-        return 0;
+int baton_client_set_health(struct baton_client *client, const char *service, int serving) {
+        return methods_set_health(&client->methods, service, serving);
 }
 
 void baton_client_set_default(struct baton_client *client, baton_method_fn function, void *userdata) {
-        client->fallback = function;
-        client->fallback_userdata = userdata;
+        client->methods.fallback = function;
+        client->methods.fallback_userdata = userdata;
 }

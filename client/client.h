@@ -14,21 +14,11 @@
 #include "client/control.h"
 #include "client/private.h"
 #include "proto/handle.h"
-
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
+#include "proto/method.h"
 
 typedef struct baton_client Client;
 typedef struct Attached Attached;
-typedef struct ClientMethod ClientMethod;
 typedef struct Operation Operation;
-
-struct ClientMethod {
-        UT_hash_handle hh;
-        baton_method_fn function;
-        void *userdata;
-        char name[];
-};
 
 /* A connection to a runner, until it is closed. */
 struct Attached {
@@ -50,9 +40,7 @@ struct baton_client {
         char *baton; /* the program */
         PeerLimits limits;
 
-        ClientMethod *methods; /* uthash by name */
-        baton_method_fn fallback;
-        void *fallback_userdata;
+        Methods methods; /* what runners may call */
 
         LIST_HEAD(, Attached) attached;
         LIST_HEAD(, Operation) operations;

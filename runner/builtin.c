@@ -6,7 +6,6 @@
 
 #include <string.h>
 
-#include "common/text.h"
 #include "proto/message.h"
 #include "runner/runner.h"
 
@@ -21,35 +20,24 @@ void *builtin_unpack(Call *call, const ProtobufCMessageDescriptor *type) {
         return message;
 }
 
-static void handle_ping(Runner *runner, Call *call) {
-        _cleanup_message_ Baton__Ping *ping = builtin_unpack(call, &baton__ping__descriptor);
-
-        (void) runner;
-        if (ping)
-                (void) call_answer_message(call, &ping->base);
-}
-
 static const struct {
         const char *method;
         void (*handle)(Runner *runner, Call *call);
-        bool for_clients;
 } methods[] = {
-        { "baton.Health/Check", health_check, true },    { "baton.Reflection/List", reflection_list, true },
-        { "baton.Runner/Attach", attach_handle, false }, { "baton.Runner/Exit", lifecycle_exit, false },
-        { "baton.Runner/Ping", handle_ping, true },      { "baton.Runner/Stop", lifecycle_stop, false },
+        { "baton.Runner/Attach", attach_handle },
+        { "baton.Runner/Exit", lifecycle_exit },
+        { "baton.Runner/Stop", lifecycle_stop },
 };
-
-bool builtin_is(const char *method) {
-        return text_begins(method, BUILTIN_PREFIX);
-}
 
 void builtin_call(Runner *runner, const Connection *connection, Call *call) {
         const char *method = call_envelope(call)->method;
 
+        if (inspection_call(&runner->methods, lifecycle_is_serving(runner), call))
+                return;
         for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
                 if (strcmp(methods[i].method, method) != 0)
                         continue;
-                if (methods[i].for_clients || connection == runner->supervisor)
+                if (connection == runner->supervisor)
                         methods[i].handle(runner, call);
                 else
                         (void) call_fail(call, STATUS_PERMISSION_DENIED, "%s is for the supervisor", method);

@@ -197,7 +197,6 @@ void baton_runner_free(struct baton_runner *runner) {
         handles_free(runner->handles);
         endpoint_free(runner->endpoint);
         methods_deinit(&runner->methods);
-        health_free(runner);
         free(runner->software);
         free(runner);
 }
@@ -271,53 +270,30 @@ uint64_t baton_runner_instance(struct baton_runner *runner) {
 /* ---- methods ---- */
 
 void runner_serve(Runner *runner, Connection *connection, Call *call) {
-        const char *name = call_envelope(call)->method;
-        Method *method;
-
-        if (builtin_is(name)) {
+        if (method_is_builtin(call_envelope(call)->method))
                 builtin_call(runner, connection, call);
-                return;
-        }
-        if (!lifecycle_is_serving(runner)) {
-                (void) call_fail(call, STATUS_UNAVAILABLE, "the runner is stopping and takes no new calls");
-                return;
-        }
-        method = methods_find(&runner->methods, name);
-        if (method)
-                connection_accept(connection, call, method->function, method->userdata);
-        else if (runner->fallback)
-                connection_accept(connection, call, runner->fallback, runner->fallback_userdata);
+        else if (lifecycle_is_serving(runner))
+                methods_call(&runner->methods, connection, call);
         else
-                (void) call_fail(call, STATUS_UNIMPLEMENTED, "no such method: %s", name);
+                (void) call_fail(call, STATUS_UNAVAILABLE, "the runner is stopping and takes no new calls");
 }
 
 int baton_runner_add_method(struct baton_runner *runner, const char *name, baton_method_fn function, void *userdata) {
-        size_t length = name ? strnlen(name, METHOD_NAME_MAX + 1) : 0;
-
-        if (length == 0 || length > METHOD_NAME_MAX || !utf8_is_valid(name, length) || !function)
-                return -EINVAL;
-        if (builtin_is(name))
-                return -EPERM;
         return methods_add(&runner->methods, name, function, userdata);
-}
-
-static bool is_type(const char *type) {
-        return !type || utf8_is_valid(type, strlen(type));
 }
 
 int baton_runner_describe_method(struct baton_runner *runner, const char *name, const char *request_type,
                                  const char *response_type, unsigned flags) {
-        Method *method = methods_find(&runner->methods, name);
+        return methods_describe(&runner->methods, name, request_type, response_type, flags);
+}
 
-        if (!is_type(request_type) || !is_type(response_type) ||
-            flags & ~(unsigned) (BATON_METHOD_CLIENT_STREAMS | BATON_METHOD_SERVER_STREAMS))
-                return -EINVAL;
-        return method ? method_describe(method, request_type, response_type, flags) : -ENOENT;
+int baton_runner_set_health(struct baton_runner *runner, const char *service, int serving) {
+        return methods_set_health(&runner->methods, service, serving);
 }
 
 void baton_runner_set_default(struct baton_runner *runner, baton_method_fn function, void *userdata) {
-        runner->fallback = function;
-        runner->fallback_userdata = userdata;
+        runner->methods.fallback = function;
+        runner->methods.fallback_userdata = userdata;
 }
 
 /* ---- calls ---- */

@@ -3,8 +3,8 @@
 
 /*
  * What the files of libbaton's runner half share: runner.c (the object, its loop and its methods), builtin.c (the
- * library's own methods), lifecycle.c (the service's life), attach.c (clients), reflection.c (health and methods),
- * log-queue.c (records on their way to the supervisor).
+ * library's own methods), lifecycle.c (the service's life), attach.c (clients), log-queue.c (records on their way to the
+ * supervisor).
  */
 
 #include <stdatomic.h>
@@ -13,24 +13,15 @@
 
 #include "baton/runner.h"
 #include "proto/handle.h"
+#include "proto/method.h"
 #include "proto/service.h"
 #include "runner/log-queue.h"
-#include "runner/method.h"
 
 typedef struct baton_runner Runner;
 typedef struct Client Client;
-typedef struct Health Health;
 
 #define RUNNER_REASON_SIZE 512
 #define RUNNER_CLIENTS     64u /* attached, unless the options say otherwise */
-#define BUILTIN_PREFIX     "baton."
-
-/* What the application has said of a service. */
-struct Health {
-        UT_hash_handle hh;
-        bool serving;
-        char service[]; /* "": the whole */
-};
 
 /* The service's state, and the event that is being carried out. */
 typedef struct Lifecycle {
@@ -49,9 +40,6 @@ struct baton_runner {
         Connection *supervisor;
 
         Methods methods;
-        Health *health; /* uthash by service */
-        baton_method_fn fallback;
-        void *fallback_userdata;
 
         LIST_HEAD(, Client) clients; /* that of ended ones included, while calls of theirs are open */
         unsigned n_clients, max_clients;
@@ -81,8 +69,6 @@ void runner_serve(Runner *runner, Connection *connection, Call *call);
 
 /* ---- builtin.c ---- */
 
-/* builtin_is() - whether @method is the library's. */
-bool builtin_is(const char *method);
 /* builtin_call() - a call of such a method. */
 void builtin_call(Runner *runner, const Connection *connection, Call *call);
 /* builtin_unpack() - the request, for message_free(); NULL: it is none, and the call has been failed. */
@@ -100,14 +86,6 @@ bool attach_is_flushed(const Runner *runner);
 /* attach_close() - tells all clients that it is over. */
 void attach_close(Runner *runner, Status status, const char *reason);
 void attach_free(Runner *runner);
-
-/* ---- reflection.c ---- */
-
-/* health_check() - baton.Health/Check. */
-void health_check(Runner *runner, Call *call);
-void health_free(Runner *runner);
-/* reflection_list() - baton.Reflection/List. */
-void reflection_list(Runner *runner, Call *call);
 
 /* ---- lifecycle.c ---- */
 

@@ -888,14 +888,47 @@ static void served(struct baton_call *call, void *userdata) {
         (void) baton_call_answer(call, "served", data, size);
 }
 
+typedef struct Heard {
+        Status status;
+        uint8_t data[256];
+        size_t size;
+} Heard;
+
 static void heard(Call *call, const Answer *answer, void *userdata) {
-        Status *status = userdata;
+        Heard *h = userdata;
 
         (void) call;
-        *status = answer->status;
+        h->status = answer->status;
+        h->size = MIN(answer->size, sizeof(h->data));
+        if (h->size > 0)
+                memcpy(h->data, answer->payload, h->size);
 }
 
-/* The other end of a lane is played here, by an engine peer in the same loop. */
+/* A runner at the other end of a lane is played here, by an engine peer in the same loop. */
+static Peer *play_runner(Fixture *f) {
+        static const PeerHandler none = { 0 };
+        const PeerConfig config = { .side = 1, .n_channels = 1, .renewal = LANE_RENEWAL_SELF };
+        struct baton_connection *connection;
+        int lane[2];
+        Peer *peer;
+
+        assert_int_equal(fd_socketpair(SOCK_STREAM, lane), 0);
+        assert_int_equal(attached_new(f->client, lane[0], &connection), 0);
+        assert_int_equal(endpoint_add_peer(f->client->endpoint, &config, lane[1], &none, NULL, &peer), 0);
+        return peer;
+}
+
+/* runner_asks() - the client, and waits for what it answers. */
+static Heard runner_asks(Fixture *f, Peer *peer, const char *method, const char *data, size_t size) {
+        const CallParameters call = { .method = method, .payload = (const uint8_t *) data, .size = size };
+        Heard h = { .status = _STATUS_N };
+
+        assert_int_equal(call_start(peer, &call, heard, &h, NULL), 0);
+        while (h.status == _STATUS_N)
+                assert_int_equal(baton_client_dispatch(f->client, -1), 0);
+        return h;
+}
+
 static void test_served(void **state) {
         static const struct {
                 const char *method;
@@ -908,11 +941,7 @@ static void test_served(void **state) {
                 { "baton.Runner/Ping", true, STATUS_OK },
                 { "baton.Runner/Stop", true, STATUS_UNIMPLEMENTED },
         };
-        static const PeerHandler none = { 0 };
-        const PeerConfig config = { .side = 1, .n_channels = 1, .renewal = LANE_RENEWAL_SELF };
-        struct baton_connection *connection;
         unsigned n_served = 0;
-        int lane[2];
         Peer *peer;
         Fixture f;
 
@@ -922,20 +951,61 @@ static void test_served(void **state) {
         assert_int_equal(baton_client_add_method(f.client, "mine", served, &n_served), -EEXIST);
         assert_int_equal(baton_client_add_method(f.client, "baton.Mine", served, &n_served), -EPERM);
         assert_int_equal(baton_client_add_method(f.client, "", served, &n_served), -EINVAL);
-        assert_int_equal(fd_socketpair(SOCK_STREAM, lane), 0);
-        assert_int_equal(attached_new(f.client, lane[0], &connection), 0);
-        assert_int_equal(endpoint_add_peer(f.client->endpoint, &config, lane[1], &none, NULL, &peer), 0);
+        peer = play_runner(&f);
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-                const CallParameters call = { .method = rows[i].method };
-                Status status = _STATUS_N;
-
                 baton_client_set_default(f.client, rows[i].fallback ? served : NULL, &n_served);
-                assert_int_equal(call_start(peer, &call, heard, &status, NULL), 0);
-                while (status == _STATUS_N)
-                        assert_int_equal(baton_client_dispatch(f.client, -1), 0);
-                assert_int_equal(status, rows[i].status);
+                assert_int_equal(runner_asks(&f, peer, rows[i].method, NULL, 0).status, rows[i].status);
         }
         assert_int_equal(n_served, 2);
+        (void) peer_free(peer);
+        tear_down(&f);
+}
+
+static void assert_health(Fixture *f, Peer *peer, const char *service, unsigned expected) {
+        char request[64] = { 0x0a, (char) strlen(service) };
+        Heard h;
+
+        memcpy(request + 2, service, strlen(service));
+        h = runner_asks(f, peer, "baton.Health/Check", request, strlen(service) + 2);
+        assert_int_equal(h.status, STATUS_OK);
+        assert_int_equal(h.size, 2);
+        assert_int_equal(h.data[1], expected); /* HealthResponse.status */
+}
+
+/* What a client tells of itself. */
+static void test_inspected(void **state) {
+        enum { SERVING = 1, NOT_SERVING = 2 };
+        unsigned n_served = 0;
+        Fixture f;
+        Peer *peer;
+        Heard h;
+
+        (void) state;
+        set_up(&f);
+        peer = play_runner(&f);
+        h = runner_asks(&f, peer, "baton.Reflection/List", NULL, 0);
+        assert_int_equal(h.status, STATUS_OK);
+        assert_int_equal(h.size, 0);
+        assert_int_equal(runner_asks(&f, peer, "baton.Health/Check", "\x0a\x04Mine", 6).status, STATUS_NOT_FOUND);
+        assert_int_equal(runner_asks(&f, peer, "baton.Health/Check", "\xff", 1).status, STATUS_INVALID_ARGUMENT);
+        assert_int_equal(baton_client_add_method(f.client, "Mine/Do", served, &n_served), 0);
+        assert_int_equal(baton_client_describe_method(f.client, "Yours/Do", "", "", 0), -ENOENT);
+        assert_int_equal(baton_client_describe_method(f.client, "Mine/Do", "\xff", "", 0), -EINVAL);
+        assert_int_equal(baton_client_describe_method(f.client, "Mine/Do", "", "", 64), -EINVAL);
+        assert_int_equal(
+                baton_client_describe_method(f.client, "Mine/Do", "my.Request", NULL, BATON_METHOD_CLIENT_STREAMS), 0);
+        h = runner_asks(&f, peer, "baton.Reflection/List", NULL, 0);
+        assert_int_equal(h.size, 27);
+        assert_memory_equal(h.data, "\x0a\x19\x0a\x07Mine/Do\x10\x01\x1a\x0amy.Request\x28\x01", 27);
+        assert_health(&f, peer, "", SERVING);
+        assert_health(&f, peer, "Mine", SERVING);
+        assert_int_equal(baton_client_set_health(f.client, "\xff", 0), -EINVAL);
+        assert_int_equal(baton_client_set_health(f.client, NULL, 0), 0);
+        assert_int_equal(baton_client_set_health(f.client, "Other", 1), 0);
+        assert_health(&f, peer, "", NOT_SERVING);
+        assert_health(&f, peer, "Mine", NOT_SERVING);
+        assert_health(&f, peer, "Other", SERVING);
+        assert_int_equal(n_served, 0);
         (void) peer_free(peer);
         tear_down(&f);
 }
@@ -961,6 +1031,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_foreign_loop),
         TEST(test_freed_in_the_middle),
         TEST(test_served),
+        TEST(test_inspected),
 };
 
 int main(void) {

@@ -120,6 +120,19 @@ BATON_PUBLIC const char *baton_client_reason(struct baton_client *client);
 BATON_PUBLIC int baton_client_add_method(struct baton_client *client, const char *name, baton_method_fn function,
                                          void *userdata);
 
+/*
+ * baton_client_describe_method() - what runners that ask (baton.Reflection/List) are told of a method, as
+ * baton_runner_describe_method(): -ENOENT, -EINVAL, -ENOMEM.
+ */
+BATON_PUBLIC int baton_client_describe_method(struct baton_client *client, const char *name, const char *request_type,
+                                              const char *response_type, unsigned flags);
+
+/*
+ * baton_client_set_health() - what runners that ask (baton.Health/Check) are answered for @service (NULL or "": the whole,
+ * and every service that nothing else was said of). Without it: serving. 0, -EINVAL (no UTF-8), -ENOMEM.
+ */
+BATON_PUBLIC int baton_client_set_health(struct baton_client *client, const char *service, int serving);
+
 /* baton_client_set_default() - calls of a method nobody added go to @function; without it they answer UNIMPLEMENTED. */
 BATON_PUBLIC void baton_client_set_default(struct baton_client *client, baton_method_fn function, void *userdata);
 

@@ -116,6 +116,12 @@ typedef void (*baton_writable_fn)(void *userdata);
  */
 typedef void (*baton_method_fn)(struct baton_call *call, void *userdata);
 
+/* What baton_runner_describe_method() and baton_client_describe_method() say of streams. */
+enum baton_method_flags {
+        BATON_METHOD_CLIENT_STREAMS = 1, /* the caller sends items */
+        BATON_METHOD_SERVER_STREAMS = 2  /* the method does */
+};
+
 BATON_PUBLIC const char *baton_call_method(struct baton_call *call);
 /* baton_call_type() - full name of the request's message; "" for raw bytes. */
 BATON_PUBLIC const char *baton_call_type(struct baton_call *call);

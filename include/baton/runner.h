@@ -134,12 +134,6 @@ BATON_PUBLIC int baton_runner_add_method(struct baton_runner *runner, const char
 /* baton_runner_set_default() - calls of a method nobody registered go to @function; without it they answer UNIMPLEMENTED. */
 BATON_PUBLIC void baton_runner_set_default(struct baton_runner *runner, baton_method_fn function, void *userdata);
 
-/* Flags of baton_runner_describe_method(). */
-enum baton_method_flags {
-        BATON_METHOD_CLIENT_STREAMS = 1, /* the caller sends items */
-        BATON_METHOD_SERVER_STREAMS = 2  /* the method does */
-};
-
 /*
  * baton_runner_describe_method() - what baton.Reflection/List says of a method that was added: full names of the messages
  * of request and answer, and of the items (NULL or "": raw bytes), copied. The last description counts. 0; -ENOENT: no
