@@ -9,7 +9,8 @@
  * that come beside a payload are for typed fields; nobody here knows such, so they go back at once.
  *
  * An arena is used only after the peer answered its Announce. Until then, and whenever there is no room, a buffer is
- * private memory and its bytes travel inline: the caller need not know.
+ * private memory and its bytes travel inline: the caller need not know. A block that was wanted too early stays taken
+ * until that answer, so that many at once make room for as many: else each round trip would bring but one arena.
  *
  * A buffer that the application holds keeps the pool, even when the peer is gone; a view of the peer's memory keeps its
  * mapping. Blocks that were received and released are given back once a turn, many in one call.
@@ -33,6 +34,7 @@
 #define ARENAS_MAX       64u
 
 typedef struct Announcing Announcing;
+typedef struct Wanted Wanted;
 
 /* Our pool; outlives the peer while buffers of it are held. */
 struct SharePool {
@@ -50,6 +52,13 @@ struct Announcing {
         SharePool *shared;
         uint64_t id;
         Call *call;
+        LIST_HEAD(, Wanted) wanted;
+};
+
+/* A block in it whose buffer did not wait. */
+struct Wanted {
+        LIST_ENTRY(Wanted) link;
+        ArenaBlock block;
 };
 
 struct Share {
@@ -107,6 +116,37 @@ static int call_arena(Peer *peer, const char *method, const ProtobufCMessage *me
         return call_start(peer, &parameters, done, userdata, ret_call);
 }
 
+/* announcing_free() - what was wanted is free. */
+static void announcing_free(Announcing *announcing) {
+        Wanted *wanted;
+
+        while ((wanted = LIST_FIRST(&announcing->wanted))) {
+                LIST_REMOVE(wanted, link);
+                (void) arena_pool_drop(announcing->shared->pool, &wanted->block);
+                free(wanted);
+        }
+        LIST_REMOVE(announcing, link);
+        free(announcing);
+}
+
+/* want() - keeps @block, which cannot be used yet, from being given out again before the answer. */
+static void want(SharePool *shared, const ArenaBlock *block) {
+        Announcing *announcing;
+        Wanted *wanted = NULL;
+
+        LIST_FOREACH (announcing, &shared->announcing, link)
+                if (announcing->id == block->arena)
+                        break;
+        if (announcing)
+                wanted = malloc(sizeof(*wanted));
+        if (!wanted) {
+                (void) arena_pool_drop(shared->pool, block);
+                return;
+        }
+        wanted->block = *block;
+        LIST_INSERT_HEAD(&announcing->wanted, wanted, link);
+}
+
 static void announced(Call *call, const Answer *answer, void *userdata) {
         Announcing *announcing = userdata;
         SharePool *shared = announcing->shared;
@@ -116,8 +156,7 @@ static void announced(Call *call, const Answer *answer, void *userdata) {
                 (void) arena_pool_refused(shared->pool, announcing->id);
         else if (shared->peer && shared->n_ready < ARENAS_MAX)
                 shared->ready[shared->n_ready++] = announcing->id;
-        LIST_REMOVE(announcing, link);
-        free(announcing);
+        announcing_free(announcing);
 }
 
 static int announce(void *userdata, uint64_t id, int fd, uint64_t size) {
@@ -207,8 +246,7 @@ void share_close(Peer *peer) {
                 return;
         while ((announcing = LIST_FIRST(&share->pool->announcing))) {
                 call_cancel(announcing->call);
-                LIST_REMOVE(announcing, link);
-                free(announcing);
+                announcing_free(announcing);
         }
         share->pool->peer = NULL;
         share->pool->n_ready = 0;
@@ -238,7 +276,7 @@ static int alloc_shared(Peer *peer, size_t size, PeerBuffer *buffer) {
         if (r < 0)
                 return r;
         if (!is_ready(shared, buffer->block.arena)) {
-                (void) arena_pool_drop(shared->pool, &buffer->block);
+                want(shared, &buffer->block);
                 return -EAGAIN;
         }
         buffer->memory = memory;

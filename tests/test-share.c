@@ -136,6 +136,31 @@ static void test_payloads(void **state) {
         pair_close(&pair);
 }
 
+/* Many at once make room for as many: after one round trip the next lot is shared, whole. */
+static void test_burst(void **state) {
+        PeerBuffer *buffers[16];
+        Pair pair;
+
+        (void) state;
+        pair_open(&pair, true, true);
+        for (unsigned round = 0; round < 2; round++) {
+                for (size_t i = 0; i < ARRAY_SIZE(buffers); i++) {
+                        assert_int_equal(peer_buffer_new(pair.a.peer, LARGE, &buffers[i]), 0);
+                        assert_int_equal(peer_buffer_is_shared(buffers[i]), round > 0);
+                }
+                for (size_t i = 0; i < ARRAY_SIZE(buffers); i++)
+                        (void) peer_buffer_free(buffers[i]);
+                test_settle(pair.all, 2);
+        }
+        pair_close(&pair);
+
+        /* An end before the answer takes what was wanted along. */
+        pair_open(&pair, true, true);
+        assert_int_equal(peer_buffer_new(pair.a.peer, LARGE, &buffers[0]), 0);
+        pair_close(&pair);
+        (void) peer_buffer_free(buffers[0]);
+}
+
 static void test_not_agreed(void **state) {
         (void) state;
         for (int i = 0; i < 3; i++) {
@@ -392,8 +417,9 @@ static void test_block_not_agreed(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_payloads), TEST(test_not_agreed), TEST(test_view_kept),      TEST(test_buffers),
-        TEST(test_revoked),  TEST(test_renewal),    TEST(test_foreign_blocks), TEST(test_block_not_agreed),
+        TEST(test_payloads),  TEST(test_burst),          TEST(test_not_agreed),
+        TEST(test_view_kept), TEST(test_buffers),        TEST(test_revoked),
+        TEST(test_renewal),   TEST(test_foreign_blocks), TEST(test_block_not_agreed),
 };
 
 int main(void) {
