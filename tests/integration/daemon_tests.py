@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of the daemon share: each has a folder of its own, in which `baton supervise' runs with a configuration, and
+which holds no process of it any more at the end. Everything goes through the commands, as a user would. TAP on stdout.
+
+    @test
+    def is_restarted(daemon):
+        daemon.start(RUNNERS)
+        ...
+
+Orphans come to the test and are reaped by it: whoever is PID 1 here may not.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+BUILD = os.environ.get("abs_top_builddir", os.getcwd())
+BATON = os.path.join(BUILD, "baton")
+TIMEOUT = 10 * float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
+PR_SET_CHILD_SUBREAPER = 36
+tests = []
+
+
+class Skip(Exception):
+    """This test cannot be run here; the text says why."""
+
+
+def test(function):
+    tests.append(function)
+    return function
+
+
+def until(condition, what, timeout=None):
+    """What @condition() returned, as soon as that is true."""
+    end = time.monotonic() + (timeout or TIMEOUT)
+    while not (result := condition()):
+        assert time.monotonic() < end, f"{what} did not come"
+        time.sleep(0.005)
+    return result
+
+
+def is_alive(pid):
+    """Whether the process is there and no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(word) for word in file.read().split()]
+
+
+class Daemon:
+    """`baton supervise' in @folder. Not started yet: start() writes the configuration and does."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.runtime = os.path.join(folder, "run")
+        self.configuration = os.path.join(folder, "baton.yaml")
+        self.log = os.path.join(folder, "supervise.log")
+        self.environment = {**os.environ, "BATON_SOCKET": os.path.join(self.runtime, "control"),
+                            "BATON_LIBEXEC": BUILD, "BATON_PROGRAM": BATON, "BATON_TEST_FOLDER": folder}
+        self.process = None
+
+    def configure(self, text):
+        with open(self.configuration, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def start(self, configuration=None, *options, **environment):
+        """Returns when it answers. Without a configuration: without one."""
+        command = [BATON, "supervise", "--runtime-dir", self.runtime, "--state-dir", os.path.join(self.folder, "state"),
+                   "--log-dir", os.path.join(self.folder, "log"), *options]
+        if configuration is not None:
+            self.configure(configuration)
+            command.append(self.configuration)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env={**self.environment, **environment})
+        owned.add(self.process.pid)
+        until(self.answers, "an answer of the supervisor")
+
+    def answers(self):
+        assert self.process.poll() is None, f"the supervisor ended: {self.said()}"
+        return self.baton("status", "--json", check=False).returncode == 0
+
+    def said(self):
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def baton(self, *words, check=True, timeout=None, **more):
+        """One command, as a CompletedProcess with text; one that fails is an error unless @check is false."""
+        done = subprocess.run([BATON, *map(str, words)], env=self.environment, text=True, capture_output=True,
+                              timeout=timeout or TIMEOUT, check=False, **more)
+        assert not check or done.returncode == 0, f"baton {words}: {done.returncode}: {done.stdout}{done.stderr}"
+        return done
+
+    def status(self, name=None):
+        """`status --json': of one runner by its name, or everything."""
+        answer = json.loads(self.baton("status", "--json", *([name] if name else [])).stdout)
+        return answer["runners"][0] if name else answer
+
+    def pid(self, name):
+        return self.status(name).get("pid", 0)
+
+    def until_state(self, name, state, timeout=None):
+        """The status of a runner, as soon as it is in that state."""
+        return until(lambda: (s := self.status(name))["state"] == state and s, f"{name}: {state}", timeout)
+
+    def keeper(self):
+        return self.process.pid
+
+    def supervisor(self):
+        return self.status()["supervisor"]["pid"]
+
+    def stop(self, number=signal.SIGTERM):
+        """Its exit status, when it is gone."""
+        self.process.send_signal(number)
+        return self.process.wait(TIMEOUT)
+
+    def processes(self):
+        """Whatever was started in this folder and lives."""
+        mark, found = f"BATON_TEST_FOLDER={self.folder}".encode(), []
+        for entry in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{entry}/environ", "rb") as file:
+                    if entry.isdigit() and mark in file.read().split(b"\0") and is_alive(entry):
+                        found.append(int(entry))
+            except OSError:
+                pass
+        return [pid for pid in found if pid != os.getpid()]
+
+    def end(self):
+        """Stops it, if it is still there. Nothing may be left."""
+        if self.process and self.process.poll() is None:
+            self.stop()
+        reap()
+        until(lambda: reap() or not self.processes(), "the end of every process")
+
+    def kill(self):
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if self.process:
+            self.process.wait()
+        reap()
+
+
+def reap():
+    """Orphans that have ended."""
+    for pid in children(os.getpid()):
+        if not is_alive(pid) and pid not in owned:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+
+
+owned = set()  # children that their Popen waits for
+
+
+def run(function):
+    with tempfile.TemporaryDirectory(prefix="test-daemon-") as folder:
+        daemon = Daemon(folder)
+        try:
+            function(daemon)
+            daemon.end()
+        except BaseException:
+            try:
+                print("# " + daemon.said()[-4000:].replace("\n", "\n# "))
+            except OSError:
+                pass
+            daemon.kill()
+            raise
+
+
+def on_alarm(number, frame):
+    raise TimeoutError("this test took too long")
+
+
+def main():
+    """Runs the tests, or those that the command line names."""
+    chosen = [function for function in tests if len(sys.argv) < 2 or function.__name__ in sys.argv[1:]]
+    failed = 0
+    assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    signal.signal(signal.SIGALRM, on_alarm)
+    print(f"1..{len(chosen)}")
+    for index, one in enumerate(chosen, 1):
+        signal.alarm(int(getattr(one, "seconds", 6 * TIMEOUT)))
+        try:
+            run(one)
+            print(f"ok {index} - {one.__name__}")
+        except Skip as why:
+            print(f"ok {index} - {one.__name__} # SKIP {why}")
+        except Exception:
+            failed += 1
+            print(f"not ok {index} - {one.__name__}")
+            print("# " + traceback.format_exc().replace("\n", "\n# "))
+        signal.alarm(0)
+        sys.stdout.flush()
+    sys.exit(failed > 0)
