@@ -44,6 +44,7 @@ int attached_new(Client *client, int lane_fd_consume, Connection **ret_connectio
                 .n_channels = 1,
                 .renewal = LANE_RENEWAL_PEER,
                 .share = true,
+                .objects = PEER_OBJECTS_MAP,
                 .limits = &client->limits,
                 .software = client->software,
         };

@@ -19,8 +19,8 @@
 #include "client/stream.h"
 #include "proto/values-text.h"
 
-/* Below the 8 MiB of a frame, which also holds names and the Envelope; more goes through shared memory, later. */
-#define MAX_PAYLOAD ((size_t) 8 * 1024 * 1024 - 64 * 1024)
+/* It is here twice, and once more in the object that it travels in; what the runner takes is told by its answer. */
+#define MAX_PAYLOAD ((size_t) 1 << 30)
 
 typedef struct CallCommand {
         Exec exec; /* first: work() is given it */
@@ -235,7 +235,8 @@ const Command command_call = {
                 "  --stream                  send standard input as items, one JSON line each, and write items as\n"
                 "                            they come, before the answer; the input's end ends the sending\n"
                 "  --deadline=DURATION       give the call up after this time (none); 500ms, 10s, 2min\n"
-                "  --max-frame=SIZE          how large the answer may be, with what surrounds it (8M)\n"
+                "  --max-frame=SIZE          how large the answer may be, with what surrounds it (8M in a frame,\n"
+                "                            1G as a sealed object)\n"
                 "  --start-timeout=DURATION  how long the runner may take to connect (10s)\n"
                 "  --metadata=KEY=VALUE      goes with the call, for the runner; again for more\n"
                 "  --env=NAME=VALUE          a variable of the runner's environment; again for more\n"

@@ -118,9 +118,13 @@ static void on_ended(Peer *peer, Status status, const char *reason) {
 static const PeerHandler lane_handler = { .ended = on_ended };
 
 static int add_lane(Exec *exec, int fd_consume) {
-        const PeerLimits limits = { .max_frame = exec->max_frame };
+        const PeerLimits limits = { .max_frame = exec->max_frame, .max_object = session_max_object(exec->max_frame) };
         char software[64];
-        PeerConfig config = { .side = 0, .n_channels = 1, .renewal = LANE_RENEWAL_PEER, .limits = &limits };
+        PeerConfig config = { .side = 0,
+                              .n_channels = 1,
+                              .renewal = LANE_RENEWAL_PEER,
+                              .limits = &limits,
+                              .objects = PEER_OBJECTS_MAP };
 
         config.software = software;
 

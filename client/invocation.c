@@ -11,9 +11,12 @@
 
 #include <errno.h>
 
+#include "common/fd.h"
+#include "common/memfd.h"
 #include "proto/message.h"
 
-#define SUPERVISED "baton.Control/Call"
+#define SUPERVISED  "baton.Control/Call"
+#define OBJECT_FROM (1024u * 1024u)
 
 const char *invocation_type(const Invocation *invocation) {
         return invocation->envelope ? invocation->envelope->type : "";
@@ -91,21 +94,36 @@ void invocation_begin(Invocation *invocation, Endpoint *endpoint, Peer *peer, co
                 fail(invocation, status_from_errno(r), strerror(-r));
 }
 
+/* make_object() - of a payload that is worth it and comes without descriptors, which would have to go before it. */
+static bool make_object(const Control *control, const CallParameters *parameters, int *ret_fd) {
+        return parameters->size >= OBJECT_FROM && parameters->n_fds == 0 && control->peer &&
+               peer_remote(control->peer)->max_object >= parameters->size &&
+               memfd_sealed("baton-call", parameters->payload, parameters->size, ret_fd) == 0;
+}
+
 void invocation_begin_supervised(Invocation *invocation, Control *control, const char *name,
                                  const CallParameters *parameters) {
         Baton__Control__CallRequest request = BATON__CONTROL__CALL_REQUEST__INIT;
         CallParameters supervised = *parameters;
         _cleanup_free_ uint8_t *packed = NULL;
+        int object = -1;
 
         *invocation = (Invocation){ .endpoint = control->endpoint };
         request.name = (char *) name;
         request.method = (char *) parameters->method;
         if (parameters->type)
                 request.type = (char *) parameters->type;
-        request.payload.data = (uint8_t *) parameters->payload;
-        request.payload.len = parameters->size;
+        if (make_object(control, parameters, &object)) {
+                request.object = parameters->size;
+                supervised.fds_consume = &object;
+                supervised.n_fds = 1;
+        } else {
+                request.payload.data = (uint8_t *) parameters->payload;
+                request.payload.len = parameters->size;
+        }
         packed = malloc(baton__control__call_request__get_packed_size(&request) + 1);
         if (!packed || control->ended) {
+                fd_close(object);
                 fail(invocation, packed ? STATUS_UNAVAILABLE : STATUS_RESOURCE_EXHAUSTED,
                      !packed               ? "no memory for the call"
                      : control->end_reason ? control->end_reason

@@ -204,6 +204,11 @@ static void fill_limits(Baton__Control__Limits *limits, const struct baton_start
         limits->fd_credit = given->fd_credit;
         limits->stream_window = given->stream_window;
         limits->max_memory = given->max_memory;
+        limits->max_held_fds = given->max_held_fds;
+        limits->max_waiting = given->max_waiting;
+        limits->max_waiting_bytes = given->max_waiting_bytes;
+        limits->max_unsent = given->max_unsent;
+        limits->max_object = given->max_object;
 }
 
 /* ask_start() - everything has been looked up. 0 or -ENOMEM. */

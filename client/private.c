@@ -145,6 +145,7 @@ static bool wait_end(const Private *private, uint64_t timeout_us) {
 
 int private_start(Private **ret_private, Endpoint *endpoint, const PrivateConfig *config) {
         PeerConfig peer = { .side = 1,
+                            .objects = PEER_OBJECTS_MAP,
                             .n_channels = 1,
                             .renewal = LANE_RENEWAL_NONE,
                             .limits = config->limits,

@@ -66,8 +66,13 @@ static int open_signals(Session *session) {
                                       : endpoint_watch(session->endpoint, session->signal_fd, on_signal_fd, session);
 }
 
+uint64_t session_max_object(uint64_t max_frame) {
+        return max_frame ? max_frame : SESSION_MAX_OBJECT;
+}
+
 static int open_all(Session *session) {
-        const PeerLimits limits = { .max_frame = session->max_frame };
+        const PeerLimits limits = { .max_frame = session->max_frame,
+                                    .max_object = session_max_object(session->max_frame) };
         char software[64];
         PrivateConfig config = {
                 .program = SELF,
@@ -301,6 +306,7 @@ int session_start(Session *session, const RunnerOptions *options, const char *pa
                 native ? BATON__CONTROL__START_REQUEST__KIND__NATIVE : BATON__CONTROL__START_REQUEST__KIND__PLAIN;
         request.park_output = session->park_output;
         limits.max_frame = session->max_frame;
+        limits.max_object = session_max_object(session->max_frame);
         request.limits = &limits;
         request.program = control_bytes(path);
         request.environment = variables;

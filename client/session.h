@@ -28,6 +28,12 @@ struct Session {
         void (*on_signal)(Session *session);
 };
 
+#define SESSION_MAX_OBJECT \
+        (UINT64_C(1) << 30) /* bytes of an answer in a sealed object, unless --max-frame says less */
+
+/* session_max_object() - of the limit that --max-frame gives; 0: not given. */
+uint64_t session_max_object(uint64_t max_frame);
+
 /*
  * session_open() - @max_frame, 0: 8 MiB, is what is accepted from the runner. From here on INT, TERM and HUP, unless they are ignored, and a broken pipe, are for this session. 0, or
  * a negative errno after one line on standard error.

@@ -102,12 +102,14 @@ static int json_item(Stream *s, const uint8_t *line, size_t size) {
 
 /* ---- sending ---- */
 
-/* too_large() - both limits: what the item has, and what the other side takes. */
+/* too_large() - all limits: what the item has, and what the other side takes. */
 static void too_large(Stream *s) {
-        unsigned long long window = peer_remote(call_peer(s->invocation.call))->stream_window;
+        const PeerRemote *remote = peer_remote(call_peer(s->invocation.call));
 
-        fault(s, STREAM_FAULT_TOO_LARGE, "line %llu: an item of %zu bytes, and the other side takes less than %llu",
-              (unsigned long long) s->input.number, s->item.size, window);
+        fault(s, STREAM_FAULT_TOO_LARGE,
+              "line %llu: an item of %zu bytes, and the other side takes less than %llu, or objects of %llu",
+              (unsigned long long) s->input.number, s->item.size, (unsigned long long) remote->stream_window,
+              (unsigned long long) remote->max_object);
 }
 
 /* send_item() - the one that is pending. Whether the next may follow. */

@@ -37,6 +37,7 @@ struct ArenaMapping {
         uint8_t *memory;
         size_t n_views;
         bool retired;
+        bool is_object; /* not a peer's arena: its one view is all there is to it */
 };
 
 struct ArenaMap {
@@ -105,7 +106,17 @@ static int map_memory(int fd, uint64_t size, bool writable, uint8_t **ret_memory
         return 0;
 }
 
-static int add_mapping(ArenaMap *map, uint64_t id, uint64_t size, int fd) {
+static void add_mapping(ArenaMap *map, ArenaMapping *mapping) {
+        mapping->map = map;
+        mapping->budget = map->limits.budget;
+        LIST_INSERT_HEAD(&map->mappings, mapping, link);
+        map->n_arenas++;
+        map->used_bytes += mapping->size;
+        if (mapping->budget)
+                mapping->budget->used_bytes += mapping->size;
+}
+
+static int map_arena(ArenaMap *map, uint64_t id, uint64_t size, int fd) {
         ArenaMapping *mapping = calloc(1, sizeof(*mapping));
         int r;
 
@@ -116,15 +127,9 @@ static int add_mapping(ArenaMap *map, uint64_t id, uint64_t size, int fd) {
                 free(mapping);
                 return r;
         }
-        mapping->map = map;
-        mapping->budget = map->limits.budget;
         mapping->id = id;
         mapping->size = size;
-        LIST_INSERT_HEAD(&map->mappings, mapping, link);
-        map->n_arenas++;
-        map->used_bytes += size;
-        if (mapping->budget)
-                mapping->budget->used_bytes += size;
+        add_mapping(map, mapping);
         return 0;
 }
 
@@ -142,7 +147,7 @@ int arena_map_announce(ArenaMap *map, uint64_t id, int fd_consume, uint64_t size
         r = memfd_check(fd, size, F_SEAL_SHRINK | F_SEAL_GROW);
         if (r < 0)
                 return r;
-        return add_mapping(map, id, size, fd);
+        return map_arena(map, id, size, fd);
 }
 
 int arena_map_retire(ArenaMap *map, uint64_t id) {
@@ -222,6 +227,31 @@ int arena_map_discard(ArenaMap *map, const ArenaBlock *block) {
         return 0;
 }
 
+int arena_map_object(ArenaMap *map, int fd, uint64_t size, ArenaView *ret_view) {
+        MemfdMapping object = { 0 };
+        ArenaMapping *mapping;
+        int r = check_room(map, size);
+
+        if (r < 0)
+                return r;
+        r = memfd_map_sealed(fd, size, &object);
+        if (r < 0)
+                return r == -EFBIG ? -ERANGE : r;
+        mapping = object.size == size ? calloc(1, sizeof(*mapping)) : NULL;
+        if (!mapping) {
+                r = object.size == size ? -ENOMEM : -ERANGE;
+                memfd_unmap(&object);
+                return r;
+        }
+        mapping->memory = (uint8_t *) object.data;
+        mapping->size = size;
+        mapping->is_object = mapping->retired = true;
+        mapping->n_views = 1;
+        add_mapping(map, mapping);
+        *ret_view = (ArenaView){ .memory = mapping->memory, .size = object.size, .mapping = mapping };
+        return 0;
+}
+
 int arena_view_copy(const ArenaView *view, size_t offset, void *to, size_t size) {
         if (offset > view->size || size > view->size - offset)
                 return -ERANGE;
@@ -234,7 +264,7 @@ void arena_view_release(ArenaView *view) {
         ArenaMapping *mapping = view->mapping;
         ArenaMap *map = mapping ? mapping->map : NULL;
 
-        if (map) {
+        if (map && !mapping->is_object) {
                 map->n_views--;
                 map->returns[map->n_returns++] =
                         (ArenaBlock){ .arena = mapping->id, .offset = view->offset, .length = view->size };

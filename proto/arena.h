@@ -170,6 +170,13 @@ int arena_map_resolve(ArenaMap *map, const ArenaBlock *block, ArenaView *ret_vie
 /* arena_map_discard() - a block whose frame nobody wanted goes back unseen. Errors as arena_map_resolve(). */
 int arena_map_discard(ArenaMap *map, const ArenaBlock *block);
 
+/*
+ * arena_map_object() - a sealed object (common/memfd.h) of exactly @size bytes as a view, counted as an arena is: it takes
+ * its bytes of max_bytes until it is released, and nothing is sent back. What it shows can never change. 0; -EDQUOT,
+ * -ENOBUFS as arena_map_announce(); -EINVAL (no memfd), -EPERM (not sealed), -ERANGE (another size), -EBADF, -ENOMEM.
+ */
+int arena_map_object(ArenaMap *map, int fd, uint64_t size, ArenaView *ret_view);
+
 /* arena_view_copy() - @size bytes from @offset of the view to private memory. 0, -ERANGE. */
 int arena_view_copy(const ArenaView *view, size_t offset, void *to, size_t size);
 

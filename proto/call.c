@@ -470,6 +470,14 @@ void call_on_cancel(Call *call, void (*function)(Call *call, void *userdata), vo
         call->on_cancel_userdata = userdata;
 }
 
+static uint64_t answer_size(const AnswerParameters *parameters) {
+        size_t size = parameters->size;
+
+        if (parameters->buffer)
+                (void) peer_buffer_data(parameters->buffer, &size);
+        return parameters->object ? parameters->object : size;
+}
+
 /* send_answer() - @call's answer, or instead of one that cannot be sent, why. */
 static int send_answer(Call *call, const AnswerParameters *parameters) {
         Peer *peer = call->peer;
@@ -490,10 +498,13 @@ static int send_answer(Call *call, const AnswerParameters *parameters) {
                 return 0;
         close_consumed(parameters->fds_consume, parameters->n_fds);
         if (r == -EMSGSIZE)
-                peer_refuse_call(peer, call->channel, id, STATUS_RESOURCE_EXHAUSTED,
-                                 "the answer has %zu bytes and %zu descriptors; accepted are frames of %llu, and %u",
-                                 parameters->size, parameters->n_fds, (unsigned long long) peer_max_frame(peer),
-                                 peer->remote.fd_credit);
+                peer_refuse_call(
+                        peer, call->channel, id, STATUS_RESOURCE_EXHAUSTED,
+                        "the answer has %llu bytes and %zu descriptors; accepted are frames of %llu, objects of "
+                        "%llu, and %u",
+                        (unsigned long long) answer_size(parameters), parameters->n_fds,
+                        (unsigned long long) peer_max_frame(peer), (unsigned long long) peer->remote.max_object,
+                        peer->remote.fd_credit);
         else if (r == -EINVAL)
                 peer_refuse_call(peer, call->channel, id, STATUS_INTERNAL, "the answer holds text that is no UTF-8");
         else

@@ -4,7 +4,7 @@
  * Envelope: every frame has one, so its cost is the cost of a call. protobuf-c walks fifteen field descriptors to find
  * the three or four that a CALL or an ANSWER really has: measured (callgrind, 64-byte calls) that was 40 % of all
  * instructions. Frames that hold only numbers and the three strings are therefore packed and unpacked here, field by
- * field; one with a Hello, details, metadata, descriptors, blocks or a field we do not know goes to protobuf-c whole.
+ * field; one with a Hello, details, metadata, descriptors, blocks, an object or a field we do not know goes to protobuf-c whole.
  *
  * Both ways accept the same bytes and give the same structure; the short one never reads what it does not understand.
  */
@@ -63,7 +63,8 @@ size_t envelope_pack_short(const Baton__Envelope *envelope, uint8_t bytes[ENVELO
         size_t method, message, type;
         uint8_t *p = bytes;
 
-        if (envelope->hello || envelope->n_details || envelope->n_metadata || envelope->n_fds || envelope->n_blocks)
+        if (envelope->hello || envelope->n_details || envelope->n_metadata || envelope->n_fds || envelope->n_blocks ||
+            envelope->object)
                 return 0;
         method = text_length(envelope->method);
         message = text_length(envelope->message);

@@ -13,6 +13,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -29,7 +30,7 @@ typedef struct Frame {
         int *fds;
         size_t n_fds;
         ArenaView view;    /* the payload, where it is a block */
-        int block_error;   /* of the blocks it lists */
+        Status fault;      /* of its payload in a block or an object: why is in peer->fault; OK: none */
         bool absent, lost; /* a listed descriptor is not there; one was lost to our own limit */
 } Frame;
 
@@ -73,19 +74,44 @@ static int frame_claim(Peer *peer, Frame *frame) {
         return 0;
 }
 
+/* frame_look() - a payload that lies in a mapping. */
+static void frame_look(Frame *frame) {
+        if (!frame->view.mapping)
+                return;
+        frame->payload = frame->view.memory;
+        frame->size = frame->view.size;
+}
+
+static bool may_have_object(Baton__Kind kind) {
+        return kind == BATON__KIND__CALL || kind == BATON__KIND__ITEM || kind == BATON__KIND__ANSWER;
+}
+
+/* frame_claim_object() - after the blocks: a frame has one of both. */
+static void frame_claim_object(Peer *peer, Frame *frame) {
+        const Baton__Envelope *envelope = frame->envelope;
+
+        if (envelope->object == 0 || !may_have_object(envelope->kind) || frame->absent || frame->lost)
+                return;
+        frame->fault = object_claim(peer, envelope, frame->fds, &frame->n_fds, frame->size, &frame->view);
+        frame_look(frame);
+}
+
 /* frame_claim_blocks() - False: the peer has ended. */
 static bool frame_claim_blocks(Peer *peer, Frame *frame) {
+        int r;
+
         if (frame->envelope->n_blocks == 0)
                 return true;
         if (!peer->share) {
                 peer_end(peer, STATUS_INVALID_ARGUMENT, true, "a block, although shared memory was not agreed");
                 return false;
         }
-        frame->block_error = share_claim(peer, frame->envelope, frame->size == 0, &frame->view);
-        if (frame->view.mapping) {
-                frame->payload = frame->view.memory;
-                frame->size = frame->view.size;
+        r = share_claim(peer, frame->envelope, frame->size == 0, &frame->view);
+        if (r < 0) {
+                frame->fault = STATUS_INVALID_ARGUMENT;
+                (void) snprintf(peer->fault, sizeof(peer->fault), "a block: %s", arena_error(r));
         }
+        frame_look(frame);
         return true;
 }
 
@@ -147,9 +173,8 @@ static void on_call(Peer *peer, Frame *frame) {
                 peer_refuse_call(
                         peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                         "a descriptor of the call was lost to the receiver's descriptor limit; try again later");
-        else if (frame->block_error < 0)
-                peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT, "the call's block: %s",
-                                 arena_error(frame->block_error));
+        else if (frame->fault)
+                peer_refuse_call(peer, frame->channel, id, frame->fault, "the call has %s", peer->fault);
         else if (peer->held_fds + frame->n_fds > peer->limits.max_held_fds)
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                                  "open calls hold %zu descriptors already, at most %u may", peer->held_fds,
@@ -188,9 +213,8 @@ static void queue_answer(Peer *peer, Call *call, Frame *frame) {
         if (frame->absent || frame->lost)
                 call_fail_local(call, frame->absent ? STATUS_INVALID_ARGUMENT : STATUS_RESOURCE_EXHAUSTED,
                                 "a descriptor of the answer is not there");
-        else if (frame->block_error < 0)
-                call_fail_local(call, STATUS_INVALID_ARGUMENT, "the answer's block: %s",
-                                arena_error(frame->block_error));
+        else if (frame->fault)
+                call_fail_local(call, frame->fault, "the answer has %s", peer->fault);
         else if (stream_queue_answer(call, frame->body, frame->length, &frame->view, frame->fds, frame->n_fds) < 0)
                 call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "no room for the answer behind items not taken yet");
         else
@@ -210,6 +234,7 @@ static void on_answer(Peer *peer, Frame *frame) {
                 .n_fds = frame->n_fds,
                 .shared = frame_shared(frame),
         };
+        char text[sizeof(peer->fault) + 32];
 
         if (!is_ours(peer, envelope->id)) {
                 peer->counters.ignored++;
@@ -229,9 +254,10 @@ static void on_answer(Peer *peer, Frame *frame) {
                                                : "a descriptor of the answer was lost to our own descriptor limit";
                 answer.local = true;
         }
-        if (frame->block_error < 0) {
-                answer.status = STATUS_INVALID_ARGUMENT;
-                answer.message = arena_error(frame->block_error);
+        if (frame->fault) {
+                (void) snprintf(text, sizeof(text), "the answer has %s", peer->fault);
+                answer.status = frame->fault;
+                answer.message = text;
                 answer.local = true;
         }
         call_answered(call, &answer);
@@ -253,6 +279,13 @@ static void receive_item(Peer *peer, Call *call, Frame *frame, Item *item) {
         frame->fds = item->fds;
         if (r < 0)
                 peer_refuse_item(peer, call, STATUS_RESOURCE_EXHAUSTED, "no room for an item that was not taken yet");
+}
+
+static void refuse_fault(Peer *peer, Call *call, Status status) {
+        char text[sizeof(peer->fault) + 32];
+
+        (void) snprintf(text, sizeof(text), "an item has %s", peer->fault);
+        peer_refuse_item(peer, call, status, text);
 }
 
 static void on_item(Peer *peer, Frame *frame) {
@@ -278,8 +311,8 @@ static void on_item(Peer *peer, Frame *frame) {
                                  frame->absent
                                          ? "an item lists a descriptor that was not sent"
                                          : "a descriptor of an item was lost to the receiver's descriptor limit");
-        else if (frame->block_error < 0)
-                peer_refuse_item(peer, call, STATUS_INVALID_ARGUMENT, arena_error(frame->block_error));
+        else if (frame->fault)
+                refuse_fault(peer, call, frame->fault);
         else if (!call->outgoing && !call->takes)
                 peer_refuse_item(peer, call, STATUS_INVALID_ARGUMENT,
                                  "an item after the half-close: the call takes no stream any more");
@@ -430,8 +463,11 @@ static void handle_frame(Peer *peer, unsigned n, const uint8_t *body, uint32_t l
         }
         if (frame_claim(peer, &frame) < 0)
                 return;
-        if (add_credit(peer, frame.envelope->fd_credit) && frame_claim_blocks(peer, &frame) && is_wanted(peer, &frame))
+        if (add_credit(peer, frame.envelope->fd_credit) && frame_claim_blocks(peer, &frame) &&
+            is_wanted(peer, &frame)) {
+                frame_claim_object(peer, &frame);
                 kinds[kind].handle(peer, &frame);
+        }
         frame_discard(&frame);
 }
 

@@ -18,6 +18,7 @@
 #define BLOCK_SIZE   4096u
 #define GROWTH       24u /* bytes of structure that one byte of wire may become */
 #define GROWTH_SPARE 4096u
+#define GROWTH_MAX   (184u * 1024u * 1024u) /* of structure, besides the bytes themselves */
 
 typedef struct MessageBlock {
         struct MessageBlock *next;
@@ -174,7 +175,7 @@ void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, s
         owned = malloc(sizeof(*owned));
         if (!owned)
                 return NULL;
-        message_scratch_init(&owned->scratch, GROWTH_SPARE + GROWTH * size);
+        message_scratch_init(&owned->scratch, GROWTH_SPARE + size + MIN((GROWTH - 1) * size, (size_t) GROWTH_MAX));
         /* protobuf-c allocates the structure itself first: behind one unit that is ours, it finds its owner again. */
         slot = scratch_alloc(&owned->scratch, MESSAGE_ALIGNMENT);
         *slot = owned;

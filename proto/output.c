@@ -10,6 +10,10 @@
  * all of its lane messages, and then it must be written, whatever became of its call. A frame takes its credit whole or
  * not at all, and waits for it in turn; frames without descriptors pass by.
  *
+ * A payload travels inline, as a block of shared memory, or as a sealed object among the descriptors; one that neither a
+ * frame nor the window of its stream can hold becomes an object here, where the peer takes such. Conversely an object that
+ * is only passed on goes inline to a peer that takes none.
+ *
  * A large payload is not collected with the rest of a turn: it goes from where it lies, with all that was written before.
  *
  * Answers wait at the head of the queue, calls at its tail: when max_calls stops the first call, it stops all behind it.
@@ -23,16 +27,21 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/memfd.h"
 #include "proto/envelope.h"
 
 #define LANE_RETRY_US \
         (10 * USEC_PER_MSEC) /* too many descriptors in flight, no memory: no event  \
                           ends that */
-#define FEATURES_MAX    64u
-#define DIRECT          (32u * 1024u) /* bytes of a payload that is worth a system call of its own rather than a copy */
-#define VARINT_MAX      10u
-#define PARCEL_REST_MAX (2u * (1u + VARINT_MAX) + 6u) /* id and time left; tag and length of the list of descriptors */
-#define WAITING_BYTES   (64u * 1024u * 1024u)         /* of parcels; beyond it calls fail at once */
+#define FEATURES_MAX 64u
+#define DIRECT       (32u * 1024u) /* bytes of a payload that is worth a system call of its own rather than a copy */
+#define VARINT_MAX   10u
+#define PARCEL_REST_MAX                             \
+        (2u * (1u + VARINT_MAX) + 2u + VARINT_MAX + \
+         6u) /* id, time left, object; tag and length of the list of descriptors */
+#define TOO_LARGE "the call has %llu bytes, the peer accepts frames of %llu and objects of %llu"
+#define ITEM_COST 64u
+#define FD_COST   4096u
 
 static void answer_written(Channel *channel) {
         if (channel_sent(channel) >= channel->answers_mark) {
@@ -96,39 +105,186 @@ int peer_write(Peer *peer, unsigned n, Baton__Envelope *envelope, const void *pa
         return write_frame(peer, &peer->channels[n], NULL, 0, envelope, payload, size);
 }
 
+/* ---- payloads ---- */
+
+/* A payload on its way, as bytes to be copied, a block that the Envelope lists, or an object. */
+typedef struct Outgoing {
+        const void *payload;
+        size_t size;
+        const int *fds; /* as they were given */
+        size_t n_given, n_fds;
+        PeerBuffer *buffer;
+        bool has_block;
+        Baton__Block block, *blocks;
+        uint64_t object;      /* bytes of the payload, which is the last of n_fds; 0: no object */
+        bool is_passed;       /* an object was given */
+        MemfdMapping mapping; /* of one that goes inline: see outgoing_load() */
+} Outgoing;
+
+/* OUTGOING_GIVEN() - what all kinds of parameters have. */
+#define OUTGOING_GIVEN(_outgoing, _parameters)                 \
+        do {                                                   \
+                (_outgoing)->payload = (_parameters)->payload; \
+                (_outgoing)->size = (_parameters)->size;       \
+                (_outgoing)->fds = (_parameters)->fds_consume; \
+                (_outgoing)->n_given = (_parameters)->n_fds;   \
+        } while (0)
+
+/*
+ * frame_bound() - how large a frame can become. One with descriptors must be known to fit before they go; what its
+ * Envelope still lacks then (id, time left) is taken at its largest.
+ */
+static uint64_t frame_bound(size_t envelope_size, uint64_t size, size_t n_fds) {
+        uint64_t bound = (uint64_t) ENVELOPE_SIZE_FIELD + envelope_size + size;
+
+        return n_fds ? bound + PARCEL_REST_MAX + n_fds * VARINT_MAX : bound;
+}
+
+/* fits_inline() - of most payloads that is seen without packing anything. */
+static bool fits_inline(const Peer *peer, const Baton__Envelope *envelope, const Outgoing *outgoing) {
+        uint64_t max = peer_max_frame(peer);
+
+        return outgoing->size < max / 2 ||
+               frame_bound(baton__envelope__get_packed_size(envelope), outgoing->size, outgoing->n_fds + 1) <= max;
+}
+
+/*
+ * outgoing_set() - how the payload, @buffer's if there is one, of @envelope travels; one of more than @most bytes rather
+ * not inline. @outgoing must live as long as @envelope is used. Nothing to undo; outgoing_load() comes next.
+ */
+static void outgoing_set(const Peer *peer, Outgoing *outgoing, Baton__Envelope *envelope, PeerBuffer *buffer,
+                         uint64_t object, uint64_t most) {
+        bool can_be_object = object_is_accepted(peer, object ? object : outgoing->size);
+
+        outgoing->n_fds = outgoing->n_given;
+        outgoing->object = 0;
+        outgoing->buffer = NULL;
+        outgoing->has_block = outgoing->is_passed = false;
+        if (object && outgoing->n_given > 0) {
+                outgoing->is_passed = true;
+                outgoing->size = (size_t) object;
+                outgoing->n_fds -= !can_be_object;
+                outgoing->object = can_be_object ? object : 0;
+                return;
+        }
+        if (buffer) {
+                baton__block__init(&outgoing->block);
+                outgoing->buffer = buffer;
+                outgoing->has_block =
+                        share_use(peer, buffer, envelope->type, &outgoing->block, &outgoing->payload, &outgoing->size);
+                can_be_object = object_is_accepted(peer, outgoing->size);
+        }
+        if (outgoing->has_block) {
+                outgoing->blocks = &outgoing->block;
+                envelope->blocks = &outgoing->blocks;
+                envelope->n_blocks = 1;
+        } else if (can_be_object &&
+                   ((buffer && buffer->fd >= 0) || outgoing->size > most || !fits_inline(peer, envelope, outgoing))) {
+                outgoing->object = outgoing->size;
+                outgoing->n_fds++;
+        }
+}
+
+/* outgoing_load() - the bytes of an object that the peer does not take as such. 0 or a negative errno. */
+static int outgoing_load(Outgoing *outgoing) {
+        int r;
+
+        if (!outgoing->is_passed || outgoing->object)
+                return 0;
+        outgoing->mapping = (MemfdMapping){ 0 };
+        r = memfd_map_sealed(outgoing->fds[outgoing->n_given - 1], outgoing->size, &outgoing->mapping);
+        if (r < 0)
+                return r;
+        outgoing->payload = outgoing->mapping.data;
+        outgoing->size = outgoing->mapping.size;
+        return 0;
+}
+
+/* outgoing_done() - with @taken descriptors that were given but do not travel are closed. */
+static void outgoing_done(Outgoing *outgoing, bool taken) {
+        if (!outgoing->is_passed || outgoing->object)
+                return;
+        if (taken)
+                fd_close(outgoing->fds[outgoing->n_given - 1]);
+        memfd_unmap(&outgoing->mapping);
+}
+
+/* outgoing_inline() - how many bytes follow the Envelope. */
+static size_t outgoing_inline(const Outgoing *outgoing) {
+        return outgoing->object ? 0 : outgoing->size;
+}
+
+/* outgoing_gave() - the frame is written, or in @parcel. */
+static void outgoing_gave(Peer *peer, const Outgoing *outgoing, Parcel *parcel) {
+        ArenaBlock block;
+
+        if (!outgoing->has_block)
+                return;
+        share_give(peer, &outgoing->block, &block);
+        if (parcel) {
+                parcel->has_block = true;
+                parcel->block = block;
+        }
+}
+
 /* ---- parcels ---- */
 
-static Parcel *parcel_new(unsigned channel, const Baton__Envelope *envelope, const void *payload, size_t size,
-                          size_t n_fds) {
-        size_t envelope_size = baton__envelope__get_packed_size(envelope);
+static Parcel *parcel_free(Parcel *parcel) {
+        fd_close_all(parcel->fds, parcel->n_fds);
+        free(parcel->fds);
+        free(parcel->ids);
+        free(parcel);
+        return NULL;
+}
+
+/* parcel_allocate() - NULL: no memory. */
+static Parcel *parcel_allocate(size_t envelope_size, size_t size, size_t n_fds) {
         Parcel *parcel = malloc(sizeof(*parcel) + envelope_size + size);
 
         if (!parcel)
                 return NULL;
-        *parcel = (Parcel){ .channel = (uint8_t) channel, .envelope_size = envelope_size, .payload_size = size };
-        if (n_fds > 0) {
-                parcel->fds = calloc(n_fds, sizeof(*parcel->fds));
-                parcel->ids = calloc(n_fds, sizeof(*parcel->ids));
-                if (!parcel->fds || !parcel->ids) {
-                        free(parcel->fds);
-                        free(parcel->ids);
-                        free(parcel);
-                        return NULL;
+        *parcel = (Parcel){ .envelope_size = envelope_size, .payload_size = size };
+        if (n_fds == 0)
+                return parcel;
+        parcel->fds = calloc(n_fds, sizeof(*parcel->fds));
+        parcel->ids = calloc(n_fds, sizeof(*parcel->ids));
+        return parcel->fds && parcel->ids ? parcel : parcel_free(parcel);
+}
+
+/* parcel_new() - takes the descriptors, and the block, when the result is 0; else a negative errno. */
+static int parcel_new(Peer *peer, ParcelKind kind, unsigned channel, const Baton__Envelope *envelope,
+                      const Outgoing *outgoing, Parcel **ret_parcel) {
+        size_t envelope_size = baton__envelope__get_packed_size(envelope), size = outgoing_inline(outgoing);
+        Parcel *parcel = parcel_allocate(envelope_size, size, outgoing->n_fds);
+        int r;
+
+        if (!parcel)
+                return -ENOMEM;
+        if (outgoing->object && !outgoing->is_passed) {
+                r = object_make(outgoing->buffer, outgoing->payload, outgoing->size, &parcel->fds[outgoing->n_given]);
+                if (r < 0) {
+                        (void) parcel_free(parcel);
+                        return r;
                 }
         }
+        parcel->kind = kind;
+        parcel->channel = (uint8_t) channel;
+        parcel->object = outgoing->object;
         baton__envelope__pack(envelope, parcel->bytes);
         if (size > 0)
-                memcpy(parcel->bytes + envelope_size, payload, size);
-        return parcel;
+                memcpy(parcel->bytes + envelope_size, outgoing->payload, size);
+        for (size_t i = 0; i < MIN(outgoing->n_given, outgoing->n_fds); i++)
+                parcel->fds[i] = outgoing->fds[i];
+        parcel->n_fds = outgoing->n_fds;
+        outgoing_gave(peer, outgoing, parcel);
+        *ret_parcel = parcel;
+        return 0;
 }
 
 /* parcel_queue() - calls at the tail, answers behind the answers that wait already and before all calls. */
-static void parcel_queue(Peer *peer, Parcel *parcel, const int *fds_consume, size_t n_fds) {
+static void parcel_queue(Peer *peer, Parcel *parcel) {
         Parcel *behind = NULL;
 
-        for (size_t i = 0; i < n_fds; i++)
-                parcel->fds[i] = fds_consume[i];
-        parcel->n_fds = n_fds;
         peer->n_parcels++;
         peer->parcel_bytes += parcel->envelope_size + parcel->payload_size;
         TAILQ_FOREACH (behind, &peer->parcels, link)
@@ -159,37 +315,58 @@ void peer_drop_parcel(Peer *peer, Parcel *parcel) {
                 TAILQ_FOREACH (waiting, &peer->parcels, link)
                         if (waiting->after == parcel)
                                 waiting->after = NULL;
-        fd_close_all(parcel->fds, parcel->n_fds);
-        free(parcel->fds);
-        free(parcel->ids);
-        free(parcel);
+        (void) parcel_free(parcel);
 }
 
-/*
- * frame_bound() - how large a frame can become. One with descriptors must be known to fit before they go; what its
- * Envelope still lacks then (id, time left) is taken at its largest.
- */
-static uint64_t frame_bound(size_t envelope_size, size_t size, size_t n_fds) {
-        uint64_t bound = (uint64_t) ENVELOPE_SIZE_FIELD + envelope_size + size;
+/* parcel_to_object() - a payload that is too large for a frame, which was not known before Hello. 0 or a negative errno. */
+static int parcel_to_object(Peer *peer, Parcel *parcel) {
+        size_t n = parcel->n_fds + 1;
+        int *fds = realloc(parcel->fds, n * sizeof(*fds));
+        uint64_t *ids = realloc(parcel->ids, n * sizeof(*ids));
+        int r = fds && ids ? 0 : -ENOMEM;
 
-        return n_fds ? bound + PARCEL_REST_MAX + n_fds * VARINT_MAX : bound;
+        parcel->fds = fds ? fds : parcel->fds;
+        parcel->ids = ids ? ids : parcel->ids;
+        if (r == 0)
+                r = object_make(NULL, parcel->bytes + parcel->envelope_size, parcel->payload_size,
+                                &fds[parcel->n_fds]);
+        if (r < 0)
+                return r;
+        parcel->n_fds = n;
+        parcel->object = parcel->payload_size;
+        peer->parcel_bytes -= parcel->payload_size;
+        parcel->payload_size = 0;
+        return 0;
+}
+
+/* parcel_fits() - whether the peer ever takes it. */
+static bool parcel_fits(const Peer *peer, const Parcel *parcel) {
+        return frame_bound(parcel->envelope_size, parcel->payload_size, parcel->n_fds) <= peer->remote.max_frame &&
+               (parcel->object == 0 || object_is_accepted(peer, parcel->object));
 }
 
 /* parcel_check() - what no waiting will mend; told to the caller. Answers were checked when they were given. */
 static bool parcel_check(Peer *peer, Parcel *parcel) {
-        uint64_t total = frame_bound(parcel->envelope_size, parcel->payload_size, parcel->n_fds);
+        uint64_t size = parcel->object ? parcel->object : parcel->payload_size;
 
-        if (parcel->kind != PARCEL_CALL ||
-            (total <= peer->remote.max_frame && parcel->n_fds <= peer->remote.fd_credit))
+        if (parcel->kind != PARCEL_CALL)
                 return true;
-        if (total > peer->remote.max_frame)
-                call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED,
-                                "the call has %llu bytes, the peer accepts %llu", (unsigned long long) total,
-                                (unsigned long long) peer->remote.max_frame);
-        else
+        if (!parcel_fits(peer, parcel) && parcel->object == 0 && object_is_accepted(peer, size) &&
+            parcel_to_object(peer, parcel) < 0) {
+                call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED, "no memory for an object of %llu bytes",
+                                (unsigned long long) size);
+                return false;
+        }
+        if (!parcel_fits(peer, parcel))
+                call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED, TOO_LARGE, (unsigned long long) size,
+                                (unsigned long long) peer->remote.max_frame,
+                                (unsigned long long) peer->remote.max_object);
+        else if (parcel->n_fds > peer->remote.fd_credit)
                 call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED,
                                 "the call has %zu descriptors, the peer accepts %u at once", parcel->n_fds,
                                 peer->remote.fd_credit);
+        else
+                return true;
         return false;
 }
 
@@ -254,6 +431,7 @@ static void parcel_write(Peer *peer, Parcel *parcel) {
         rest.id = parcel->id;
         rest.fds = parcel->ids;
         rest.n_fds = parcel->n_fds;
+        rest.object = parcel->object;
         if (is_call)
                 call_number(call, channel, &rest);
         r = write_frame(peer, channel, parcel->bytes, parcel->envelope_size, &rest,
@@ -357,6 +535,7 @@ void peer_send_hello(Peer *peer) {
         hello.instance = peer->instance;
         hello.service_state = peer->service_state;
         hello.last_event = peer->last_event;
+        hello.max_object = peer->objects_use == PEER_OBJECTS_NONE ? 0 : peer->limits.max_object;
         envelope.kind = BATON__KIND__HELLO;
         envelope.hello = &hello;
         if (peer_write(peer, CHANNEL_RPC, &envelope, NULL, 0) < 0)
@@ -368,52 +547,13 @@ static bool may_write_now(const Peer *peer, const Channel *channel) {
                !peer_has_backlog(peer, channel);
 }
 
-/* A payload on its way: bytes to be copied, or a block that the Envelope lists. */
-typedef struct Outgoing {
-        const void *payload;
-        size_t size;
-        bool has_block;
-        Baton__Block block, *blocks;
-} Outgoing;
-
-/* outgoing_set() - the payload of @envelope, by @buffer if there is one. @outgoing must live as long as @envelope is used. */
-static void outgoing_set(Peer *peer, Outgoing *outgoing, Baton__Envelope *envelope, const void *payload, size_t size,
-                         const PeerBuffer *buffer) {
-        outgoing->payload = payload;
-        outgoing->size = size;
-        outgoing->has_block = false;
-        if (!buffer)
-                return;
-        baton__block__init(&outgoing->block);
-        outgoing->has_block =
-                share_use(peer, buffer, envelope->type, &outgoing->block, &outgoing->payload, &outgoing->size);
-        if (outgoing->has_block) {
-                outgoing->blocks = &outgoing->block;
-                envelope->blocks = &outgoing->blocks;
-                envelope->n_blocks = 1;
-        }
-}
-
-/* outgoing_gave() - the frame is written, or in @parcel. */
-static void outgoing_gave(Peer *peer, const Outgoing *outgoing, Parcel *parcel) {
-        ArenaBlock block;
-
-        if (!outgoing->has_block)
-                return;
-        share_give(peer, &outgoing->block, &block);
-        if (parcel) {
-                parcel->has_block = true;
-                parcel->block = block;
-        }
-}
-
-static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, const CallParameters *parameters,
+static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, uint64_t timeout_us,
                       const Outgoing *outgoing) {
         Channel *channel = &peer->channels[call->channel];
         int r;
 
         envelope->id = channel->next_out;
-        envelope->timeout_us = parameters->timeout_us;
+        envelope->timeout_us = timeout_us;
         call_open(peer, call, envelope->id);
         r = write_frame(peer, channel, NULL, 0, envelope, outgoing->payload, outgoing->size);
         if (r == 0) {
@@ -424,26 +564,51 @@ static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, const C
         call_close(call);
         if (r != -EMSGSIZE)
                 return r;
-        call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "the call has %zu bytes, the peer accepts frames of %llu",
-                        outgoing->size, (unsigned long long) peer_max_frame(peer));
+        call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, TOO_LARGE, (unsigned long long) outgoing->size,
+                        (unsigned long long) peer_max_frame(peer), (unsigned long long) peer->remote.max_object);
         return 0;
 }
 
 /* cannot_wait() - whether the call fails at once, which is told then. */
-static bool cannot_wait(Peer *peer, Call *call, const CallParameters *parameters) {
+static bool cannot_wait(Peer *peer, Call *call, size_t size) {
         if (peer->channels[call->channel].lost)
                 call_fail_local(call, STATUS_UNAVAILABLE, "the peer has closed the channel");
-        else if (peer->n_parcels >= peer->limits.max_waiting || peer->parcel_bytes + parameters->size > WAITING_BYTES)
+        else if (peer->n_parcels >= peer->limits.max_waiting)
                 call_fail_local(call, STATUS_RESOURCE_EXHAUSTED,
                                 "%zu calls wait for the peer already, at most %zu may", peer->n_parcels,
                                 peer->limits.max_waiting);
+        else if (size > peer->limits.max_waiting_bytes || peer->parcel_bytes > peer->limits.max_waiting_bytes - size)
+                call_fail_local(call, STATUS_RESOURCE_EXHAUSTED,
+                                "%llu bytes wait for the peer already; with the %llu of this call they are more than "
+                                "the %llu that may",
+                                (unsigned long long) peer->parcel_bytes, (unsigned long long) size,
+                                (unsigned long long) peer->limits.max_waiting_bytes);
         return call->failed;
+}
+
+/* queue_call() - 0, also where the call has failed instead; or a negative errno. */
+static int queue_call(Peer *peer, Call *call, const Baton__Envelope *envelope, const Outgoing *outgoing) {
+        Parcel *parcel;
+        int r;
+
+        if (cannot_wait(peer, call, outgoing_inline(outgoing))) {
+                for (size_t i = 0; i < MIN(outgoing->n_fds, outgoing->n_given); i++)
+                        fd_close(outgoing->fds[i]);
+                return 0;
+        }
+        r = parcel_new(peer, PARCEL_CALL, call->channel, envelope, outgoing, &parcel);
+        if (r < 0)
+                return r;
+        parcel->call = call;
+        call->parcel = parcel;
+        parcel_queue(peer, parcel);
+        return 0;
 }
 
 int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
         Outgoing outgoing;
-        Parcel *parcel;
+        int r;
 
         envelope.kind = BATON__KIND__CALL;
         envelope.method = (char *) parameters->method;
@@ -451,23 +616,43 @@ int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         envelope.metadata = (Baton__Pair **) parameters->metadata;
         envelope.n_metadata = parameters->n_metadata;
         envelope.end = !parameters->stream;
-        outgoing_set(peer, &outgoing, &envelope, parameters->payload, parameters->size, parameters->buffer);
-        if (parameters->n_fds == 0 && may_write_now(peer, &peer->channels[call->channel]))
-                return write_call(peer, call, &envelope, parameters, &outgoing);
+        OUTGOING_GIVEN(&outgoing, parameters);
+        outgoing_set(peer, &outgoing, &envelope, parameters->buffer, parameters->object, UINT64_MAX);
+        r = outgoing_load(&outgoing);
+        if (r == 0 && outgoing.n_fds == 0 && may_write_now(peer, &peer->channels[call->channel]))
+                r = write_call(peer, call, &envelope, parameters->timeout_us, &outgoing);
+        else if (r == 0)
+                r = queue_call(peer, call, &envelope, &outgoing);
+        outgoing_done(&outgoing, r == 0);
+        return r;
+}
 
-        if (cannot_wait(peer, call, parameters)) {
-                for (size_t i = 0; i < parameters->n_fds; i++)
-                        fd_close(parameters->fds_consume[i]);
-                return 0;
-        }
-        parcel = parcel_new(call->channel, &envelope, outgoing.payload, outgoing.size, parameters->n_fds);
-        if (!parcel)
-                return -ENOMEM;
-        parcel->kind = PARCEL_CALL;
-        parcel->call = call;
-        call->parcel = parcel;
-        outgoing_gave(peer, &outgoing, parcel);
-        parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
+/* queue_frame() - an answer or an item, which wait for descriptors or for each other. */
+static int queue_frame(Peer *peer, ParcelKind kind, unsigned channel, uint64_t id, const Baton__Envelope *envelope,
+                       const Outgoing *outgoing, Parcel **ret_parcel) {
+        int r;
+
+        if (outgoing->n_fds > peer->remote.fd_credit ||
+            frame_bound(baton__envelope__get_packed_size(envelope), outgoing_inline(outgoing), outgoing->n_fds) >
+                    peer->remote.max_frame)
+                return -EMSGSIZE;
+        r = parcel_new(peer, kind, channel, envelope, outgoing, ret_parcel);
+        if (r < 0)
+                return r;
+        (*ret_parcel)->id = id;
+        return 0;
+}
+
+static int write_answer(Peer *peer, unsigned channel, uint64_t id, Baton__Envelope *envelope,
+                        const Outgoing *outgoing) {
+        int r;
+
+        envelope->id = id;
+        r = peer_write(peer, channel, envelope, outgoing->payload, outgoing->size);
+        if (r < 0)
+                return r;
+        outgoing_gave(peer, outgoing, NULL);
+        answer_written(&peer->channels[channel]);
         return 0;
 }
 
@@ -475,7 +660,7 @@ int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, c
                      bool *ret_deferred) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
         Outgoing outgoing;
-        Parcel *parcel;
+        Parcel *parcel = NULL;
         int r;
 
         envelope.kind = BATON__KIND__ANSWER;
@@ -486,62 +671,65 @@ int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, c
         envelope.n_details = parameters->n_details;
         envelope.metadata = (Baton__Pair **) parameters->metadata;
         envelope.n_metadata = parameters->n_metadata;
-        outgoing_set(peer, &outgoing, &envelope, parameters->payload, parameters->size, parameters->buffer);
-        if (parameters->n_fds == 0 && !after) {
-                envelope.id = id;
-                r = peer_write(peer, channel, &envelope, outgoing.payload, outgoing.size);
-                if (r < 0)
-                        return r;
-                outgoing_gave(peer, &outgoing, NULL);
-                answer_written(&peer->channels[channel]);
-                *ret_deferred = false;
-                return 0;
+        OUTGOING_GIVEN(&outgoing, parameters);
+        outgoing_set(peer, &outgoing, &envelope, parameters->buffer, parameters->object, UINT64_MAX);
+        r = outgoing_load(&outgoing);
+        if (r == 0 && outgoing.n_fds == 0 && !after)
+                r = write_answer(peer, channel, id, &envelope, &outgoing);
+        else if (r == 0)
+                r = queue_frame(peer, PARCEL_ANSWER, channel, id, &envelope, &outgoing, &parcel);
+        if (parcel) {
+                parcel->after = after;
+                parcel_queue(peer, parcel);
         }
-        if (parameters->n_fds > peer->remote.fd_credit ||
-            frame_bound(baton__envelope__get_packed_size(&envelope), outgoing.size, parameters->n_fds) >
-                    peer->remote.max_frame)
-                return -EMSGSIZE;
-        parcel = parcel_new(channel, &envelope, outgoing.payload, outgoing.size, parameters->n_fds);
-        if (!parcel)
-                return -ENOMEM;
-        outgoing_gave(peer, &outgoing, parcel);
-        parcel->kind = PARCEL_ANSWER;
-        parcel->after = after;
-        parcel->id = id;
-        parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
-        *ret_deferred = true;
-        return 0;
+        *ret_deferred = parcel;
+        outgoing_done(&outgoing, r == 0);
+        return r;
+}
+
+/* item_set() - what the window cannot hold is rather no inline payload. */
+static void item_set(const Call *call, Outgoing *outgoing, Baton__Envelope *envelope,
+                     const ItemParameters *parameters) {
+        uint64_t fixed = ITEM_COST + (uint64_t) FD_COST * parameters->n_fds, window = call->peer->remote.stream_window;
+
+        OUTGOING_GIVEN(outgoing, parameters);
+        outgoing_set(call->peer, outgoing, envelope, parameters->buffer, parameters->object,
+                     window > fixed ? window - fixed : 0);
+}
+
+void peer_weigh_item(const Call *call, const ItemParameters *parameters, uint64_t *ret_size, size_t *ret_n_fds) {
+        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+        Outgoing outgoing;
+
+        envelope.type = (char *) (parameters->type ? parameters->type : "");
+        item_set(call, &outgoing, &envelope, parameters);
+        *ret_size = outgoing_inline(&outgoing);
+        *ret_n_fds = outgoing.n_fds;
 }
 
 int peer_send_item(Call *call, Baton__Envelope *envelope, const ItemParameters *parameters) {
-        Peer *peer = call->peer;
         Outgoing outgoing;
-        Parcel *parcel;
+        Peer *peer = call->peer;
+        Parcel *parcel = NULL;
+        int r;
 
-        outgoing_set(peer, &outgoing, envelope, parameters->payload, parameters->size, parameters->buffer);
-        if (parameters->n_fds == 0) {
-                int r;
-
+        item_set(call, &outgoing, envelope, parameters);
+        r = outgoing_load(&outgoing);
+        if (r == 0 && outgoing.n_fds == 0) {
                 envelope->id = call->id;
                 r = peer_write(peer, call->channel, envelope, outgoing.payload, outgoing.size);
                 if (r == 0)
                         outgoing_gave(peer, &outgoing, NULL);
-                return r;
+        } else if (r == 0) {
+                r = queue_frame(peer, PARCEL_ITEM, call->channel, call->id, envelope, &outgoing, &parcel);
         }
-        if (parameters->n_fds > peer->remote.fd_credit ||
-            frame_bound(baton__envelope__get_packed_size(envelope), outgoing.size, parameters->n_fds) >
-                    peer->remote.max_frame)
-                return -EMSGSIZE;
-        parcel = parcel_new(call->channel, envelope, outgoing.payload, outgoing.size, parameters->n_fds);
-        if (!parcel)
-                return -ENOMEM;
-        outgoing_gave(peer, &outgoing, parcel);
-        parcel->kind = PARCEL_ITEM;
-        parcel->id = call->id;
-        parcel->call = call;
-        call->parcel = parcel;
-        parcel_queue(peer, parcel, parameters->fds_consume, parameters->n_fds);
-        return 0;
+        if (parcel) {
+                parcel->call = call;
+                call->parcel = parcel;
+                parcel_queue(peer, parcel);
+        }
+        outgoing_done(&outgoing, r == 0);
+        return r;
 }
 
 void peer_send_cancel(Peer *peer, Call *call) {

@@ -147,6 +147,7 @@ struct Parcel {
         ArenaBlock block; /* given to the peer; ours again when it is not written */
         uint64_t id;      /* ITEM, ANSWER */
         uint64_t mark;    /* of the lane */
+        uint64_t object;  /* bytes; the payload is a sealed object, the last of the descriptors; 0: it is not */
         int *fds;
         uint64_t *ids;
         size_t n_fds;
@@ -213,6 +214,9 @@ struct Peer {
         uint64_t hello_deadline, renewal_deadline;
         bool offers_share;
         Share *share; /* NULL: not agreed */
+        PeerObjects objects_use;
+        ArenaMap *objects; /* those of the peer's that are mapped; NULL: none ever was */
+        char fault[160];   /* why the frame at hand cannot be taken */
         MessageScratch scratch;
 };
 
@@ -253,6 +257,8 @@ int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters);
 int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, const AnswerParameters *parameters,
                      bool *ret_deferred);
 int peer_send_item(Call *call, Baton__Envelope *envelope, const ItemParameters *parameters);
+/* peer_weigh_item() - how many bytes and descriptors of the stream's credit it costs. */
+void peer_weigh_item(const Call *call, const ItemParameters *parameters, uint64_t *ret_size, size_t *ret_n_fds);
 void peer_send_hello(Peer *peer);
 void peer_send_cancel(Peer *peer, Call *call);
 /* peer_pump() - writes what has waited, as far as credit, room and lane allow. */
@@ -309,6 +315,32 @@ void share_sent(PeerBuffer *buffer_consume);
  * others go back. 0 or a negative errno for arena_error(): the call is to be refused.
  */
 int share_claim(Peer *peer, const Baton__Envelope *envelope, bool bare, ArenaView *ret_view);
+
+/* ---- object.c ---- */
+struct PeerBuffer {
+        SharePool *pool; /* NULL: not in an arena */
+        ArenaBlock block;
+        uint8_t *memory;
+        size_t size;
+        int fd;        /* of an object, until it is sealed; -1: none */
+        size_t mapped; /* bytes of it; 0: no object */
+};
+
+/* object_is_accepted() - whether the peer takes an object of @size bytes. */
+static inline bool object_is_accepted(const Peer *peer, uint64_t size) {
+        return size > 0 && size <= peer->remote.max_object;
+}
+/* object_buffer_new() - memory of @size bytes for @buffer. 0 or a negative errno. */
+int object_buffer_new(PeerBuffer *buffer, size_t size);
+void object_buffer_free(PeerBuffer *buffer);
+/* object_make() - the object that is to be sent: @buffer's own, or a copy of @payload, which is @buffer's if there is one. */
+int object_make(PeerBuffer *buffer, const void *payload, size_t size, int *ret_fd);
+/*
+ * object_claim() - the object of a frame, the last of its descriptors, which are all there, with @payload bytes beside it:
+ * mapped, or checked as far as a relay does. What is not STATUS_OK ends the call, with peer->fault.
+ */
+Status object_claim(Peer *peer, const Baton__Envelope *envelope, int *fds, size_t *n_fds, size_t payload,
+                    ArenaView *ret_view);
 
 /* ---- stream.c ---- */
 void stream_schedule(Call *call);

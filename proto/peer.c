@@ -26,6 +26,7 @@
 #include "common/clock.h"
 #include "common/parse.h"
 
+#define ARENA_SIZE_MAX  (UINT64_C(1) << 30)
 #define ENVELOPE_MEMORY (2u * 1024u * 1024u) /* that one unpacked Envelope may take */
 
 static const PeerLimits default_limits = {
@@ -36,12 +37,22 @@ static const PeerLimits default_limits = {
         .max_held_fds = 1024,
         .max_unsent = 1024u * 1024u,
         .max_waiting = 4096,
+        .max_waiting_bytes = 64u * 1024u * 1024u,
         .max_memory = 256u * 1024u * 1024u,
         .max_shared = 64u * 1024u * 1024u,
+        .arena_size = 4u * 1024u * 1024u,
+        .max_object = UINT64_C(4) * 1024 * 1024 * 1024,
         .hello_timeout_us = 10 * USEC_PER_SEC,
         .frame_timeout_us = 30 * USEC_PER_SEC,
         .renewal_timeout_us = 60 * USEC_PER_SEC,
 };
+
+bool peer_limits_are_valid(const PeerLimits *limits) {
+        uint64_t arena = limits->arena_size, frame = limits->max_frame;
+
+        return (frame == 0 || (frame >= FRAME_LIMIT_BEFORE_HELLO && frame <= UINT32_MAX)) &&
+               (arena == 0 || (arena >= ARENA_UNIT && arena <= ARENA_SIZE_MAX && (arena & (arena - 1)) == 0));
+}
 
 #define DEFAULT(_field)                                        \
         do {                                                   \
@@ -59,8 +70,11 @@ static PeerLimits fill_limits(const PeerLimits *given) {
         DEFAULT(max_held_fds);
         DEFAULT(max_unsent);
         DEFAULT(max_waiting);
+        DEFAULT(max_waiting_bytes);
         DEFAULT(max_memory);
         DEFAULT(max_shared);
+        DEFAULT(arena_size);
+        DEFAULT(max_object);
         DEFAULT(hello_timeout_us);
         DEFAULT(frame_timeout_us);
         DEFAULT(renewal_timeout_us);
@@ -246,6 +260,7 @@ int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, con
         peer->features = config->features;
         peer->instance = config->instance;
         peer->offers_share = config->share;
+        peer->objects_use = config->objects;
         peer->service_state = config->service_state;
         peer->hello_deadline = peer->renewal_deadline = peer->lane_retry = USEC_INFINITY;
         peer->renewal_fd = -1;
@@ -398,6 +413,7 @@ void peer_hello_received(Peer *peer, const Baton__Hello *hello) {
                 .instance = hello->instance ? hello->instance : peer->remote.instance,
                 .service_state = hello->service_state,
                 .last_event = hello->last_event,
+                .max_object = hello->max_object,
                 .software = software,
                 .features = common_features(peer, hello),
         };
@@ -868,6 +884,7 @@ static void peer_destroy(Peer *peer) {
                 peer->host_functions.release(peer->host);
         spare_clear(&peer->spare);
         message_scratch_reset(&peer->scratch);
+        (void) arena_map_free(peer->objects);
         free(peer->remote.software);
         free(peer->software);
         free(peer);

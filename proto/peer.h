@@ -68,13 +68,27 @@ typedef struct PeerLimits {
         size_t max_unsent;     /* bytes unsent on a channel; with more, items and calls wait, and if answers are among
                           them and no call of ours is open, the channel is not read; 1 MiB */
         size_t max_waiting;    /* calls of ours that wait for Hello, room or credit; 4,096; beyond it they fail */
-        uint64_t max_memory;   /* bytes that its streams may have waiting here together;
+        uint64_t
+                max_waiting_bytes; /* of these, with answers and items that wait for the lane; 64 MiB; beyond it calls fail */
+        uint64_t max_memory;       /* bytes that its streams may have waiting here together;
                           256 MiB; beyond it calls fail */
-        uint64_t max_shared;   /* bytes of arenas, of ours and of the peer's each; 64 MiB */
-        uint64_t hello_timeout_us;   /* Hello, from the channel's opening; 10 s */
-        uint64_t frame_timeout_us;   /* the rest of a frame begun; 30 s */
+        uint64_t max_shared;       /* bytes of arenas, of ours and of the peer's each; 64 MiB */
+        uint64_t arena_size;       /* bytes of an ordinary arena of ours, a power of two from 4 KiB to 1 GiB; 4 MiB */
+        uint64_t max_object;       /* bytes of its sealed objects, of one and of all that are mapped; 4 GiB */
+        uint64_t hello_timeout_us; /* Hello, from the channel's opening; 10 s */
+        uint64_t frame_timeout_us; /* the rest of a frame begun; 30 s */
         uint64_t renewal_timeout_us; /* a renewal, from the channel's loss; 60 s */
 } PeerLimits;
+
+/* peer_limits_are_valid() - whether what is not 0 can be. */
+bool peer_limits_are_valid(const PeerLimits *limits);
+
+/* A payload that comes as a sealed memfd (proto/object.c). */
+typedef enum PeerObjects {
+        PEER_OBJECTS_NONE, /* is not accepted */
+        PEER_OBJECTS_MAP,  /* is mapped, and the payload as any other */
+        PEER_OBJECTS_PASS, /* stays the last of the frame's descriptors, for whoever relays: Envelope.object says so */
+} PeerObjects;
 
 typedef struct PeerConfig {
         unsigned side;       /* of the lane */
@@ -85,6 +99,7 @@ typedef struct PeerConfig {
         const char *software;        /* copied */
         const char *const *features; /* NULL-terminated or NULL; the strings must outlive the peer */
         bool share;                  /* offer shared arenas for large payloads (proto/arena.h) */
+        PeerObjects objects;         /* what becomes of sealed objects */
         uint64_t instance;           /* what our Hello states; a runner: 0 */
         uint32_t service_state;      /* of a runner; see peer_set_service() */
 } PeerConfig;
@@ -122,6 +137,7 @@ typedef struct PeerRemote {
         uint64_t instance;
         uint32_t service_state;
         uint64_t last_event;
+        uint64_t max_object;
         char *software;
         uint64_t features; /* bit n: our features[n] is active */
 } PeerRemote;
@@ -198,9 +214,10 @@ int peer_renew(Peer *peer, uint32_t epoch);
 /* ---- buffers ---- */
 
 /*
- * A payload of raw bytes to be written in place and sent: in memory shared with the peer where it is large, the peer takes
- * arenas and there is room; else private, and copied as any payload. Which of the two, nobody need know. Sent with a
- * `type', or to another peer than it was made for, it is copied. It may be held longer than the peer lives.
+ * A payload to be written in place and sent: where it is large, in memory shared with the peer, if that takes arenas and
+ * there is room, or in a sealed object of its own; else private, and copied as any payload. Which of them, nobody need
+ * know. What lies in an arena is copied when it is sent with a `type', or to another peer than it was made for. It may be
+ * held longer than the peer lives.
  */
 typedef struct PeerBuffer PeerBuffer;
 
@@ -249,6 +266,7 @@ typedef struct ItemParameters {
         const int *fds_consume; /* taken when the result is 0, else left to the caller */
         size_t n_fds;
         PeerBuffer *buffer; /* instead of the payload; taken when the result is 0 */
+        uint64_t object;    /* instead of the payload: the last descriptor is a sealed object of so many bytes */
 } ItemParameters;
 
 /*
@@ -282,6 +300,7 @@ typedef struct CallParameters {
         Baton__Pair *const *metadata;
         size_t n_metadata;
         PeerBuffer *buffer;    /* instead of the payload; taken on every path */
+        uint64_t object;       /* instead of the payload: the last descriptor is a sealed object of so many bytes */
         bool stream;           /* items of ours follow, until call_end() */
         CallItem item;         /* items of the peer's come; NULL: one that comes ends the
                     call, UNIMPLEMENTED */
@@ -359,6 +378,7 @@ typedef struct AnswerParameters {
         Baton__Pair *const *metadata;
         size_t n_metadata;
         PeerBuffer *buffer; /* instead of the payload; taken on every path */
+        uint64_t object;    /* instead of the payload: the last descriptor is a sealed object of so many bytes */
 } AnswerParameters;
 
 /*

@@ -8,9 +8,10 @@
  * message never does: whoever receives it parses it, and nothing is parsed where the other side can still write. Blocks
  * that come beside a payload are for typed fields; nobody here knows such, so they go back at once.
  *
- * An arena is used only after the peer answered its Announce. Until then, and whenever there is no room, a buffer is
- * private memory and its bytes travel inline: the caller need not know. A block that was wanted too early stays taken
- * until that answer, so that many at once make room for as many: else each round trip would bring but one arena.
+ * An arena is used only after the peer answered its Announce. Until then, and whenever there is no room, a large buffer is
+ * a sealed object (object.c), or private memory and its bytes travel inline: the caller need not know. A block that was
+ * wanted too early stays taken until that answer, so that many at once make room for as many: else each round trip would
+ * bring but one arena.
  *
  * A buffer that the application holds keeps the pool, even when the peer is gone; a view of the peer's memory keeps its
  * mapping. Blocks that were received and released are given back once a turn, many in one call.
@@ -27,8 +28,9 @@
 #include "proto/arena.pb-c.h"
 
 #define SERVICE          "baton.Arena/"
-#define PEER_TAG         1u            /* a pool has one peer */
-#define SHARE_FROM       (64u * 1024u) /* bytes; below it a copy costs less than giving a block back */
+#define PEER_TAG         1u              /* a pool has one peer */
+#define SHARE_FROM       (64u * 1024u)   /* bytes; below it a copy costs less than giving a block back */
+#define OBJECT_FROM      (1024u * 1024u) /* bytes; below it a copy costs less than fresh pages and a mapping */
 #define RETURNS_AT_ONCE  256u
 #define RETURNS_OPEN_MAX 4u
 #define ARENAS_MAX       64u
@@ -65,13 +67,6 @@ struct Share {
         SharePool *pool;
         ArenaMap *map;
         unsigned returns_open; /* Release calls without an answer */
-};
-
-struct PeerBuffer {
-        SharePool *pool; /* NULL: private memory */
-        ArenaBlock block;
-        uint8_t *memory;
-        size_t size;
 };
 
 /* ---- the pool ---- */
@@ -202,6 +197,7 @@ static SharePool *pool_new(Peer *peer) {
         ArenaPoolConfig config = {
                 .max_bytes = peer->limits.max_shared,
                 .max_arenas = ARENAS_MAX,
+                .arena_size = peer->limits.arena_size,
                 .read_only = true, /* and what a receiver keeps stays as it was */
                 .announce = announce,
                 .retire = retire,
@@ -292,8 +288,11 @@ int peer_buffer_new(Peer *peer, size_t size, PeerBuffer **ret_buffer) {
         if (!buffer)
                 return -ENOMEM;
         buffer->size = size;
+        buffer->fd = -1;
         if (size >= SHARE_FROM && peer->share)
                 r = alloc_shared(peer, size, buffer);
+        if (r < 0 && size >= OBJECT_FROM && object_is_accepted(peer, size))
+                r = object_buffer_new(buffer, size);
         if (r < 0) {
                 buffer->memory = malloc(size + 1);
                 if (!buffer->memory) {
@@ -334,6 +333,8 @@ PeerBuffer *peer_buffer_free(PeerBuffer *buffer) {
         if (buffer->pool) {
                 (void) arena_pool_drop(buffer->pool->pool, &buffer->block);
                 (void) pool_unref(buffer->pool);
+        } else if (buffer->mapped) {
+                object_buffer_free(buffer);
         } else {
                 free(buffer->memory);
         }

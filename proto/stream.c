@@ -30,7 +30,7 @@
 #define ITEM_COST 64u
 #define FD_COST   4096u
 
-static uint64_t item_cost(size_t size, size_t n_fds) {
+static uint64_t item_cost(uint64_t size, size_t n_fds) {
         return size + ITEM_COST + (uint64_t) FD_COST * n_fds;
 }
 
@@ -89,14 +89,13 @@ static int block(Call *call, uint64_t cost) {
         return -EAGAIN;
 }
 
-/* parameters_cost() - what lies in shared memory costs no credit of the stream: the arenas bound it. */
+/* parameters_cost() - what lies in an arena or an object costs no credit of the stream: those have bounds of their own. */
 static uint64_t parameters_cost(const Call *call, const ItemParameters *parameters) {
-        Baton__Block block = BATON__BLOCK__INIT;
-        const void *payload = parameters->payload;
-        size_t size = parameters->size;
+        uint64_t size;
+        size_t n_fds;
 
-        (void) share_use(call->peer, parameters->buffer, parameters->type, &block, &payload, &size);
-        return item_cost(size, parameters->n_fds);
+        peer_weigh_item(call, parameters, &size, &n_fds);
+        return item_cost(size, n_fds);
 }
 
 int call_send(Call *call, const ItemParameters *parameters) {
@@ -312,7 +311,7 @@ static bool hand_out(Call *call, const Item *item, bool *ret_gone) {
 }
 
 int stream_received(Call *call, const uint8_t *body, size_t length, Item *item) {
-        uint64_t cost = item->bare ? 0 : item_cost(item->shared ? 0 : item->size, item->n_fds);
+        uint64_t cost = item->bare ? 0 : item_cost(item->shared ? 0 : item->size, item->envelope->n_fds);
         Peer *peer = call->peer;
         bool gone = false;
         int r;

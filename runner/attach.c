@@ -85,6 +85,7 @@ static int connect_client(Client *client, uint32_t epoch, int lane_fd_consume) {
                 .n_channels = 1,
                 .renewal = LANE_RENEWAL_SELF,
                 .share = true,
+                .objects = PEER_OBJECTS_MAP,
                 .epoch = epoch > 0 ? epoch - 1 : 0,
                 .limits = &runner->limits,
                 .software = runner->software,

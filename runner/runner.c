@@ -22,7 +22,6 @@
 #include "common/parse.h"
 #include "runner/bootstrap.h"
 
-#define FRAME_MIN    (64u * 1024u)
 #define RESULT_ENDED 1 /* of dispatch: in order */
 
 /* ---- the peer's side ---- */
@@ -77,25 +76,37 @@ static const ConnectionHandler supervisor_handler = {
 
 /* ---- life ---- */
 
-static bool copy_options(const struct baton_runner_options *given, struct baton_runner_options *ret) {
-        *ret = (struct baton_runner_options){ 0 };
-        if (!given)
-                return true;
-        memcpy(ret, given, MIN(given->size, sizeof(*ret)));
-        return given->size >= sizeof(given->size) &&
-               (ret->max_frame == 0 || (ret->max_frame >= FRAME_MIN && ret->max_frame <= UINT32_MAX));
-}
-
-/* take_options() - what is needed later than now. */
-static int take_options(Runner *runner, const struct baton_runner_options *options) {
-        runner->limits = (PeerLimits){
+static PeerLimits limits_of(const struct baton_runner_options *options) {
+        return (PeerLimits){
                 .max_frame = options->max_frame,
                 .max_calls = options->max_calls,
                 .fd_credit = options->fd_credit,
                 .stream_window = options->stream_window,
                 .max_memory = options->max_memory,
                 .max_shared = options->max_shared,
+                .max_held_fds = options->max_held_fds,
+                .max_unsent = options->max_unsent,
+                .max_waiting = options->max_waiting,
+                .max_waiting_bytes = options->max_waiting_bytes,
+                .arena_size = options->arena_size,
+                .max_object = options->max_object,
         };
+}
+
+static bool copy_options(const struct baton_runner_options *given, struct baton_runner_options *ret) {
+        PeerLimits limits;
+
+        *ret = (struct baton_runner_options){ 0 };
+        if (!given)
+                return true;
+        memcpy(ret, given, MIN(given->size, sizeof(*ret)));
+        limits = limits_of(ret);
+        return given->size >= sizeof(given->size) && peer_limits_are_valid(&limits);
+}
+
+/* take_options() - what is needed later than now. */
+static int take_options(Runner *runner, const struct baton_runner_options *options) {
+        runner->limits = limits_of(options);
         runner->max_clients = options->max_clients ? options->max_clients : RUNNER_CLIENTS;
         runner->software = strdup(options->software ? options->software : program_invocation_short_name);
         return runner->software ? 0 : -ENOMEM;
@@ -106,6 +117,7 @@ static int connect_supervisor(Runner *runner, int lane_fd_consume) {
                 .side = 1,
                 .n_channels = LANE_CHANNELS,
                 .renewal = LANE_RENEWAL_PEER,
+                .objects = PEER_OBJECTS_MAP,
                 .limits = &runner->limits,
                 .software = runner->software,
                 .service_state = runner->life.state,

@@ -181,6 +181,7 @@ static int make_peer(Control *control, int lane_fd_consume) {
                 .side = 0,
                 .n_channels = 1,
                 .renewal = LANE_RENEWAL_NONE,
+                .objects = PEER_OBJECTS_PASS,
                 .software = software,
                 .limits = control->client.role < ROLE_OPERATE ? &reader_limits : NULL,
         };

@@ -44,6 +44,7 @@ static int make_peer(Instance *instance) {
                 .side = 0,
                 .n_channels = LANE_CHANNELS,
                 .renewal = LANE_RENEWAL_SELF,
+                .objects = PEER_OBJECTS_PASS,
                 .limits = &limits,
                 .software = software,
                 .instance = instance->id,

@@ -4,7 +4,8 @@
  * Relay: two calls, the client's (outer) and ours to the runner (inner), tied together. Payload, type, metadata and the
  * time left go in; status, message, details, metadata and payload come back; descriptors are moved both ways, in order,
  * so that indexes in payloads that we do not know hold. The lane ids are renumbered by the engine, since each lane has
- * its own.
+ * its own. A payload that is a sealed object is the last of them and is not looked at here, unless it goes to a peer that
+ * takes none: who reads it checks it.
  *
  * Streams are relayed item by item, and nothing of them is kept here: what the other call does not take (-EAGAIN) is `not
  * now' to this one, and stays in its window; when the other can take more, this one is resumed. So a reader that stops
@@ -131,6 +132,7 @@ static int forward(Call *call, const Item *item) {
                 .size = item->size,
                 .fds_consume = item->fds,
                 .n_fds = item->n_fds,
+                .object = item->envelope->object,
         };
         int r = item->bare ? 0 : call_send(call, &parameters);
 
@@ -142,14 +144,17 @@ static int forward(Call *call, const Item *item) {
 /* break_off() - an item cannot be handed on: both calls end. */
 static void break_off(Relay *relay, const Call *to, const Item *item, int r) {
         const char *who = to == relay->outer ? "the client" : "the runner", *name = relay->instance->spec.name;
+        uint64_t size = item->envelope->object ? item->envelope->object : item->size;
         const PeerRemote *remote = peer_remote(call_peer(to));
         Call *outer = relay->outer;
 
         call_on_cancel(outer, NULL, NULL);
         if (r == -EMSGSIZE)
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED,
-                                 "runner %s: an item of %zu bytes and %zu descriptors; %s accepts %llu and %u", name,
-                                 item->size, item->n_fds, who, (unsigned long long) remote->stream_window,
+                                 "runner %s: an item of %llu bytes and %zu descriptors; %s accepts %llu, objects of "
+                                 "%llu, and %u",
+                                 name, (unsigned long long) size, item->n_fds, who,
+                                 (unsigned long long) remote->stream_window, (unsigned long long) remote->max_object,
                                  remote->fd_credit);
         else
                 (void) call_fail(outer, status_from_errno(r), "runner %s: cannot send an item to %s: %s", name, who,
@@ -219,6 +224,7 @@ static void answer_outer(Call *outer, Instance *instance, const Answer *answer, 
                 .size = answer->size,
                 .fds_consume = fds,
                 .n_fds = answer->n_fds,
+                .object = envelope ? envelope->object : 0,
                 .details = envelope ? envelope->details : NULL,
                 .n_details = envelope ? envelope->n_details : 0,
                 .metadata = envelope ? envelope->metadata : NULL,
@@ -336,12 +342,20 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instanc
                 .type = request->type,
                 .payload = request->payload.data,
                 .size = request->payload.len,
+                .object = request->object,
                 .item = inner_item,
                 .writable = inner_writable,
         };
 
         if (!relay)
                 return; /* nor is there a call any more */
+        if (request->object && (request->payload.len > 0 || call_envelope(outer)->n_fds == 0)) {
+                relay_free(relay);
+                (void) call_fail(outer, STATUS_INVALID_ARGUMENT, "runner %s: the call has an object %s",
+                                 instance->spec.name,
+                                 request->payload.len > 0 ? "beside a payload" : "without a descriptor");
+                return;
+        }
         envelope = call_envelope(outer);
         parameters.metadata = envelope->metadata;
         parameters.n_metadata = envelope->n_metadata;

@@ -107,6 +107,11 @@ int start_request_spec(const Baton__Control__StartRequest *request, InstanceSpec
                         .fd_credit = request->limits->fd_credit,
                         .stream_window = request->limits->stream_window,
                         .max_memory = request->limits->max_memory,
+                        .max_object = request->limits->max_object,
+                        .max_held_fds = request->limits->max_held_fds,
+                        .max_waiting = request->limits->max_waiting,
+                        .max_waiting_bytes = request->limits->max_waiting_bytes,
+                        .max_unsent = request->limits->max_unsent,
                 };
         if (!spec.program || !spec.argv || !spec.environment || (request->directory.len > 0 && !spec.directory)) {
                 instance_spec_deinit(&spec);

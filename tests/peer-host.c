@@ -354,6 +354,7 @@ void test_raw_send(TestRaw *raw, const RawFrame *frame) {
         envelope.fd_credit = frame->fd_credit;
         envelope.fds = (uint64_t *) frame->fds;
         envelope.n_fds = frame->n_fds;
+        envelope.object = frame->object;
         envelope.end = frame->end;
         envelope.hello = (Baton__Hello *) frame->hello;
         test_raw_frame(raw, frame->channel, &envelope, frame->payload, frame->payload ? strlen(frame->payload) : 0);

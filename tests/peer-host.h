@@ -105,6 +105,7 @@ typedef struct RawFrame {
         uint32_t status, fd_credit;
         uint64_t fds[8];
         size_t n_fds;
+        uint64_t object;
         bool end;
         const Baton__Hello *hello;
         const char *payload;

@@ -38,7 +38,19 @@ void fixture_drop_program(Fixture *f) {
         f->held = NULL;
 }
 
-/* The program echoes "echo", holds "hold", fails "fail", drops its connection at "drop". */
+/* answer_buffer() - an echo that is made in place. */
+static void answer_buffer(Peer *peer, Call *call) {
+        AnswerParameters answer = { .type = call_envelope(call)->type };
+        size_t size, room;
+        const uint8_t *payload = call_payload(call, &size);
+
+        the->heard_shared = call_shared(call);
+        assert_int_equal(peer_buffer_new(peer, size, &answer.buffer), 0);
+        memcpy(peer_buffer_data(answer.buffer, &room), payload, size);
+        assert_int_equal(call_answer(call, &answer), 0);
+}
+
+/* The program echoes "echo" and "buffer", holds "hold", fails "fail", drops its connection at "drop". */
 static void program_called(Peer *peer, Call *call) {
         const Baton__Envelope *envelope = call_envelope(call);
         Baton__Detail detail = BATON__DETAIL__INIT, *details[] = { &detail };
@@ -55,6 +67,10 @@ static void program_called(Peer *peer, Call *call) {
                 the->held = call;
                 call_on_cancel(call, cancelled, the);
                 loop_stop(the->loop);
+                return;
+        }
+        if (strcmp(envelope->method, "buffer") == 0) {
+                answer_buffer(peer, call);
                 return;
         }
         if (strcmp(envelope->method, "drop") == 0) {
@@ -87,6 +103,7 @@ static void control_called(Peer *peer, Call *call) {
         request.type = call_envelope(call)->type;
         request.payload.data = (uint8_t *) payload;
         request.payload.len = size;
+        request.object = call_envelope(call)->object;
         if (the->fail_calloc)
                 seam_fail(SEAM_CALLOC, the->fail_calloc, ENOMEM);
         relay_call(call, &request, the->instance);
@@ -117,6 +134,7 @@ static void done(Call *call, const Answer *answer, void *userdata) {
         heard->n++;
         heard->status = answer->status;
         heard->local = answer->local;
+        heard->shared = answer->shared;
         (void) snprintf(heard->message, sizeof(heard->message), "%s", answer->message);
         (void) snprintf(heard->type, sizeof(heard->type), "%s", envelope->type);
         heard->size = answer->size;
@@ -136,7 +154,7 @@ static void done(Call *call, const Answer *answer, void *userdata) {
 
 /* ---- set-up ---- */
 
-static Peer *make_peer(unsigned side, unsigned n_channels, int lane, const PeerLimits *limits,
+static Peer *make_peer(unsigned side, unsigned n_channels, int lane, const PeerLimits *limits, PeerObjects objects,
                        const PeerHandler *handler, void *userdata) {
         const PeerConfig config = {
                 .side = side,
@@ -145,6 +163,7 @@ static Peer *make_peer(unsigned side, unsigned n_channels, int lane, const PeerL
                            : side == 0     ? LANE_RENEWAL_SELF
                                            : LANE_RENEWAL_PEER,
                 .limits = limits,
+                .objects = objects,
         };
         const PeerLoopParameters parameters = {
                 .loop = the->loop,
@@ -172,10 +191,14 @@ static void make_runner(Fixture *f, int lane) {
         instance->state = PROCESS_UP;
         instance->pid = 1;
         instance->lane = fd_dup(lane);
-        instance->peer = make_peer(0, LANE_CHANNELS, lane, NULL, &instance_peer_handler, instance);
+        instance->peer = make_peer(0, LANE_CHANNELS, lane, NULL, PEER_OBJECTS_PASS, &instance_peer_handler, instance);
 }
 
 void fixture_open(Fixture *f, const PeerLimits *limits) {
+        fixture_open_objects(f, limits, PEER_OBJECTS_NONE);
+}
+
+void fixture_open_objects(Fixture *f, const PeerLimits *limits, PeerObjects objects) {
         static const PeerHandler client = { 0 };
         static const PeerHandler control = { .call = control_called, .ended = control_ended };
         static const PeerHandler program = { .call = program_called };
@@ -191,11 +214,11 @@ void fixture_open(Fixture *f, const PeerLimits *limits) {
         assert_int_equal(supervisor_new(&f->supervisor, &options), 0);
         f->loop = f->supervisor->loop;
         assert_int_equal(fd_socketpair(SOCK_STREAM, lane), 0);
-        f->control = make_peer(0, 1, lane[0], NULL, &control, f);
-        f->client = make_peer(1, 1, lane[1], NULL, &client, f);
+        f->control = make_peer(0, 1, lane[0], NULL, PEER_OBJECTS_PASS, &control, f);
+        f->client = make_peer(1, 1, lane[1], NULL, objects, &client, f);
         assert_int_equal(fd_socketpair(SOCK_STREAM, lane), 0);
         make_runner(f, lane[0]);
-        f->program = make_peer(1, LANE_CHANNELS, lane[1], limits, &program, f);
+        f->program = make_peer(1, LANE_CHANNELS, lane[1], limits, PEER_OBJECTS_MAP, &program, f);
 }
 
 void fixture_close(Fixture *f) {

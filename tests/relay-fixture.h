@@ -20,6 +20,7 @@ typedef struct Heard {
         bool local;
         char message[256], type[64], payload[64], detail[64], key[16];
         size_t size, n_fds;
+        bool shared; /* the payload was not inline */
         int fd;
         ExitStatus exit;
 } Heard;
@@ -32,6 +33,7 @@ typedef struct Fixture {
         Peer *client, *control;     /* the two ends of the client's connection */
         Peer *program;              /* the runner's end of its own */
         Call *held;                 /* by the program */
+        bool heard_shared;          /* the program: the payload was not inline */
         void (*stream)(Call *call); /* serves method "stream" */
         unsigned n_cancelled;
         uint64_t left;        /* time left, as the program sees it */
@@ -41,6 +43,8 @@ typedef struct Fixture {
 
 /* fixture_open(), fixture_close() - one at a time. @limits of the runner's own end; NULL: all defaults. */
 void fixture_open(Fixture *f, const PeerLimits *limits);
+/* fixture_open_objects() - the same; what the client does with sealed objects. */
+void fixture_open_objects(Fixture *f, const PeerLimits *limits, PeerObjects client);
 void fixture_close(Fixture *f);
 
 /* fixture_call() - a call of the client's; what it hears goes to f->heard[n]. */

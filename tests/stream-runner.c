@@ -233,9 +233,14 @@ static const struct {
         { "hang", hang, "", 0 },
 };
 
-int main(void) {
+/* main() - with an argument: bytes of a sealed object that it takes. */
+int main(int argc, char **argv) {
+        struct baton_runner_options options = { .size = sizeof(options) };
         struct baton_runner *runner;
-        int r = baton_runner_new(&runner, NULL);
+        int r;
+
+        options.max_object = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+        r = baton_runner_new(&runner, &options);
 
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(methods); i++) {
                 r = baton_runner_add_method(runner, methods[i].name, methods[i].function, NULL);

@@ -444,9 +444,11 @@ static void test_options(void **state) {
         (void) state;
         assert_int_equal(baton_client_new_private(&client, &options), -EINVAL);
         assert_null(client);
+        options = (struct baton_client_options){ .size = sizeof(options), .arena_size = 12345 };
+        assert_int_equal(baton_client_new_private(&client, &options), -EINVAL);
         options = (struct baton_client_options){ .size = sizeof(options), .baton = "/nowhere/baton" };
         assert_int_equal(baton_client_new_private(&client, &options), -ENOENT);
-        options = (struct baton_client_options){ .size = sizeof(options), .max_frame = 65536 };
+        options = (struct baton_client_options){ .size = sizeof(options), .max_frame = 65536, .max_object = 65536 };
         assert_int_equal(baton_client_new_private(&client, &options), 0);
         assert_int_equal(baton_client_start(client, &parameters, &started), 0);
         assert_int_equal(baton_client_attach(client, started.name, 0, &connection), 0);

@@ -291,7 +291,7 @@ static void test_runner_stops(void **state) {
 
 static void test_item_too_large(void **state) {
         static uint8_t payload[100000];
-        const PeerLimits limits = { .stream_window = 65536 };
+        const PeerLimits limits = { .stream_window = 65536, .max_object = 70000 };
 
         (void) state;
         set_up(&limits, &(End){ .to_send = 1, .sent = 1 }, &(End){ .stop = false });
@@ -301,7 +301,8 @@ static void test_item_too_large(void **state) {
         assert_answered(STATUS_RESOURCE_EXHAUSTED);
         assert_string_equal(
                 fixture.heard[0].message,
-                "runner test.1: an item of 100000 bytes and 0 descriptors; the runner accepts 65536 and 64");
+                "runner test.1: an item of 100000 bytes and 0 descriptors; the runner accepts 65536, objects of "
+                "70000, and 64");
         settle();
         assert_int_equal(program.n_cancelled, 1);
         tear_down();

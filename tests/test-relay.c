@@ -44,6 +44,56 @@ static void test_there_and_back(void **state) {
         fixture_close(&f);
 }
 
+/* buffer_call() - a large payload, as the client's side of libbaton makes it. */
+static const Heard *buffer_call(Fixture *f, unsigned n, size_t size) {
+        CallParameters parameters = { .channel = CHANNEL_RPC, .method = "buffer" };
+        size_t room;
+
+        assert_int_equal(peer_buffer_new(f->client, size, &parameters.buffer), 0);
+        memset(peer_buffer_data(parameters.buffer, &room), 'x', size);
+        (void) fixture_start(f, n, &parameters);
+        return fixture_answer(f, n);
+}
+
+/* A sealed object passes through, unseen, both ways; a client that takes none gets the bytes, as far as a frame goes. */
+static void test_objects(void **state) {
+        static const size_t large = 20u << 20, fits = 2u << 20;
+        const PeerLimits small = { .max_object = fits };
+        const Heard *heard;
+        Fixture f;
+
+        (void) state;
+        fixture_open_objects(&f, NULL, PEER_OBJECTS_MAP);
+        (void) fixture_call(&f, 0, "echo", 0, -1); /* for its Hello */
+        (void) fixture_answer(&f, 0);
+        heard = buffer_call(&f, 1, large);
+        assert_int_equal(heard->status, STATUS_OK);
+        assert_int_equal(heard->size, large);
+        assert_true(heard->shared && f.heard_shared);
+        assert_int_equal(heard->payload[0], 'x');
+        fixture_close(&f);
+
+        fixture_open_objects(&f, NULL, PEER_OBJECTS_NONE);
+        (void) fixture_call(&f, 0, "echo", 0, -1);
+        (void) fixture_answer(&f, 0);
+        heard = buffer_call(&f, 1, fits);
+        assert_int_equal(heard->status, STATUS_OK);
+        assert_int_equal(heard->size, fits);
+        assert_true(!heard->shared &&
+                    f.heard_shared); /* the request was an object, the answer could not go on as one */
+        fixture_close(&f);
+
+        fixture_open_objects(&f, &small, PEER_OBJECTS_MAP);
+        (void) fixture_call(&f, 0, "echo", 0, -1);
+        (void) fixture_answer(&f, 0);
+        heard = buffer_call(&f, 1, large);
+        assert_int_equal(heard->status, STATUS_RESOURCE_EXHAUSTED);
+        assert_non_null(
+                strstr(heard->message, "20971520 bytes, the peer accepts frames of 8388608 and objects of 2097152"));
+        assert_int_equal(buffer_call(&f, 2, fits)->status, STATUS_OK);
+        fixture_close(&f);
+}
+
 static void test_status_and_details(void **state) {
         const Heard *heard;
         Fixture f;
@@ -255,11 +305,20 @@ static void test_freed_with_calls_open(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_there_and_back),          TEST(test_status_and_details), TEST(test_cancelled_by_the_client),
-        TEST(test_client_is_gone),          TEST(test_deadline),           TEST(test_connection_ends_first),
-        TEST(test_report_comes_first),      TEST(test_connection_stays),   TEST(test_process_stays),
-        TEST(test_cancelled_while_waiting), TEST(test_not_callable),       TEST(test_no_memory),
+        TEST(test_there_and_back),
+        TEST(test_status_and_details),
+        TEST(test_cancelled_by_the_client),
+        TEST(test_client_is_gone),
+        TEST(test_deadline),
+        TEST(test_connection_ends_first),
+        TEST(test_report_comes_first),
+        TEST(test_connection_stays),
+        TEST(test_process_stays),
+        TEST(test_cancelled_while_waiting),
+        TEST(test_not_callable),
+        TEST(test_no_memory),
         TEST(test_freed_with_calls_open),
+        TEST(test_objects),
 };
 
 int main(void) {

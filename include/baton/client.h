@@ -66,15 +66,22 @@ struct baton_client; /* a connection to a supervisor, and the loop of all that i
  */
 struct baton_client_options {
         size_t size;
-        const char *software;   /* "name version", for logs; default: the program's name */
-        const char *baton;      /* path of the program `baton'; default: $BATON_PROGRAM, else the installed one */
-        uint64_t max_frame;     /* largest frame, bytes; default 8 MiB; 64 KiB to 4 GiB - 1 */
-        uint32_t max_calls;     /* calls to us open at once; default 1,024 */
-        uint32_t fd_credit;     /* descriptors sent to us and not yet listed; default 64 */
-        uint64_t stream_window; /* bytes of one stream that may be under way to us; default 256 KiB */
-        uint64_t max_shared;    /* bytes of shared memory with each attached runner, each way; default 64 MiB */
-        uint64_t busy_poll_us;  /* ask for so long, at most 1,000, before a wait blocks; default 0: not */
-        uint64_t max_memory;    /* bytes, of the windows of all open streams together; default 256 MiB */
+        const char *software;       /* "name version", for logs; default: the program's name */
+        const char *baton;          /* path of the program `baton'; default: $BATON_PROGRAM, else the installed one */
+        uint64_t max_frame;         /* largest frame, bytes; default 8 MiB; 64 KiB to 4 GiB - 1 */
+        uint32_t max_calls;         /* calls to us open at once; default 1,024 */
+        uint32_t fd_credit;         /* descriptors sent to us and not yet listed; default 64 */
+        uint64_t stream_window;     /* bytes of one stream that may be under way to us; default 256 KiB */
+        uint64_t max_shared;        /* bytes of shared memory with each attached runner, each way; default 64 MiB */
+        uint64_t busy_poll_us;      /* ask for so long, at most 1,000, before a wait blocks; default 0: not */
+        uint64_t max_memory;        /* bytes, of the windows of all open streams together; default 256 MiB */
+        uint32_t max_held_fds;      /* descriptors that open calls and items of a peer hold here; default 1,024 */
+        uint32_t max_waiting;       /* calls of ours that wait to be sent to a peer; default 4,096; more fail */
+        uint64_t max_waiting_bytes; /* bytes of these; default 64 MiB; more fail */
+        uint64_t max_unsent;        /* bytes on their way to a peer before what is new must wait; default 1 MiB */
+        uint64_t
+                max_object; /* bytes of sealed objects (see baton/rpc.h) of a peer's, of one and of all held; default 4 GiB */
+        uint64_t arena_size; /* bytes of one piece of shared memory: a power of two, 4 KiB to 1 GiB; default 4 MiB */
 };
 
 /*
@@ -201,6 +208,11 @@ struct baton_start_parameters {
         uint32_t fd_credit;
         uint64_t stream_window;
         uint64_t max_memory;
+        uint32_t max_held_fds;
+        uint32_t max_waiting;
+        uint64_t max_waiting_bytes;
+        uint64_t max_unsent;
+        uint64_t max_object;
 };
 
 /* Set @size to sizeof(struct baton_started) before the call. */

@@ -220,8 +220,12 @@ BATON_PUBLIC void baton_call_resume(struct baton_call *call);
 
 /*
  * Raw bytes, large ones above all, without a copy: written where the peer will read them. Where the other end is an
- * attached client or runner, and they are many, they lie in memory that both have mapped; else, and when there is no room
- * there, they are copied as ever. Nobody need know which. All of it in the loop's thread.
+ * attached client or runner, and they are many, they lie in memory that both have mapped; from 1 MiB on, and when there is
+ * no room there, in a memfd of their own, which is sealed when it is sent; else they are copied as ever. Nobody need know
+ * which. All of it in the loop's thread.
+ *
+ * So can any payload be larger than a frame (baton_call_answer(), an item, the data of a call), at the cost of a copy: up
+ * to what the peer accepts, 4 GiB unless its options say otherwise.
  *
  * What came from a peer may lie in memory that the peer can still write, while you look: copy what you are going to judge
  * or parse. A buffer that is held keeps memory of the peer's, which is bounded.

@@ -64,7 +64,14 @@ struct baton_runner_options {
         uint64_t max_memory;      /* bytes, of the windows of all open streams of one peer; default 256 MiB */
         uint64_t max_shared;      /* bytes of shared memory with each attached client, each way; default 64 MiB */
         uint64_t busy_poll_us;    /* ask for so long, at most 1,000, before a wait blocks; default 0: not */
-        uint32_t max_clients; /* attached at once; default 64; ended ones count until their calls have been ended */
+        uint32_t max_clients;  /* attached at once; default 64; ended ones count until their calls have been ended */
+        uint32_t max_held_fds; /* descriptors that open calls and items of a peer hold here; default 1,024 */
+        uint32_t max_waiting;  /* calls of ours that wait to be sent to a peer; default 4,096; more fail */
+        uint64_t max_waiting_bytes; /* bytes of these; default 64 MiB; more fail */
+        uint64_t max_unsent;        /* bytes on their way to a peer before what is new must wait; default 1 MiB */
+        uint64_t
+                max_object; /* bytes of sealed objects (see baton/rpc.h) of a peer's, of one and of all held; default 4 GiB */
+        uint64_t arena_size; /* bytes of one piece of shared memory: a power of two, 4 KiB to 1 GiB; default 4 MiB */
 };
 
 /*
@@ -77,7 +84,7 @@ BATON_PUBLIC int baton_runner_options_from_arguments(struct baton_runner_options
 /*
  * baton_runner_new() - connects to the supervisor that started us. The channels arrive while the loop runs; what is sent
  * before is queued. @options may be NULL. -ENOKEY: not started by baton ($BATON_BOOTSTRAP is not set); -EINVAL: options
- * without their size, or max_frame below 64 KiB or above 4 GiB; -EMFILE, -ENOMEM; or why the socket could not be reached.
+ * without their size, or a limit that cannot be; -EMFILE, -ENOMEM; or why the socket could not be reached.
  * All but -EINVAL are said on standard error in one line. A connection to $BATON_BOOTSTRAP uses it up: the variable is
  * removed from the environment, since the socket is gone then, and children are not started by baton.
  */

@@ -258,8 +258,17 @@ def test_call_large(place):
     expect(r.out == data.hex() + "\n", "4 MiB come back as they went")
 
 
+def test_call_larger_than_a_frame(place):
+    data = os.urandom(20 << 20)
+    path = place.path("data", data)
+    process = place.start("call", "--raw", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", f"buffer:@{path}",
+                          text=False, errors=None)
+    expect(process.communicate(timeout=LIMIT)[0] == data, "20 MiB come back as they went")
+
+
 def test_call_too_large(place):
-    path = place.path("data", bytes(9 << 20))
+    path = place.path("data", b"")
+    os.truncate(path, (1 << 30) + 1)
     place.baton("call", "--exec", "baton-runner-echo", "--", "echo.Echo/Unary", f"buffer:@{path}").check(
         24, "", "argument 1").one_line()
 
@@ -329,12 +338,14 @@ def test_call_json_not_started(place):
 
 
 def test_call_max_frame(place):
-    """9 MiB come back where that is allowed, and a limit that is exceeded is named."""
+    """9 MiB come back, in a frame or beside it; a limit that is exceeded is named."""
     size = 9 << 20
     large = ("void bzero(out, u64)", f"out:{size}", "u64:0")
-    r = module(place, *large).check(24, "", f"accepted are frames of {8 << 20}").one_line()
+    for options in ([], ["--max-frame=32M"]):
+        expect(module(place, *large, options=options).check(0).out == "00" * size + "\n", "all of it")
+    r = module(place, *large, options=["--max-frame=8M"]).check(
+        24, "", f"accepted are frames of {8 << 20}, objects of {8 << 20}").one_line()
     expect(str(size)[:4] in r.err, r)
-    expect(module(place, *large, options=["--max-frame=32M"]).check(0).out == "00" * size + "\n", "all of it")
     module(place, "void bzero(out, u64)", "out:64K", "u64:0", options=["--max-frame=64K"]).check(
         24, "", "accepted are frames of 65536").one_line()
 
@@ -355,12 +366,12 @@ ITEMS = 100_000
 GROWTH = 16 * 1024  # KiB: much less than what is piped through
 
 
-def stream(place, *arguments, options=("--raw",), lines=None, **popen):
+def stream(place, *arguments, options=("--raw",), runner=(), lines=None, **popen):
     """Starts a call with streams; `lines' is its whole input."""
     if lines is not None:
         popen["stdin"] = open(place.path("input", lines if isinstance(lines, bytes) else lines.encode()), "rb")
     try:
-        return place.start("call", "--stream", *options, "--exec", STREAMER, "--", *arguments, **popen)
+        return place.start("call", "--stream", *options, "--exec", STREAMER, *runner, "--", *arguments, **popen)
     finally:
         if lines is not None:
             popen["stdin"].close()
@@ -457,8 +468,11 @@ def test_stream_bad_lines(place):
 
 
 def test_stream_too_large(place):
-    r = streamed(place, "bidi", lines="ok\n" + "x" * 300000 + "\n").check(24)
-    expect(r.err == "baton: call bidi: line 2: an item of 300000 bytes, and the other side takes less than 262144\n", r)
+    line = "x" * 300000  # more than a window
+    streamed(place, "bidi", lines=f"ok\n{line}\n").check(0, f"ok\n{line}\n2")
+    r = streamed(place, "bidi", runner=["65536"], lines=f"ok\n{line}\n").check(24)
+    expect(r.err == "baton: call bidi: RESOURCE_EXHAUSTED: runner stream-runner.1: an item of 300000 bytes and 1 descriptors; "
+           "the runner accepts 262144, objects of 65536, and 64\n", r)
 
 
 def test_stream_input_fails(place):
@@ -873,7 +887,8 @@ def test_bench_failures(place):
         28, None, "baton: bench no.Such/Method: UNIMPLEMENTED").one_line()
     r = place.baton(*quick, "--json", "--exec", "baton-runner-echo", "--", "no.Such/Method").check(28)
     expect(json.loads(r.out)["status"] == "UNIMPLEMENTED", r)
-    r = place.baton(*quick, "--size=64,9M", "--exec", "baton-runner-echo").check(24, None, "RESOURCE_EXHAUSTED").one_line()
+    r = place.baton(*quick, "--size=64,9M", "--max-frame=64K", "--exec", "baton-runner-echo").check(
+        24, None, "RESOURCE_EXHAUSTED").one_line()
     expect(r.out.count("\n") == 4, r)
 
 
