@@ -41,8 +41,9 @@ enum {
 typedef struct Module {
         Catalog catalog;
         uint64_t max_out;
-        const char *description; /* its file; NULL: where descriptions lie */
-        const char *bootstrap;   /* NULL: $BATON_BOOTSTRAP */
+        const char *description;             /* its file; NULL: where descriptions lie */
+        struct baton_runner_options options; /* for libbaton */
+        char software[64];
 } Module;
 
 static const char help[] =
@@ -157,17 +158,12 @@ static int add_methods(Module *module, struct baton_runner *runner, const Catalo
 }
 
 static int serve_calls(Module *module) {
-        char software[64];
-        struct baton_runner_options options = {
-                .size = sizeof(options),
-                .software = software,
-                .bootstrap = module->bootstrap,
-        };
         struct baton_runner *runner = NULL;
         int r;
 
-        (void) snprintf(software, sizeof(software), PROGRAM " %s", version_release());
-        r = baton_runner_new(&runner, &options);
+        (void) snprintf(module->software, sizeof(module->software), PROGRAM " %s", version_release());
+        module->options.software = module->software;
+        r = baton_runner_new(&runner, &module->options);
         if (r < 0)
                 return r;
         baton_runner_set_default(runner, on_call, module);
@@ -206,17 +202,13 @@ static int check_libraries(int n, const Module *module) {
         return EXIT_USAGE;
 }
 
-/* parse_options() - -1: go on; else the program's exit status. */
+/* parse_options() - what is not for libbaton. -1: go on; else the program's exit status. */
 static int parse_options(int argc, char **argv, Module *module) {
-        enum { OPTION_DESCRIBE = 256, OPTION_OPEN, OPTION_MAX_OUT, OPTION_UDS_PATH, OPTION_VERSION };
+        enum { OPTION_DESCRIBE = 256, OPTION_OPEN, OPTION_MAX_OUT, OPTION_VERSION };
         static const struct option options[] = {
-                { "describe", required_argument, NULL, OPTION_DESCRIBE },
-                { "open", no_argument, NULL, OPTION_OPEN },
-                { "max-out", required_argument, NULL, OPTION_MAX_OUT },
-                { "uds-path", required_argument, NULL, OPTION_UDS_PATH },
-                { "help", no_argument, NULL, 'h' },
-                { "version", no_argument, NULL, OPTION_VERSION },
-                {},
+                { "describe", required_argument, NULL, OPTION_DESCRIBE }, { "open", no_argument, NULL, OPTION_OPEN },
+                { "max-out", required_argument, NULL, OPTION_MAX_OUT },   { "help", no_argument, NULL, 'h' },
+                { "version", no_argument, NULL, OPTION_VERSION },         {},
         };
         int option;
 
@@ -233,9 +225,6 @@ static int parse_options(int argc, char **argv, Module *module) {
                                 break;
                         log_error("--max-out %s: not a size in bytes (a suffix K, M or G is allowed)", optarg);
                         return EXIT_USAGE;
-                case OPTION_UDS_PATH:
-                        module->bootstrap = optarg;
-                        break;
                 case OPTION_VERSION:
                         return show_version();
                 case 'h':
@@ -248,10 +237,12 @@ static int parse_options(int argc, char **argv, Module *module) {
 }
 
 int main(int argc, char **argv) {
-        Module module = { .max_out = MAX_OUT_DEFAULT };
+        Module module = { .max_out = MAX_OUT_DEFAULT, .options = { .size = sizeof(module.options) } };
         int r;
 
         log_open(PROGRAM);
+        if (baton_runner_options_from_arguments(&module.options, &argc, argv) < 0)
+                return EXIT_USAGE;
         r = parse_options(argc, argv, &module);
         if (r >= 0)
                 return r;

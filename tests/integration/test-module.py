@@ -283,10 +283,25 @@ def endings():
     fails("i8 f()", [], EXITED_EARLY, "no LIBRARY given", libraries=[])
 
 
+def socket_as_argument():
+    """Without the variable, as a supervisor may start them: --uds-path, in both forms, anywhere before `--'."""
+    script = 'path=$BATON_BOOTSTRAP; unset BATON_BOOTSTRAP; program=$1; shift; eval "exec \\"$program\\" $*"'
+    for program, arguments, method, value, expected in (
+            (MODULE, '"$LIBRARY" --uds-path "$path"', "i8 next_i8(i8)", "i8:6", b"7\n"),
+            (MODULE, '--uds-path="$path" --open -- "$LIBRARY"', "i8 next_i8(i8)", "i8:6", b"7\n"),
+            (os.path.join(BUILD, "baton-runner-echo"), '--uds-path="$path"', "echo.Echo/Unary", "i8:7", b"7\n")):
+        result = subprocess.run([BATON, "call", f"--env=LIBRARY={FIXTURE}", "--exec", "sh", "-c", script, "sh", program,
+                                 arguments, "--", method, value], stdin=subprocess.DEVNULL, env=ENVIRONMENT,
+                                capture_output=True, timeout=60, check=False)
+        report(f"{os.path.basename(program)} {arguments}", result.returncode == OK and result.stdout == expected, result)
+
+
 def by_hand():
     environment = {name: value for name, value in os.environ.items() if name != "BATON_BOOTSTRAP"}
     for arguments, status, text in ((["--help"], 0, ""), (["--version"], 0, ""), ([], 2, "no LIBRARY given"),
-                                    (["--what", FIXTURE], 2, "--what"), ([FIXTURE], 1, "BATON_BOOTSTRAP"),
+                                    (["--what", FIXTURE], 2, "--what"),
+                                    ([FIXTURE, "--uds-path"], 2, "--uds-path needs a path"),
+                                    (["--uds-path=/nonexistent", FIXTURE], 1, "/nonexistent"), ([FIXTURE], 1, "BATON_BOOTSTRAP"),
                                     (["/nonexistent.so"], 1, "cannot load library /nonexistent.so")):
         result = subprocess.run([MODULE, *arguments], env=environment, capture_output=True, timeout=60, check=False)
         lines = result.stderr.decode().splitlines()
@@ -308,6 +323,7 @@ def main():
     as_json()
     wrong_calls()
     endings()
+    socket_as_argument()
     by_hand()
     print(f"1..{n}")
     return failures > 0
