@@ -5,8 +5,10 @@
  * --runner), and a connection of our own to that by attach. Nothing but the public library. The supervisor and the keeper
  * are there all the time and sleep; the processor time counted is the client's and the runner's.
  *
- * Built with BUFFERS it is candidate buffer: payloads are filled into struct baton_buffer, which the library puts where
- * the other side can read them without a copy. The runner looks at each page, or else nobody would ever have.
+ * Built with BUFFERS it is candidate buffer: payloads are made in place, in struct baton_buffer, which the library puts
+ * where the other side can read them without a copy. The client writes every byte anew for each call, which the other
+ * candidates are spared: they send the same bytes each time. The runner copies its answer from the call, where it lies.
+ * Both sides look at each page of what they get, or else nobody would ever have.
  */
 
 #include <limits.h>
@@ -31,21 +33,31 @@ static size_t answer_size;
 #define NAME "buffer"
 #define PAGE 4096u
 
-static struct baton_buffer *filled(struct baton_connection *connection, const void *data, size_t size) {
+/* buffer_new() - of @size bytes, which are at *@ret_data. */
+static struct baton_buffer *buffer_new(struct baton_connection *connection, size_t size, void **ret_data) {
         struct baton_buffer *buffer;
 
         if (baton_buffer_new(connection, size, &buffer) < 0)
                 die("no memory for a buffer of %zu bytes", size);
-        memcpy(baton_buffer_data(buffer, &(size_t){ 0 }), data, size);
+        *ret_data = baton_buffer_data(buffer, &size);
         return buffer;
 }
 
-static void echo(struct baton_call *call, const uint8_t *data, size_t size) {
+static void look_at(const void *data, size_t size) {
         for (size_t at = 0; at < size; at += PAGE)
                 if (((const volatile uint8_t *) data)[at] == 0)
                         die("a byte of the payload is missing");
-        (void) baton_call_answer_buffer(
-                call, filled(baton_call_connection(call), data, size < answer_size ? size : answer_size));
+}
+
+static void echo(struct baton_call *call, const uint8_t *data, size_t size) {
+        struct baton_buffer *buffer;
+        void *answer;
+
+        look_at(data, size);
+        size = size < answer_size ? size : answer_size;
+        buffer = buffer_new(baton_call_connection(call), size, &answer);
+        memcpy(answer, data, size);
+        (void) baton_call_answer_buffer(call, buffer);
 }
 #else
 #define NAME "baton"
@@ -96,6 +108,9 @@ static void on_answer(const struct baton_answer *answer, void *userdata) {
 
         if (answer->status != BATON_OK)
                 die("a call failed: %s", answer->message);
+#ifdef BUFFERS
+        look_at(answer->data, answer->size);
+#endif
         exchange_answered(client.exchange, *slot, answer->size);
         send_call(slot);
 }
@@ -109,12 +124,17 @@ static void send_call(size_t *slot) {
                 .data_size = exchange->options->size,
         };
 
+#ifdef BUFFERS
+        void *data;
+#endif
+
         if (!exchange_next(exchange, *slot))
                 return;
 #ifdef BUFFERS
         parameters.data = NULL;
         parameters.data_size = 0;
-        parameters.buffer = filled(client.connection, exchange->payload, exchange->options->size);
+        parameters.buffer = buffer_new(client.connection, exchange->options->size, &data);
+        memset(data, 1 + (int) (exchange->sent % 255), exchange->options->size);
 #endif
         if (baton_connection_call(client.connection, &parameters, on_answer, slot, NULL) < 0)
                 die("a call could not be started");

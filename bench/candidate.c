@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define SAMPLED_FROM 16u /* in flight: from there on only one call of as many is timed */
+#define WARM_WINDOWS 4u  /* the warm-up has at least so many calls for each in flight: memory is there then */
 
 /* What is measured of a process. */
 typedef struct Figures {
@@ -52,8 +53,25 @@ void meeting_await_end(const Meeting *meeting) {
 /* ---- the command line ---- */
 
 static void usage(const Candidate *candidate) {
-        die("usage: candidate-%s --size BYTES --window W --calls N --client-cpu A --server-cpu B [--answer BYTES]",
-            candidate->name);
+        die("try candidate-%s --help", candidate->name);
+}
+
+static void help(const Candidate *candidate) {
+        (void) printf("usage: candidate-%s --size BYTES --window W --calls N --client-cpu A --server-cpu B\n"
+                      "               [--answer BYTES]\n"
+                      "       candidate-%s --version | --help\n"
+                      "\n"
+                      "Starts a server, warms up, makes N calls of BYTES bytes each with W of them in flight, and\n"
+                      "prints one line of JSON: times in microseconds, processor time of both sides.\n"
+                      "\n"
+                      "  --size BYTES     that each call carries\n"
+                      "  --answer BYTES   that each answer carries, at most as many (default: as many)\n"
+                      "  --window W       calls in flight at once\n"
+                      "  --calls N        to be measured; the warm-up is not among them\n"
+                      "  --client-cpu A   the processor of the client\n"
+                      "  --server-cpu B   the processor of the server\n",
+                      candidate->name, candidate->name);
+        exit(EXIT_SUCCESS);
 }
 
 static size_t parse_number(const Candidate *candidate, const char *text) {
@@ -69,10 +87,15 @@ static size_t parse_number(const Candidate *candidate, const char *text) {
 
 static void parse_options(const Candidate *candidate, int argc, char **argv, CandidateOptions *options) {
         static const struct option longs[] = {
-                { "size", required_argument, NULL, 's' },       { "window", required_argument, NULL, 'w' },
-                { "calls", required_argument, NULL, 'n' },      { "client-cpu", required_argument, NULL, 'c' },
-                { "server-cpu", required_argument, NULL, 'r' }, { "answer", required_argument, NULL, 'a' },
-                { "version", no_argument, NULL, 'v' },          { NULL, 0, NULL, 0 },
+                { "size", required_argument, NULL, 's' },
+                { "window", required_argument, NULL, 'w' },
+                { "calls", required_argument, NULL, 'n' },
+                { "client-cpu", required_argument, NULL, 'c' },
+                { "server-cpu", required_argument, NULL, 'r' },
+                { "answer", required_argument, NULL, 'a' },
+                { "version", no_argument, NULL, 'v' },
+                { "help", no_argument, NULL, 'h' },
+                { NULL, 0, NULL, 0 },
         };
         int option;
 
@@ -80,6 +103,8 @@ static void parse_options(const Candidate *candidate, int argc, char **argv, Can
         while ((option = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
                 size_t value = strchr("swncra", option) ? parse_number(candidate, optarg) : 0;
 
+                if (option == 'h')
+                        help(candidate);
                 if (option == 'v') {
                         (void) puts(candidate->version());
                         exit(EXIT_SUCCESS);
@@ -155,10 +180,10 @@ static void run(const Candidate *candidate, Exchange *exchange, size_t n, Sample
 
 static Figures measure(const Candidate *candidate, Exchange *exchange, pid_t server, Samples *latency) {
         const CandidateOptions *options = exchange->options;
-        size_t warm_up = options->calls / 10;
+        size_t warm_up = options->calls / 10, least = options->window * WARM_WINDOWS;
         Figures before, figures;
 
-        run(candidate, exchange, warm_up > options->window ? warm_up : options->window, NULL);
+        run(candidate, exchange, warm_up > least ? warm_up : least, NULL);
         before = (Figures){ measure_now(), process_cpu(getpid()), process_cpu(server) };
         run(candidate, exchange, options->calls, latency);
         figures = (Figures){ measure_now(), process_cpu(getpid()), process_cpu(server) };

@@ -6,7 +6,7 @@
  * another, with one command line:
  *
  *         candidate-NAME --size BYTES --window W --calls N --client-cpu A --server-cpu B [--answer BYTES]
- *         candidate-NAME --version
+ *         candidate-NAME --version | --help
  *
  * It forks its server, warms up, makes N calls with W of them in flight, and prints one line of JSON. Every call carries
  * --size bytes and is answered with the first --answer bytes of them (default: all).
