@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -665,6 +666,7 @@ static void test_round_trip(void **state) {
 typedef struct Scribbler {
         int fd;
         atomic_bool stop;
+        sem_t at_work; /* it has been once round */
         unsigned long rounds;
 } Scribbler;
 
@@ -681,9 +683,25 @@ static void *scribble(void *argument) {
                 if (errno != EPERM || fallocate(s->fd, 0, 0, 2 * MIB) == 0)
                         abort();
                 (void) fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, MIB);
+                if (s->rounds == 0)
+                        (void) sem_post(&s->at_work);
         }
         (void) munmap((void *) memory, MIB);
         return NULL;
+}
+
+static void scribbler_start(Scribbler *s, pthread_t *ret_thread) {
+        assert_int_equal(sem_init(&s->at_work, 0, 0), 0);
+        assert_int_equal(pthread_create(ret_thread, NULL, scribble, s), 0);
+        while (sem_wait(&s->at_work) < 0)
+                ;
+}
+
+static void scribbler_stop(Scribbler *s, pthread_t thread) {
+        atomic_store(&s->stop, true);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        (void) sem_destroy(&s->at_work);
+        fd_close(s->fd);
 }
 
 static void test_hostile_owner(void **state) {
@@ -694,7 +712,7 @@ static void test_hostile_owner(void **state) {
 
         (void) state;
         assert_int_equal(arena_map_announce(map, 1, fd_dup(scribbler.fd), MIB), 0);
-        assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
+        scribbler_start(&scribbler, &thread);
         for (unsigned i = 0; i < 200; i++) {
                 ArenaView view = ARENA_VIEW_NULL;
 
@@ -702,11 +720,8 @@ static void test_hostile_owner(void **state) {
                 assert_int_equal(arena_view_copy(&view, 0, copy, MIB), 0);
                 arena_view_release(&view);
         }
-        atomic_store(&scribbler.stop, true);
-        assert_int_equal(pthread_join(thread, NULL), 0);
-        assert_true(scribbler.rounds > 0);
+        scribbler_stop(&scribbler, thread);
         free(copy);
-        fd_close(scribbler.fd);
         assert_null(arena_map_free(map));
 }
 
@@ -721,7 +736,7 @@ static void test_hostile_reader(void **state) {
         (void) state;
         blocks[0] = alloc_block(pool, 4096);
         scribbler = (Scribbler){ .fd = fd_dup(follower.last_fd) };
-        assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
+        scribbler_start(&scribbler, &thread);
         for (unsigned i = 0; i < 2000; i++) {
                 for (unsigned j = 1; j < 32; j++) {
                         void *memory;
@@ -732,10 +747,8 @@ static void test_hostile_reader(void **state) {
                 for (unsigned j = 1; j < 32; j++)
                         assert_int_equal(arena_pool_drop(pool, &blocks[j]), 0);
         }
-        atomic_store(&scribbler.stop, true);
-        assert_int_equal(pthread_join(thread, NULL), 0);
+        scribbler_stop(&scribbler, thread);
         assert_int_equal(arena_pool_usage(pool).arenas, 1);
-        fd_close(scribbler.fd);
         assert_null(arena_pool_free(pool));
 }
 
