@@ -17,16 +17,12 @@
 
 /* note_loss() - records whose numbers were skipped are worth a line where they would have been. */
 static void note_loss(Instance *instance, uint64_t n) {
-        const HistoryInfo info = { .source = HISTORY_RECORD, .level = LOG_LEVEL_WARNING, .target = "baton" };
-        char text[64];
-
-        (void) snprintf(text, sizeof(text), "%" PRIu64 " log records never arrived", n);
-        history_append(&instance->output.history, &info, text, strlen(text), false);
+        runner_log_note(instance->log, LOG_LEVEL_WARNING, "%" PRIu64 " log records never arrived", n);
 }
 
 static void log_write(Instance *instance, Call *call, const ProtobufCMessage *message) {
         const Baton__LogWrite *write = (const Baton__LogWrite *) message;
-        uint64_t next = instance->output.record_seq + 1;
+        uint64_t next = instance->input.record_seq + 1;
 
         if (write->first_seq == 0) {
                 call_fail(call, STATUS_INVALID_ARGUMENT, "log records are numbered from 1");
@@ -36,16 +32,17 @@ static void log_write(Instance *instance, Call *call, const ProtobufCMessage *me
                 note_loss(instance, write->first_seq - next);
         for (size_t i = 0; i < write->n_records; i++) {
                 const Baton__LogRecord *record = write->records[i];
-                const HistoryInfo info = {
-                        .source = HISTORY_RECORD,
+                const LogLine line = {
                         .time_us = record->time_us,
                         .level = record->level,
                         .line = record->line,
                         .target = record->target,
                         .file = record->file,
+                        .text = record->text,
+                        .size = strlen(record->text),
                 };
 
-                (void) output_record(&instance->output, write->first_seq + i, &info, record->text);
+                (void) log_input_record(&instance->input, write->first_seq + i, &line);
         }
         call_answer(call, &(AnswerParameters){ .status = STATUS_OK });
 }

@@ -86,9 +86,11 @@ static int store_all(Instance *instance) {
         if (instance->spec.native)
                 r = instance_store(instance, INSTANCE_STORED_LISTENER, instance->bootstrap.listener);
         if (r == 0)
-                r = instance_store(instance, INSTANCE_STORED_STDOUT, output_fd(&instance->output, HISTORY_STDOUT));
+                r = instance_store(instance, INSTANCE_STORED_STDOUT,
+                                   log_input_fd(&instance->input, LOG_SOURCE_STDOUT));
         if (r == 0)
-                r = instance_store(instance, INSTANCE_STORED_STDERR, output_fd(&instance->output, HISTORY_STDERR));
+                r = instance_store(instance, INSTANCE_STORED_STDERR,
+                                   log_input_fd(&instance->input, LOG_SOURCE_STDERR));
         return r;
 }
 
@@ -96,9 +98,7 @@ void instance_prepare(Instance *instance) {
         const char *step = "pipe2";
         int r;
 
-        r = output_open(&instance->output, instance->output_fds);
-        if (r == 0 && instance->spec.park_output)
-                output_park(&instance->output);
+        r = log_input_open(&instance->input, instance->output_fds);
         if (r == 0 && instance->spec.native)
                 r = make_way_in(instance, &step);
         if (r == 0) {
@@ -187,6 +187,7 @@ static void spawned(Instance *instance, const SpawnParameters *parameters, const
         instance->reserved = false;
         instance->born = result->born;
         instance->pid = result->born ? result->pid : 0;
+        log_input_born(&instance->input, instance->pid);
         instance->pidfd = result->pidfd;
         if (result->error)
                 spawn_failed(instance, parameters, result);
@@ -212,11 +213,11 @@ void instance_spawn(Instance *instance) {
         parameters.argv = instance->spec.argv;
         parameters.envp = environment;
         parameters.cwd = instance->spec.directory;
-        parameters.stdio[STDOUT_FILENO] = instance->output_fds[HISTORY_STDOUT];
-        parameters.stdio[STDERR_FILENO] = instance->output_fds[HISTORY_STDERR];
+        parameters.stdio[STDOUT_FILENO] = instance->output_fds[LOG_SOURCE_STDOUT];
+        parameters.stdio[STDERR_FILENO] = instance->output_fds[LOG_SOURCE_STDERR];
         parameters.nofile = instance->supervisor->has_nofile ? &instance->supervisor->nofile : NULL;
         (void) spawn(&parameters, &result);
-        fd_close_all(instance->output_fds, OUTPUT_PIPES);
+        fd_close_all(instance->output_fds, LOG_PIPES);
         spawned(instance, &parameters, &result);
 }
 

@@ -71,8 +71,20 @@ void instance_spec_deinit(InstanceSpec *spec) {
         *spec = (InstanceSpec){ 0 };
 }
 
+static int make_log(Instance *instance) {
+        LogConfig config = LOG_CONFIG_NULL;
+        int r;
+
+        config.park = instance->spec.park_output;
+        r = runner_log_new(&instance->log, instance->supervisor->logs, instance->spec.name, &config);
+        if (r == 0)
+                log_input_init(&instance->input, instance->log, instance->id);
+        return r;
+}
+
 int instance_new(Instance **ret_instance, Supervisor *supervisor, InstanceSpec *spec, uint64_t id) {
         Instance *instance = calloc(1, sizeof(*instance));
+        int r;
 
         if (!instance) {
                 instance_spec_deinit(spec);
@@ -91,7 +103,11 @@ int instance_new(Instance **ret_instance, Supervisor *supervisor, InstanceSpec *
         LIST_INIT(&instance->on_exit);
         LIST_INIT(&instance->on_gone);
         bootstrap_init(&instance->bootstrap, supervisor->loop, instance->spec.name, instance_connected);
-        output_init(&instance->output, supervisor->loop, SUPERVISOR_OUTPUT_LINES, SUPERVISOR_OUTPUT_BYTES);
+        r = make_log(instance);
+        if (r < 0) {
+                instance_free(instance);
+                return r;
+        }
         *ret_instance = instance;
         return 0;
 }
@@ -132,8 +148,9 @@ Instance *instance_free(Instance *instance) {
                 keeper_link_forget(instance->supervisor->link, instance);
         loop_timer_stop(&instance->timer);
         loop_task_cancel(&instance->gone);
-        output_deinit(&instance->output);
-        fd_close_all(instance->output_fds, OUTPUT_PIPES);
+        log_input_deinit(&instance->input);
+        runner_log_free(instance->log);
+        fd_close_all(instance->output_fds, LOG_PIPES);
         fd_close(instance->lane);
         fd_close(instance->pidfd);
         instance_spec_deinit(&instance->spec);
@@ -208,10 +225,10 @@ void instance_drop(Instance *instance, InstanceStored what, int fd_consume) {
 /* release() - no process, no peer: all descriptors go. */
 static void release(Instance *instance) {
         loop_timer_stop(&instance->timer);
-        output_end(&instance->output);
+        runner_log_set_over(instance->log, true);
         instance_drop(instance, INSTANCE_STORED_LANE, fd_take(&instance->lane));
-        instance_drop(instance, INSTANCE_STORED_STDOUT, output_take_pipe(&instance->output, HISTORY_STDOUT));
-        instance_drop(instance, INSTANCE_STORED_STDERR, output_take_pipe(&instance->output, HISTORY_STDERR));
+        instance_drop(instance, INSTANCE_STORED_STDOUT, log_input_take(&instance->input, LOG_SOURCE_STDOUT));
+        instance_drop(instance, INSTANCE_STORED_STDERR, log_input_take(&instance->input, LOG_SOURCE_STDERR));
         check_gone(instance);
 }
 
@@ -221,9 +238,9 @@ static void end_of_process(Instance *instance, uint64_t linger_us) {
         instance->pidfd = fd_close(instance->pidfd);
         loop_timer_stop(&instance->timer);
         supervisor_unqueue_spawn(instance->supervisor, instance);
-        fd_close_all(instance->output_fds, OUTPUT_PIPES);
+        fd_close_all(instance->output_fds, LOG_PIPES);
         instance_close_bootstrap(instance);
-        output_finish(&instance->output);
+        log_input_finish(&instance->input);
         call_watchers(instance, &instance->on_exit);
         if (!instance->peer)
                 release(instance);

@@ -16,7 +16,7 @@
 #include "proto/peer.h"
 #include "supervisor/bootstrap.h"
 #include "supervisor/exit-status.h"
-#include "supervisor/output.h"
+#include "supervisor/runner-log.h"
 #include "supervisor/process.h"
 
 typedef struct Relay Relay;
@@ -104,12 +104,13 @@ struct Instance {
         bool born;     /* an exit will be reported, and is to be acknowledged */
 
         Bootstrap bootstrap;
-        Peer *peer;                   /* NULL: a plain runner, or the peer has ended */
-        Peer *ended_peer;             /* the one that has, while relays still have items of it; else NULL */
-        int lane;                     /* our duplicate, the one watched; -1: none */
-        int output_fds[OUTPUT_PIPES]; /* write ends, until the runner has them */
-        unsigned stored;              /* bits of InstanceStored: duplicates in the keeper */
-        Output output;
+        Peer *peer;                /* NULL: a plain runner, or the peer has ended */
+        Peer *ended_peer;          /* the one that has, while relays still have items of it; else NULL */
+        int lane;                  /* our duplicate, the one watched; -1: none */
+        int output_fds[LOG_PIPES]; /* write ends, until the runner has them */
+        unsigned stored;           /* bits of InstanceStored: duplicates in the keeper */
+        RunnerLog *log;
+        LogInput input;
 
         InstanceStop stop;
         uint64_t stop_deadline;

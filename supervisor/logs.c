@@ -5,7 +5,7 @@
  * it comes when the first line does, or the end. `ended' is said only when every line has been given, so that a reader
  * who asks again until then has missed nothing but what is counted.
  *
- * Who asks with `wait' follows: it has, so it says, all lines before the one it asks for (output_follow()). One that
+ * Who asks with `wait' follows: it has, so it says, all lines before the one it asks for (runner_log_follow()). One that
  * cancels its wait, or is gone, follows no more.
  */
 
@@ -19,20 +19,23 @@
 enum {
         LINES_DEFAULT = 256,
         LINES_MAX = 4096,
-        LINE_OVERHEAD = 64, /* of a line's message, at most, besides its texts */
+        LINE_OVERHEAD = 96, /* of a line's message, at most, besides its texts */
 };
 
 typedef struct Logs {
-        OutputReader reader;
+        LogReader reader;
         Call *call;
         Instance *instance;
         uint64_t from;
-        uint32_t max_lines;
+        uint32_t max_lines, sources;
 } Logs;
 
-static size_t text_size(const char *text) {
-        return text ? strlen(text) : 0;
-}
+/* What goes into one answer. */
+typedef struct Page {
+        uint64_t next_seq, dropped;
+        size_t n, size, bytes;
+        Baton__Control__LogLine *lines;
+} Page;
 
 /* bytes_max() - half of a frame that the client takes. */
 static size_t bytes_max(const Call *call) {
@@ -41,97 +44,172 @@ static size_t bytes_max(const Call *call) {
         return peer ? (size_t) (peer_remote(peer)->max_frame / 2) : 0;
 }
 
-static void fill_line(Baton__Control__LogLine *to, const HistoryLine *line) {
+static void fill_line(Baton__Control__LogLine *to, const LogLine *line) {
         baton__control__log_line__init(to);
         to->seq = line->seq;
-        to->time_us = line->info.time_us;
-        to->source = (Baton__Control__LogLine__Source) line->info.source;
-        to->level = line->info.level;
+        to->time_us = line->time_us;
+        to->monotonic_us = line->monotonic_us;
+        to->instance = line->instance;
+        to->pid = line->pid;
+        to->source = (Baton__Control__LogLine__Source) line->source;
+        to->level = line->level;
         to->text.data = (uint8_t *) line->text;
         to->text.len = line->size;
         to->partial = line->partial;
-        if (line->info.target)
-                to->target = (char *) line->info.target;
-        if (line->info.file)
-                to->file = (char *) line->info.file;
-        to->line = line->info.line;
+        to->target = (char *) line->target;
+        to->file = (char *) line->file;
+        to->line = line->line;
 }
 
-/* count() - how many lines from @line on go into one answer. */
-static size_t count(const HistoryLine *line, size_t max_lines, size_t max_bytes) {
-        size_t n = 0, bytes = 0;
+static bool is_wanted(const LogLine *line, uint32_t sources) {
+        return sources == 0 || sources & 1u << line->source;
+}
 
-        for (; line && n < max_lines; line = TAILQ_NEXT(line, link), n++) {
-                bytes += line->size + text_size(line->info.target) + text_size(line->info.file) + LINE_OVERHEAD;
-                if (n > 0 && bytes > max_bytes)
-                        break;
+static bool add(Page *page, const LogLine *line) {
+        if (page->n == page->size) {
+                size_t size = page->size ? 2 * page->size : 16;
+                Baton__Control__LogLine *lines = reallocarray(page->lines, size, sizeof(*lines));
+
+                if (!lines)
+                        return false;
+                page->lines = lines;
+                page->size = size;
         }
-        return n;
+        fill_line(&page->lines[page->n++], line);
+        return true;
 }
 
-static void answer(Call *call, Instance *instance, uint64_t from, uint32_t max_lines) {
-        Baton__Control__LogsResponse response = BATON__CONTROL__LOGS_RESPONSE__INIT;
-        Baton__Control__Exit exit;
-        const Output *output = &instance->output;
-        const HistoryLine *line = history_find(&output->history, from);
-        size_t n = count(line, max_lines, bytes_max(call));
-        _cleanup_free_ Baton__Control__LogLine *lines = calloc(n + 1, sizeof(*lines));
-        _cleanup_free_ Baton__Control__LogLine **pointers = calloc(n + 1, sizeof(*pointers));
+/* collect() - the lines from @from on that are wanted. What there is no memory for comes with the next answer. */
+static void collect(const RunnerLog *log, uint64_t from, uint32_t sources, size_t max_lines, size_t max_bytes,
+                    Page *page) {
+        uint64_t position = runner_log_find(log, from);
+        LogLine line;
 
-        if (!lines || !pointers) {
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for %zu lines", n);
+        *page = (Page){ .next_seq = MAX(from, (uint64_t) 1) };
+        while (page->n < max_lines && runner_log_read(log, &position, &line)) {
+                if (is_wanted(&line, sources)) {
+                        page->bytes += line.size + strlen(line.target) + strlen(line.file) + LINE_OVERHEAD;
+                        if ((page->n > 0 && page->bytes > max_bytes) || !add(page, &line))
+                                break;
+                }
+                page->dropped += line.seq - page->next_seq;
+                page->next_seq = line.seq + 1;
+        }
+}
+
+static void answer(Call *call, const Instance *instance, const Page *page) {
+        Baton__Control__LogsResponse response = BATON__CONTROL__LOGS_RESPONSE__INIT;
+        Baton__Control__LogLine **pointers = calloc(page->n + 1, sizeof(*pointers));
+        Baton__Control__Exit exit;
+        LogStatus status;
+
+        if (!pointers) {
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for %zu lines", page->n);
                 return;
         }
-        response.next_seq = MAX(from, (uint64_t) 1);
-        if (line)
-                response.dropped = line->seq - response.next_seq;
-        for (size_t i = 0; i < n; i++, line = TAILQ_NEXT(line, link)) {
-                fill_line(&lines[i], line);
-                pointers[i] = &lines[i];
-                response.next_seq = line->seq + 1;
-        }
+        for (size_t i = 0; i < page->n; i++)
+                pointers[i] = &page->lines[i];
+        runner_log_status(instance->log, &status);
         response.lines = pointers;
-        response.n_lines = n;
-        response.ended = output->ended && !line;
+        response.n_lines = page->n;
+        response.next_seq = page->next_seq;
+        response.dropped = page->dropped;
+        response.log = runner_log_id(instance->log);
+        response.ended = runner_log_has_ended(instance->log) && page->next_seq >= status.next_seq;
         if (response.ended) {
                 report_exit(instance->exit, &exit);
                 response.exit = &exit;
         }
         (void) call_answer_message(call, &response.base);
+        free(pointers);
 }
 
-static void woken(OutputReader *reader) {
+/* try_answer() - false: there is nothing to say yet. @from goes on behind lines that are not wanted. */
+static bool try_answer(Call *call, const Instance *instance, uint64_t *from, uint32_t sources, uint32_t max_lines,
+                       bool wait) {
+        Page page;
+        bool said;
+
+        collect(instance->log, *from, sources, max_lines, bytes_max(call), &page);
+        said = !wait || page.n > 0 || page.dropped > 0 || runner_log_has_ended(instance->log);
+        if (said)
+                answer(call, instance, &page);
+        *from = page.next_seq;
+        free(page.lines);
+        return said;
+}
+
+static void cancelled(Call *call, void *userdata);
+
+static void woken(LogReader *reader) {
         Logs *logs = CONTAINER_OF(reader, Logs, reader);
 
-        output_follow(&logs->instance->output, logs->from);
-        if (!logs->instance->output.ended && !history_find(&logs->instance->output.history, logs->from)) {
-                output_wait(&logs->instance->output, reader); /* the line was one from before */
+        runner_log_follow(logs->instance->log, logs->from);
+        call_on_cancel(logs->call, NULL, NULL);
+        if (try_answer(logs->call, logs->instance, &logs->from, logs->sources, logs->max_lines, true)) {
+                free(logs);
                 return;
         }
-        call_on_cancel(logs->call, NULL, NULL);
-        answer(logs->call, logs->instance, logs->from, logs->max_lines);
-        free(logs);
+        call_on_cancel(logs->call, cancelled, logs);
+        runner_log_wait(logs->instance->log, reader); /* the lines were others */
 }
 
 static void cancelled(Call *call, void *userdata) {
         Logs *logs = userdata;
 
-        output_unwait(&logs->reader);
-        output_unfollow(&logs->instance->output);
+        runner_log_unwait(&logs->reader);
+        runner_log_unfollow(logs->instance->log);
         free(logs);
         (void) call_fail(call, STATUS_CANCELLED, "cancelled");
 }
 
+/* go_back() - from the end: so many lines that are wanted, but none before @from. */
+static uint64_t go_back(const RunnerLog *log, uint64_t from, uint32_t last, uint32_t sources) {
+        uint64_t position = runner_log_find(log, UINT64_MAX), at;
+        LogStatus status;
+        LogLine line;
+
+        runner_log_status(log, &status);
+        while (last > 0 && runner_log_back(log, &position)) {
+                at = position;
+                if (!runner_log_read(log, &at, &line) || line.seq < from)
+                        break;
+                status.next_seq = line.seq;
+                if (is_wanted(&line, sources))
+                        last--;
+        }
+        return status.next_seq;
+}
+
+/* begin() - the number of the first line that @request asks for. */
+static uint64_t begin(const RunnerLog *log, const Baton__Control__LogsRequest *request) {
+        bool same = request->log == 0 || request->log == runner_log_id(log);
+        uint64_t from = same ? request->from_seq : 0, position = runner_log_find(log, from);
+        LogLine line;
+
+        if (request->since_us > 0) {
+                LogStatus status;
+
+                runner_log_status(log, &status);
+                from = status.next_seq;
+                while (runner_log_read(log, &position, &line))
+                        if (line.time_us >= request->since_us) {
+                                from = line.seq;
+                                break;
+                        }
+        }
+        return request->last > 0 ? go_back(log, from, request->last, request->sources) : from;
+}
+
 void logs_call(Call *call, const Baton__Control__LogsRequest *request, Instance *instance) {
         uint32_t max_lines = request->max_records ? MIN(request->max_records, (uint32_t) LINES_MAX) : LINES_DEFAULT;
+        uint64_t from = begin(instance->log, request);
         Logs *logs;
 
         if (request->wait)
-                output_follow(&instance->output, request->from_seq);
-        if (!request->wait || instance->output.ended || history_find(&instance->output.history, request->from_seq)) {
-                answer(call, instance, request->from_seq, max_lines);
+                runner_log_follow(instance->log, from);
+        if (try_answer(call, instance, &from, request->sources, max_lines, request->wait))
                 return;
-        }
         logs = calloc(1, sizeof(*logs));
         if (!logs) {
                 (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory to wait for a line");
@@ -141,9 +219,10 @@ void logs_call(Call *call, const Baton__Control__LogsRequest *request, Instance 
                 .reader = { .callback = woken },
                 .call = call,
                 .instance = instance,
-                .from = request->from_seq,
+                .from = from,
                 .max_lines = max_lines,
+                .sources = request->sources,
         };
-        output_wait(&instance->output, &logs->reader);
+        runner_log_wait(instance->log, &logs->reader);
         call_on_cancel(call, cancelled, logs);
 }

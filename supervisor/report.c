@@ -52,7 +52,7 @@ static void fail_with(Call *call, Status status, char *message, const ProtobufCM
 }
 
 static size_t last_output(const Instance *instance, char ***ret_lines) {
-        return history_tail(&instance->output.history, INSTANCE_LAST_LINES, INSTANCE_LAST_BYTES, ret_lines);
+        return runner_log_tail(instance->log, instance->id, INSTANCE_LAST_LINES, INSTANCE_LAST_BYTES, ret_lines);
 }
 
 void report_start_failure(Call *call, Instance *instance, InstanceFailure failure) {

@@ -17,12 +17,13 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "common/clock.h"
+#include "common/log-line.h"
 #include "common/loop.h"
 #include "common/macro.h"
 #include "supervisor/log-config.h"
 
 typedef struct LogInput LogInput;
-typedef struct LogLine LogLine;
 typedef struct LogPipe LogPipe;
 typedef struct LogReader LogReader;
 typedef struct LogStatus LogStatus;
@@ -30,31 +31,7 @@ typedef struct LogStore LogStore; /* log-store.h: what all logs of a supervisor 
 typedef struct RunnerLog RunnerLog;
 
 enum {
-        LOG_TEXT_MAX = 16 * 1024, /* bytes of a line's text; a longer one is cut into several, flagged `partial' */
-        LOG_PIPES = 2,            /* LOG_SOURCE_STDOUT and LOG_SOURCE_STDERR */
-};
-
-/* Where a line came from; the numbers of baton.control.LogLine.Source. */
-typedef enum LogSource {
-        LOG_SOURCE_STDOUT,
-        LOG_SOURCE_STDERR,
-        LOG_SOURCE_RECORD, /* baton.Log/Write, or the supervisor itself, whose `target' is "baton" */
-        _LOG_SOURCE_N,
-} LogSource;
-
-/* One line. What the log gives out points into the ring: good until the loop's next turn. */
-struct LogLine {
-        uint64_t seq;          /* from 1, rising by one, never reused in the life of the log */
-        uint64_t time_us;      /* wall clock; given to us as 0: now */
-        uint64_t monotonic_us; /* when we had it */
-        uint64_t instance;
-        pid_t pid;
-        LogSource source;
-        bool partial; /* goes on in the next line of this source and instance */
-        uint32_t level, line;
-        const char *target, *file; /* never NULL in what is given out */
-        const char *text;          /* not terminated */
-        size_t size;
+        LOG_PIPES = 2, /* LOG_SOURCE_STDOUT and LOG_SOURCE_STDERR */
 };
 
 struct LogStatus {
@@ -69,8 +46,8 @@ struct LogStatus {
 /* ---- the log, for its runner ---- */
 
 /*
- * runner_log_new() - @name and @config stay the caller's and must outlive the log, or be replaced by
- * runner_log_configure(). A ring that the store recovered under this name is continued. 0 or -ENOMEM.
+ * runner_log_new() - @name stays the caller's and must outlive the log; @config is copied. A ring that the store recovered
+ * under this name is continued. 0 or -ENOMEM.
  */
 int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const LogConfig *config);
 
@@ -78,8 +55,8 @@ int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const
 RunnerLog *runner_log_free(RunnerLog *log);
 DEFINE_CLEANUP(RunnerLog *, runner_log_free);
 
-/* runner_log_configure() - from here on. A ring that exists keeps its size until the log is free. */
-void runner_log_configure(RunnerLog *log, const LogConfig *config);
+/* runner_log_configure() - from here on. A ring that exists keeps its size. 0 or -ENOMEM, and then all is as it was. */
+int runner_log_configure(RunnerLog *log, const LogConfig *config);
 
 /*
  * runner_log_set_over() - true: nothing will come any more unless it is started again: whoever follows is told once he has
@@ -98,6 +75,47 @@ void runner_log_status(const RunnerLog *log, LogStatus *ret_status);
  * none. Returns how many.
  */
 size_t runner_log_tail(const RunnerLog *log, uint64_t instance, size_t max_lines, size_t max_bytes, char ***ret_lines);
+
+/* ---- for who reads it ---- */
+
+/* Who has asked last, and not again for this long, follows no more. */
+#define LOG_FOLLOW_US (10 * USEC_PER_SEC)
+
+/* Somebody who waits for a line, or for the end; called once, at the end of the turn, and then not waiting any more. */
+struct LogReader {
+        TAILQ_ENTRY(LogReader) link;
+        RunnerLog *log; /* NULL: not waiting */
+        uint64_t turn;  /* in which it began to wait */
+        void (*callback)(LogReader *reader);
+};
+
+/* runner_log_find() - a position: of the first line kept whose number is @seq or higher, or of the one to come. */
+uint64_t runner_log_find(const RunnerLog *log, uint64_t seq);
+
+/* runner_log_read() - the line at @position, which then is that of the next one. False: none yet. */
+bool runner_log_read(const RunnerLog *log, uint64_t *position, LogLine *ret_line);
+
+/* runner_log_back() - the position of the line before that at @position, which may be of the one to come. False: none. */
+bool runner_log_back(const RunnerLog *log, uint64_t *position);
+
+/* runner_log_id() - another one than before where numbers began anew; 0: there is no line yet. */
+uint64_t runner_log_id(const RunnerLog *log);
+
+/* runner_log_has_ended() - it is over, and every line of it can be read. */
+bool runner_log_has_ended(const RunnerLog *log);
+
+/*
+ * runner_log_follow() - somebody has all lines before @seq, and is there for LOG_FOLLOW_US more. Of a log that parks
+ * nothing that he has not got is dropped; with several of them the one who asked last counts.
+ */
+void runner_log_follow(RunnerLog *log, uint64_t seq);
+
+/* runner_log_unfollow() - he has gone. */
+void runner_log_unfollow(RunnerLog *log);
+
+/* runner_log_wait() - @reader->callback is called when a line has come, or the end. */
+void runner_log_wait(RunnerLog *log, LogReader *reader);
+void runner_log_unwait(LogReader *reader);
 
 /* ---- what an instance says ---- */
 
@@ -137,7 +155,10 @@ static inline int log_input_fd(const LogInput *input, LogSource source) {
 
 void log_input_born(LogInput *input, pid_t pid);
 
-/* log_input_record() - log record number @seq of this instance. 0; -EALREADY: it was there before, and is dropped. */
+/*
+ * log_input_record() - log record number @seq of this instance. 0; -EALREADY: it was there before, and is dropped; -ENOMEM:
+ * it is lost, and counted.
+ */
 int log_input_record(LogInput *input, uint64_t seq, const LogLine *record);
 
 /*

@@ -25,6 +25,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/control.h"
+#include "supervisor/log-store.h"
 
 #define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@"
 
@@ -280,6 +281,9 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
                 r = events_new(&supervisor->events, supervisor->loop);
         if (r == 0)
                 r = keeper_link_new(&supervisor->link, supervisor->loop, fd_take(&keeper), &link_handlers, supervisor);
+        /* A private one's runners do not outlive it. */
+        if (r == 0)
+                r = log_store_new(&supervisor->logs, supervisor->loop, lane < 0 ? supervisor->link : NULL);
         if (r == 0 && lane >= 0)
                 r = control_new_private(&supervisor->control, supervisor, fd_take(&lane));
         if (r < 0)
@@ -306,6 +310,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         loop_task_cancel(&supervisor->down);
         for (size_t i = 0; i < ARRAY_SIZE(supervisor->signals); i++)
                 loop_signal_stop(&supervisor->signals[i].watcher);
+        supervisor->logs = log_store_free(supervisor->logs);
         supervisor->link = keeper_link_free(supervisor->link);
         supervisor->events = events_free(supervisor->events);
         supervisor->loop = loop_free(supervisor->loop);

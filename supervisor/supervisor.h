@@ -17,8 +17,6 @@ typedef struct Control Control;
 
 enum {
         SUPERVISOR_ENDED_MAX = 16, /* ended runners that are remembered; the oldest is forgotten first */
-        SUPERVISOR_OUTPUT_LINES = 16384,
-        SUPERVISOR_OUTPUT_BYTES = 1024 * 1024,
 };
 
 TAILQ_HEAD(InstanceQueue, Instance);
@@ -46,6 +44,7 @@ struct Supervisor {
         Loop *loop;
         KeeperLink *link;
         Events *events; /* what happened */
+        LogStore *logs; /* what all runners' logs share */
         uint32_t generation, last_n;
         uint64_t stop_timeout_us;
         bool has_nofile;
