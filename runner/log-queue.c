@@ -9,9 +9,9 @@
  * Records of one turn leave in one call: adding only queues, the pump runs before the endpoint waits. At most
  * LOG_QUEUE_CALLS calls are open; while they are, records gather for the next one.
  *
- * Logging must never stop a runner: nothing waits, in whichever thread. A hand-off takes the records of all threads; it
- * bounds memory by count and bytes, from the moment a record comes in until it is acknowledged, and counts what does not
- * fit. The loop gives the numbers at its other end: order between threads is the order of arrival, times are those of the
+ * Logging must never stop a runner: the loop's thread never waits, since it is what makes room; others wait only where the
+ * runner asked for it. A hand-off takes the records of all threads; it bounds memory by count and bytes, from the moment a
+ * record comes in until it is acknowledged, and counts what does not fit. The loop gives the numbers at its other end: order between threads is the order of arrival, times are those of the
  * call, and a gap becomes a record of its own, before the record that came after it, or, with none after it, as soon as
  * there is room.
  */
@@ -222,6 +222,17 @@ void log_queue_collect(LogQueue *queue) {
                 endpoint_defer(queue->endpoint, &queue->pump);
 }
 
+/* add_entry() - false: there is no room for it, or nobody will look any more; it is gone. */
+static bool add_entry(LogQueue *queue, LogEntry *entry) {
+        bool wait = queue->parks && !handles_is_loop_thread(queue->handles);
+        int r = wait ? handoff_push_wait(&queue->handoff, &entry->node, entry->node.size, USEC_INFINITY)
+                     : handoff_push(&queue->handoff, &entry->node, entry->node.size, NULL);
+
+        if (r < 0)
+                free(entry);
+        return r >= 0;
+}
+
 void log_queue_add(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
                    const char *format, va_list arguments) {
         char text[LOG_QUEUE_TEXT + 2];
@@ -230,9 +241,7 @@ void log_queue_add(LogQueue *queue, unsigned level, const char *target, const ch
         text[0] = '\0';
         (void) vsnprintf(text, sizeof(text), format, arguments);
         entry = make_entry(MIN(level, LEVEL_LOWEST), target ? target : "", file ? file : "", line, text);
-        if (entry)
-                (void) handoff_push(&queue->handoff, &entry->node, entry->node.size, NULL);
-        else
+        if (!entry || !add_entry(queue, entry))
                 handoff_drop(&queue->handoff);
 }
 
@@ -252,9 +261,9 @@ static void destroy_entry(HandoffNode *node) {
         free(CONTAINER_OF(node, LogEntry, node));
 }
 
-int log_queue_init(LogQueue *queue, Endpoint *endpoint, const Handles *handles, Peer *peer, size_t max) {
+int log_queue_init(LogQueue *queue, Endpoint *endpoint, const Handles *handles, Peer *peer, size_t max, bool parks) {
         HandoffConfig config = {
-                .policy = HANDOFF_DROP,
+                .policy = parks ? HANDOFF_PARK : HANDOFF_DROP,
                 .max_count = max ? max : LOG_QUEUE_RECORDS,
                 .max_bytes = LOG_QUEUE_BYTES,
                 .destroy = destroy_entry,
@@ -269,6 +278,7 @@ int log_queue_init(LogQueue *queue, Endpoint *endpoint, const Handles *handles, 
         queue->endpoint = endpoint;
         queue->handles = handles;
         queue->peer = peer;
+        queue->parks = parks;
         queue->pump = ENDPOINT_TASK_NULL(pump);
         queue->next_seq = 1;
         TAILQ_INIT(&queue->entries);
@@ -286,6 +296,10 @@ void log_queue_deinit(LogQueue *queue) {
         while ((entry = TAILQ_FIRST(&queue->entries)))
                 remove_entry(queue, entry);
         handoff_deinit(&queue->handoff);
+}
+
+void log_queue_close(LogQueue *queue) {
+        handoff_close(&queue->handoff);
 }
 
 bool log_queue_is_empty(LogQueue *queue) {

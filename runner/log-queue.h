@@ -33,6 +33,7 @@ struct LogQueue {
         Endpoint *endpoint;
         const Handles *handles;
         Peer *peer;
+        bool parks;
         EndpointTask pump;
         Handoff handoff;                /* records on their way in; they keep their room until acknowledged */
         TAILQ_HEAD(, LogEntry) entries; /* by sequence number */
@@ -42,10 +43,10 @@ struct LogQueue {
 };
 
 /*
- * log_queue_init() - of a zeroed structure, for records over @peer, at most @max of them (0: LOG_QUEUE_RECORDS). Must not move afterwards. 0 or a
- * negative errno.
+ * log_queue_init() - of a zeroed structure, for records over @peer, at most @max of them (0: LOG_QUEUE_RECORDS). @parks:
+ * other threads than the loop's wait for room. Must not move afterwards. 0 or a negative errno.
  */
-int log_queue_init(LogQueue *queue, Endpoint *endpoint, const Handles *handles, Peer *peer, size_t max);
+int log_queue_init(LogQueue *queue, Endpoint *endpoint, const Handles *handles, Peer *peer, size_t max, bool parks);
 
 /* log_queue_deinit() - forgets everything; the peer is gone already. Good for a zeroed structure. */
 void log_queue_deinit(LogQueue *queue);
@@ -53,7 +54,13 @@ void log_queue_deinit(LogQueue *queue);
 /* log_queue_collect() - takes what other threads have added; when the endpoint has been woken. */
 void log_queue_collect(LogQueue *queue);
 
-/* log_queue_add() - one record; never waits and never fails: what does not fit is dropped and counted. Any thread. */
+/* log_queue_close() - nobody takes records any more: who waits is let go, what comes is dropped. */
+void log_queue_close(LogQueue *queue);
+
+/*
+ * log_queue_add() - one record; never fails: what does not fit is dropped and counted, where the thread does not wait. Any
+ * thread.
+ */
 void log_queue_add(LogQueue *queue, unsigned level, const char *target, const char *file, unsigned line,
                    const char *format, va_list arguments) _printf_(6, 0);
 

@@ -163,7 +163,7 @@ static int set_up(Runner *runner, const struct baton_runner_options *options, in
         if (r < 0)
                 return r;
         return log_queue_init(&runner->log, runner->endpoint, runner->handles, connection_peer(runner->supervisor),
-                              options->max_log_records);
+                              options->max_log_records, options->park_log);
 }
 
 /* runner_new() - on the connection that was made. */
@@ -250,6 +250,7 @@ int baton_runner_dispatch(struct baton_runner *runner, int timeout_ms) {
         if (!runner->ended)
                 return 0;
         handles_close(runner->handles); /* nobody collects any more what other threads hand in */
+        log_queue_close(&runner->log);
         return runner->result;
 }
 

@@ -6,6 +6,9 @@
  */
 
 #include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -187,9 +190,106 @@ static void test_log_without_memory(void **state) {
         fixture_close(&f);
 }
 
+/* ---- park */
+
+#define PARKED_RECORDS 500
+#define ROOM           100
+
+typedef struct Writer {
+        Fixture *fixture;
+        pthread_t thread;
+        sem_t full; /* as many are in as there may be */
+        atomic_uint n;
+        atomic_bool over;
+} Writer;
+
+static void *write_records(void *argument) {
+        Writer *writer = argument;
+
+        for (unsigned i = 0; i < PARKED_RECORDS; i++) {
+                baton_log(writer->fixture->runner, BATON_INFO, "thread", "", 0, "%u", i);
+                if (atomic_fetch_add(&writer->n, 1) + 1 == ROOM)
+                        (void) sem_post(&writer->full);
+        }
+        atomic_store(&writer->over, true);
+        return NULL;
+}
+
+static void open_parked(Fixture *f, Writer *writer) {
+        struct baton_runner_options options = { .size = sizeof(options), .max_log_records = ROOM, .park_log = 1 };
+
+        fixture_open_with(f, &options);
+        f->hold_log = true;
+        *writer = (Writer){ .fixture = f };
+        assert_int_equal(sem_init(&writer->full, 0, 0), 0);
+        assert_int_equal(pthread_create(&writer->thread, NULL, write_records, writer), 0);
+        /* Before the loop runs, so that they are in two calls, which can be open at once: the thread waits, or soon does. */
+        while (sem_wait(&writer->full) < 0)
+                ;
+        await_records(f, ROOM);
+}
+
+/* A thread waits for the supervisor, the loop does not: calls go on, and what it logs itself is dropped and told. */
+static void test_log_parked(void **state) {
+        unsigned next = 0, n_told = 0;
+        Writer writer;
+        Fixture f;
+
+        (void) state;
+        open_parked(&f, &writer);
+        for (unsigned i = 0; i < 20; i++) {
+                Result result = { 0 };
+
+                fixture_ask(&f, "baton.Runner/Ping", NULL, &result);
+                assert_int_equal(result.status, STATUS_OK);
+        }
+        assert_true(atomic_load(&writer.n) <= ROOM);
+        assert_int_equal(f.n_records, ROOM);
+        for (unsigned i = 0; i < 3; i++)
+                baton_log(f.runner, BATON_INFO, "loop", "", 0, "dropped");
+        release_log(&f);
+        await_records(&f, PARKED_RECORDS + 1);
+        (void) pthread_join(writer.thread, NULL);
+        for (unsigned i = 0; i < f.n_records; i++) {
+                char text[16];
+
+                assert_int_equal(f.records[i].seq, i + 1);
+                if (strcmp(f.records[i].target, "baton") == 0) {
+                        assert_string_equal(f.records[i].text, "3 log records dropped");
+                        n_told++;
+                        continue;
+                }
+                (void) snprintf(text, sizeof(text), "%u", next++);
+                assert_string_equal(f.records[i].text, text);
+        }
+        assert_int_equal(next, PARKED_RECORDS);
+        assert_int_equal(n_told, 1);
+        fixture_close(&f);
+}
+
+/* Nobody waits for a supervisor that is gone. */
+static void test_log_parked_at_the_end(void **state) {
+        Writer writer;
+        Fixture f;
+
+        (void) state;
+        open_parked(&f, &writer);
+        peer_close(f.peer, STATUS_OK, "good bye");
+        fixture_until(&f, has_ended, &f);
+        (void) pthread_join(writer.thread, NULL);
+        assert_true(atomic_load(&writer.over));
+        fixture_close(&f);
+}
+
 static const struct CMUnitTest tests[] = {
-        TEST(test_log),         TEST(test_log_bounds),       TEST(test_log_renewal),
-        TEST(test_log_at_quit), TEST(test_log_full_at_quit), TEST(test_log_without_memory),
+        TEST(test_log),
+        TEST(test_log_bounds),
+        TEST(test_log_renewal),
+        TEST(test_log_at_quit),
+        TEST(test_log_full_at_quit),
+        TEST(test_log_without_memory),
+        TEST(test_log_parked),
+        TEST(test_log_parked_at_the_end),
 };
 
 int main(void) {

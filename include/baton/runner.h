@@ -54,24 +54,26 @@ struct baton_runner; /* this process as baton sees it */
  */
 struct baton_runner_options {
         size_t size;
-        const char *software;     /* "name version", for logs; default: the program's name */
-        const char *bootstrap;    /* path of the bootstrap socket; default: $BATON_BOOTSTRAP */
-        uint64_t max_frame;       /* largest frame we accept, bytes; default 8 MiB, at least 64 KiB */
-        uint32_t max_calls;       /* calls to us open at once; default 1,024 */
-        uint32_t fd_credit;       /* descriptors sent to us and not yet listed; default 64 */
-        uint32_t max_log_records; /* records kept until acknowledged; default 1,024; more are dropped and counted */
-        uint64_t stream_window;   /* bytes of one stream that may be under way to us; default 256 KiB */
-        uint64_t max_memory;      /* bytes, of the windows of all open streams of one peer; default 256 MiB */
-        uint64_t max_shared;      /* bytes of shared memory with each attached client, each way; default 64 MiB */
-        uint64_t busy_poll_us;    /* ask for so long, at most 1,000, before a wait blocks; default 0: not */
-        uint32_t max_clients;  /* attached at once; default 64; ended ones count until their calls have been ended */
-        uint32_t max_held_fds; /* descriptors that open calls and items of a peer hold here; default 1,024 */
-        uint32_t max_waiting;  /* calls of ours that wait to be sent to a peer; default 4,096; more fail */
+        const char *software;  /* "name version", for logs; default: the program's name */
+        const char *bootstrap; /* path of the bootstrap socket; default: $BATON_BOOTSTRAP */
+        uint64_t max_frame;    /* largest frame we accept, bytes; default 8 MiB, at least 64 KiB */
+        uint32_t max_calls;    /* calls to us open at once; default 1,024 */
+        uint32_t fd_credit;    /* descriptors sent to us and not yet listed; default 64 */
+        uint32_t
+                max_log_records; /* records kept until acknowledged; default 1,024; more are dropped and counted: see `park_log' */
+        uint64_t stream_window; /* bytes of one stream that may be under way to us; default 256 KiB */
+        uint64_t max_memory;    /* bytes, of the windows of all open streams of one peer; default 256 MiB */
+        uint64_t max_shared;    /* bytes of shared memory with each attached client, each way; default 64 MiB */
+        uint64_t busy_poll_us;  /* ask for so long, at most 1,000, before a wait blocks; default 0: not */
+        uint32_t max_clients;   /* attached at once; default 64; ended ones count until their calls have been ended */
+        uint32_t max_held_fds;  /* descriptors that open calls and items of a peer hold here; default 1,024 */
+        uint32_t max_waiting;   /* calls of ours that wait to be sent to a peer; default 4,096; more fail */
         uint64_t max_waiting_bytes; /* bytes of these; default 64 MiB; more fail */
         uint64_t max_unsent;        /* bytes on their way to a peer before what is new must wait; default 1 MiB */
         uint64_t
                 max_object; /* bytes of sealed objects (see baton/rpc.h) of a peer's, of one and of all held; default 4 GiB */
         uint64_t arena_size; /* bytes of one piece of shared memory: a power of two, 4 KiB to 1 GiB; default 4 MiB */
+        int park_log; /* not 0: a thread other than the loop's waits in baton_log() for room, nothing of its is dropped */
 };
 
 /*
@@ -215,8 +217,9 @@ BATON_PUBLIC void baton_runner_on_renewal(struct baton_runner *runner, void (*fu
 /*
  * baton_log() - a record for the supervisor's log, kept until it is acknowledged. @target names the part of the program
  * that speaks ("" or NULL: none). Never waits and never fails: what does not fit is dropped, counted, and reported by a
- * record of its own ("3 log records dropped", target "baton"). Text is cut at 8 KiB. Bytes that are no UTF-8 are replaced
- * by '?'.
+ * record of its own ("3 log records dropped", target "baton"). With `park_log' other threads than the loop's wait for room
+ * instead, until half of it is there, or the runner has ended; the loop's cannot wait, since it is what makes room: its
+ * records are dropped still, while others wait, too. Text is cut at 8 KiB. Bytes that are no UTF-8 are replaced by '?'.
  */
 BATON_PUBLIC void baton_log(struct baton_runner *runner, enum baton_level level, const char *target, const char *file,
                             unsigned line, const char *format, ...) BATON_PRINTF(6, 7);
