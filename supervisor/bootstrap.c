@@ -59,11 +59,13 @@ void bootstrap_init(Bootstrap *bootstrap, Loop *loop, const char *label,
         };
 }
 
-char *bootstrap_template(void) {
+char *bootstrap_template(const char *runtime_dir) {
         _cleanup_free_ char *resolved = NULL;
         const char *directory = secure_getenv("TMPDIR");
         char *template;
 
+        if (runtime_dir)
+                return asprintf(&template, "%s/boot/XXXXXX", runtime_dir) < 0 ? NULL : template;
         if (directory && *directory)
                 resolved = realpath(directory, NULL);
         if (asprintf(&template, "%s/baton-XXXXXX", resolved ? resolved : "/tmp") < 0)

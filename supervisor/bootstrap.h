@@ -55,5 +55,8 @@ void bootstrap_accept(Bootstrap *bootstrap, pid_t pid, int pidfd);
  */
 int bootstrap_close(Bootstrap *bootstrap);
 
-/* bootstrap_template() - "$TMPDIR/baton-XXXXXX", resolved, else in /tmp; to be freed. NULL: no memory. */
-char *bootstrap_template(void);
+/*
+ * bootstrap_template() - "RUNTIME/boot/XXXXXX"; without a runtime directory "$TMPDIR/baton-XXXXXX", resolved, else in /tmp.
+ * To be freed. NULL: no memory.
+ */
+char *bootstrap_template(const char *runtime_dir);

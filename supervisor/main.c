@@ -29,10 +29,14 @@
 typedef struct Arguments {
         uint64_t generation, nofile, stop_timeout_us;
         bool private;
+        const char *runtime_dir, *state_dir, *log_dir, *socket;
+        char *const *configs;
 } Arguments;
 
 static const char help[] =
-        "Usage: baton-supervisor --generation=N [--nofile=N] [--stop-timeout=DURATION] [--private]\n"
+        "Usage: baton-supervisor --generation=N [--nofile=N] [--stop-timeout=DURATION] --private\n"
+        "       baton-supervisor --generation=N ... --runtime-dir=DIR --state-dir=DIR --log-dir=DIR --socket=PATH "
+        "[CONFIG...]\n"
         "\n"
         "Runs the runners of one baton. Started by baton-keeper, which puts its socket at descriptor 3, the lane of "
         "a\n"
@@ -43,12 +47,44 @@ static const char help[] =
         "  --nofile=N               soft limit of open files that runners get back\n"
         "  --stop-timeout=DURATION  time for stopping everything (10s)\n"
         "  --private                one client, whose end is ours\n"
+        "  --runtime-dir=DIR, --state-dir=DIR, --log-dir=DIR, --socket=PATH\n"
+        "                           of a daemon: where things are; CONFIG: what the first one loads\n"
         "  --help, --version\n";
 
 static int usage(const char *text) {
         (void) fprintf(stderr, "baton-supervisor: %s; it is started by baton-keeper, see baton-supervisor --help\n",
                        text);
         return 2;
+}
+
+/* set() - 0, or what usage() says. */
+static int set(Arguments *a, int option, const char *value) {
+        if (option == 'g' && (parse_u64(value, UINT32_MAX, &a->generation) < 0 || a->generation == 0))
+                return usage("--generation wants a number from 1");
+        if (option == 'n' && parse_u64(value, UINT64_MAX, &a->nofile) < 0)
+                return usage("--nofile wants a number");
+        if (option == 's' && parse_duration(value, &a->stop_timeout_us) < 0)
+                return usage("--stop-timeout wants a duration such as 10s");
+        if (option == 'r')
+                a->runtime_dir = value;
+        if (option == 't')
+                a->state_dir = value;
+        if (option == 'l')
+                a->log_dir = value;
+        if (option == 'c')
+                a->socket = value;
+        a->private |= option == 'p';
+        return option == '?' ? 2 : 0;
+}
+
+static int check(const Arguments *a) {
+        if (a->generation == 0)
+                return usage("--generation is missing");
+        if (a->private && *a->configs)
+                return usage("with --private it takes no arguments besides options");
+        if (!a->private && !(a->runtime_dir && a->state_dir && a->log_dir && a->socket))
+                return usage("--private, or --runtime-dir, --state-dir, --log-dir and --socket are missing");
+        return 0;
 }
 
 /* parse() - 0; 1: done, exit with success; 2: wrong. */
@@ -58,36 +94,31 @@ static int parse(int argc, char **argv, Arguments *ret_arguments) {
                 { "nofile", required_argument, NULL, 'n' },
                 { "stop-timeout", required_argument, NULL, 's' },
                 { "private", no_argument, NULL, 'p' },
+                { "runtime-dir", required_argument, NULL, 'r' },
+                { "state-dir", required_argument, NULL, 't' },
+                { "log-dir", required_argument, NULL, 'l' },
+                { "socket", required_argument, NULL, 'c' },
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, 'v' },
                 { 0 },
         };
         Arguments a = { .stop_timeout_us = STOP_TIMEOUT_US };
-        int option;
+        int option, r;
 
         while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
-                if (option == 'g' && (parse_u64(optarg, UINT32_MAX, &a.generation) < 0 || a.generation == 0))
-                        return usage("--generation wants a number from 1");
-                if (option == 'n' && parse_u64(optarg, UINT64_MAX, &a.nofile) < 0)
-                        return usage("--nofile wants a number");
-                if (option == 's' && parse_duration(optarg, &a.stop_timeout_us) < 0)
-                        return usage("--stop-timeout wants a duration such as 10s");
                 if (option == 'h')
                         (void) fputs(help, stdout);
                 if (option == 'v')
                         (void) printf("baton-supervisor %s (%s)\n", version_release(), version_commit());
                 if (option == 'h' || option == 'v')
                         return 1;
-                if (option == '?')
-                        return 2;
-                a.private |= option == 'p';
+                r = set(&a, option, optarg);
+                if (r != 0)
+                        return r;
         }
-        if (optind < argc)
-                return usage("it takes no arguments besides options");
-        if (a.generation == 0)
-                return usage("--generation is missing");
+        a.configs = argv + optind;
         *ret_arguments = a;
-        return 0;
+        return check(&a);
 }
 
 /* check_fds() - what the keeper has put in place. NULL, or what is missing. */
@@ -113,11 +144,18 @@ static int serve(const Arguments *arguments) {
                 .generation = (uint32_t) arguments->generation,
                 .stop_timeout_us = arguments->stop_timeout_us,
                 .private_fd_consume = -1,
+                .runtime_dir = arguments->private ? NULL : arguments->runtime_dir,
+                .state_dir = arguments->state_dir,
+                .log_dir = arguments->log_dir,
+                .socket = arguments->socket,
+                .configs = (const char *const *) arguments->configs,
         };
         int r;
 
         /* What else is open is nobody's, and would be held as long as we live. */
         (void) close_range(KEEPER_PIDFD_FD + 1, ~0u, 0);
+        if (!arguments->private)
+                fd_close(KEEPER_PRIVATE_FD);
         r = fd_raise_limit(&nofile);
         if (r < 0)
                 return fail("setrlimit(RLIMIT_NOFILE)", r);

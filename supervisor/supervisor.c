@@ -25,6 +25,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/control.h"
+#include "supervisor/daemon.h"
 #include "supervisor/log-store.h"
 
 #define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@"
@@ -193,10 +194,29 @@ static void link_closed(KeeperLink *link, void *userdata) {
         loop_stop(supervisor->loop);
 }
 
+static void link_slot(KeeperLink *link, const KeeperSlot *slot, int pidfd_consume, void *userdata) {
+        (void) link;
+        daemon_slot(((Supervisor *) userdata)->daemon, slot, pidfd_consume);
+}
+
+static void link_stored(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume,
+                        void *userdata) {
+        (void) link;
+        daemon_stored(((Supervisor *) userdata)->daemon, instance, kind, tag, fd_consume);
+}
+
+static void link_loaded(KeeperLink *link, void *userdata) {
+        (void) link;
+        daemon_loaded(((Supervisor *) userdata)->daemon);
+}
+
 static const KeeperLinkHandlers link_handlers = {
         .exited = link_exited,
         .idle = link_idle,
         .closed = link_closed,
+        .slot = link_slot,
+        .stored = link_stored,
+        .loaded = link_loaded,
 };
 
 /* ---------------------------------------------------------------------------------------------------------- the way down */
@@ -239,12 +259,19 @@ static void signalled(LoopSignal *signal) {
 static const int stop_signals[] = { SIGTERM, SIGINT, SIGHUP };
 
 /* watch_signals() - one that the keeper sent before is heard now: it had them blocked for us. */
-static void watch_signals(Supervisor *supervisor) {
+static void watch_signals(Supervisor *supervisor, bool is_daemon) {
         sigset_t stops;
 
+        /* On a terminal they reach all of the foreground group; the keeper decides what they mean. */
+        if (is_daemon) {
+                (void) signal(SIGINT, SIG_IGN);
+                (void) signal(SIGHUP, SIG_IGN);
+        }
         static_assert(ARRAY_SIZE(stop_signals) == ARRAY_SIZE(supervisor->signals), "a watcher for each");
         for (size_t i = 0; i < ARRAY_SIZE(stop_signals); i++) {
                 supervisor->signals[i] = (SupervisorSignal){ LOOP_SIGNAL_NULL(signalled), supervisor };
+                if (is_daemon && stop_signals[i] != SIGTERM)
+                        continue;
                 loop_signal_start(supervisor->loop, &supervisor->signals[i].watcher, stop_signals[i]);
         }
         (void) sigemptyset(&stops);
@@ -273,7 +300,7 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         if (!supervisor)
                 return -ENOMEM;
         init(supervisor, options);
-        supervisor->boot_template = bootstrap_template();
+        supervisor->boot_template = bootstrap_template(options->runtime_dir);
         if (!supervisor->boot_template)
                 return -ENOMEM;
         r = loop_new(&supervisor->loop);
@@ -284,11 +311,13 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         /* A private one's runners do not outlive it. */
         if (r == 0)
                 r = log_store_new(&supervisor->logs, supervisor->loop, lane < 0 ? supervisor->link : NULL);
+        if (r == 0)
+                r = daemon_new(&supervisor->daemon, supervisor, options);
         if (r == 0 && lane >= 0)
                 r = control_new_private(&supervisor->control, supervisor, fd_take(&lane));
         if (r < 0)
                 return r;
-        watch_signals(supervisor);
+        watch_signals(supervisor, options->runtime_dir);
         *ret_supervisor = TAKE_PTR(supervisor);
         return 0;
 }
@@ -311,6 +340,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         for (size_t i = 0; i < ARRAY_SIZE(supervisor->signals); i++)
                 loop_signal_stop(&supervisor->signals[i].watcher);
         supervisor->logs = log_store_free(supervisor->logs);
+        supervisor->daemon = daemon_free(supervisor->daemon);
         supervisor->link = keeper_link_free(supervisor->link);
         supervisor->events = events_free(supervisor->events);
         supervisor->loop = loop_free(supervisor->loop);

@@ -14,6 +14,7 @@
 #include "supervisor/listener.h"
 
 typedef struct Control Control;
+typedef struct Daemon Daemon;
 
 enum {
         SUPERVISOR_ENDED_MAX = 16, /* ended runners that are remembered; the oldest is forgotten first */
@@ -43,6 +44,7 @@ typedef struct SupervisorOptions {
 struct Supervisor {
         Loop *loop;
         KeeperLink *link;
+        Daemon *daemon; /* the beginning */
         Events *events; /* what happened */
         LogStore *logs; /* what all runners' logs share */
         uint32_t generation, last_n;

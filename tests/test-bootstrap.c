@@ -48,7 +48,7 @@ static void connected(Bootstrap *bootstrap, int lane_fd_consume) {
 static void set_up(Fixture *f) {
         *f = (Fixture){ .lane = -1, .told = { -1, -1 }, .said = { -1, -1 }, .pidfd = -1 };
         assert_int_equal(loop_new(&f->loop), 0);
-        f->template = bootstrap_template();
+        f->template = bootstrap_template(NULL);
         assert_non_null(f->template);
         bootstrap_init(&f->bootstrap, f->loop, "test.1", connected);
         log_set_level(2); /* refusals are meant */
@@ -199,7 +199,7 @@ static void test_runner_comes_in(void **state) {
 }
 
 static void test_long_path(void **state) {
-        _cleanup_free_ char *folder = bootstrap_template(), *long_folder = NULL;
+        _cleanup_free_ char *folder = bootstrap_template(NULL), *long_folder = NULL;
         Fixture f;
 
         (void) state;
@@ -338,7 +338,7 @@ static int open_and_close(void *argument) {
 }
 
 static void test_open_fails(void **state) {
-        _cleanup_free_ char *folder = bootstrap_template();
+        _cleanup_free_ char *folder = bootstrap_template(NULL);
         Fixture f;
 
         (void) state;
@@ -367,7 +367,7 @@ static void test_template(void **state) {
                         assert_int_equal(setenv("TMPDIR", values[i], 1), 0);
                 else
                         assert_int_equal(unsetenv("TMPDIR"), 0);
-                template = bootstrap_template();
+                template = bootstrap_template(NULL);
                 assert_string_equal(template, "/tmp/baton-XXXXXX");
         }
         assert_int_equal(before ? setenv("TMPDIR", before, 1) : unsetenv("TMPDIR"), 0);

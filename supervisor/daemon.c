@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Daemon: the beginning. First the keeper's table is read to its end, the listener and the configuration as it was loaded
+ * among it; then what is left of runners is recovered, then clients are let in, then SERVING. Clients that connect before
+ * wait in the listener's queue, which the keeper has had open all the time.
+ *
+ * Directories for bootstrap sockets that lie around are those of runners that had not connected when a supervisor died:
+ * they are dead, and their directories go first.
+ */
+
+#include "supervisor/daemon.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "common/log.h"
+#include "supervisor/recovery.h"
+
+struct Daemon {
+        Supervisor *supervisor;
+        SupervisorOptions options;
+        Recovery recovery;
+        int control, config; /* told by the keeper; -1: not, or taken */
+};
+
+int daemon_new(Daemon **ret_daemon, Supervisor *supervisor, const SupervisorOptions *options) {
+        Daemon *daemon = calloc(1, sizeof(*daemon));
+
+        if (!daemon)
+                return -ENOMEM;
+        daemon->supervisor = supervisor;
+        daemon->options = *options;
+        daemon->control = daemon->config = -1;
+        *ret_daemon = daemon;
+        return 0;
+}
+
+Daemon *daemon_free(Daemon *daemon) {
+        if (!daemon)
+                return NULL;
+        recovery_deinit(&daemon->recovery);
+        fd_close(daemon->control);
+        fd_close(daemon->config);
+        free(daemon);
+        return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------- bootstrap directories */
+
+/* remove_directory() - the one thing that is in such a directory, and then it. */
+static void remove_directory(int boot, const char *name) {
+        _cleanup_fd_ int fd = openat(boot, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+        if (fd >= 0)
+                (void) unlinkat(fd, "bootstrap", 0);
+        if (unlinkat(boot, name, AT_REMOVEDIR) < 0)
+                log_debug("cannot remove %s, left by a supervisor before: %s", name, strerror(errno));
+}
+
+static void clean_boot(const char *runtime_dir) {
+        _cleanup_free_ char *path = NULL;
+        struct dirent *entry;
+        DIR *dir;
+
+        if (asprintf(&path, "%s/boot", runtime_dir) < 0) {
+                path = NULL;
+                return;
+        }
+        dir = opendir(path);
+        if (!dir)
+                return;
+        while ((entry = readdir(dir)))
+                if (entry->d_name[0] != '.')
+                        remove_directory(dirfd(dir), entry->d_name);
+        (void) closedir(dir);
+}
+
+/* --------------------------------------------------------------------------------------------------- the keeper's words */
+
+void daemon_slot(Daemon *daemon, const KeeperSlot *slot, int pidfd_consume) {
+        recovery_slot(&daemon->recovery, slot, pidfd_consume);
+}
+
+void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume) {
+        _cleanup_fd_ int fd = fd_consume;
+
+        if (instance != 0)
+                recovery_stored(&daemon->recovery, instance, kind, tag, fd_take(&fd));
+        else if (kind == KEEPER_FD_CONTROL && daemon->control < 0)
+                daemon->control = fd_take(&fd);
+        else if (kind == KEEPER_FD_CONFIG && daemon->config < 0)
+                daemon->config = fd_take(&fd);
+}
+
+static int listen_to_clients(Daemon *daemon) {
+        if (daemon->control < 0) {
+                log_error("cannot start: the keeper has sent no control listener");
+                return -EBADF;
+        }
+        return listener_new(&daemon->supervisor->listener, daemon->supervisor, fd_take(&daemon->control));
+}
+
+static int begin(Daemon *daemon) {
+        clean_boot(daemon->options.runtime_dir);
+        recovery_run(&daemon->recovery, daemon->supervisor);
+        return listen_to_clients(daemon);
+}
+
+/* give_up() - the first one ends the tree with it; a later one dies, and the keeper decides what follows. */
+static void give_up(Daemon *daemon) {
+        Supervisor *supervisor = daemon->supervisor;
+
+        supervisor->exit_status = EXIT_FAILURE;
+        if (supervisor->generation == 1)
+                supervisor_stop(supervisor, "the start failed");
+        else
+                loop_stop(supervisor->loop);
+}
+
+void daemon_loaded(Daemon *daemon) {
+        KeeperLink *link = daemon->supervisor->link;
+
+        if (daemon->options.runtime_dir && begin(daemon) < 0) {
+                give_up(daemon);
+                return;
+        }
+        (void) keeper_link_serving(link);
+        if (daemon->options.runtime_dir)
+                (void) keeper_link_notify(link, KEEPER_NOTIFY_READY, NULL);
+}

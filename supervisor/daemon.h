@@ -1,0 +1,24 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Daemon: how a supervisor begins, and begins again. What the keeper tells it, the configuration, the control socket, in
+ * their order; and the configuration anew, when somebody asks for that.
+ */
+
+#include "supervisor/keeper-link.h"
+#include "supervisor/supervisor.h"
+
+/*
+ * daemon_new() - the strings of @options must stay. With a private client all that is done is to say that it serves. 0 or
+ * -ENOMEM.
+ */
+int daemon_new(Daemon **ret_daemon, Supervisor *supervisor, const SupervisorOptions *options);
+
+/* daemon_free() - accepts NULL, returns NULL. */
+Daemon *daemon_free(Daemon *daemon);
+
+/* The keeper's words; see KeeperLinkHandlers. */
+void daemon_slot(Daemon *daemon, const KeeperSlot *slot, int pidfd_consume);
+void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume);
+void daemon_loaded(Daemon *daemon);

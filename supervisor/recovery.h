@@ -1,0 +1,64 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Recovery: what the supervisor before has left, as the keeper tells it when a supervisor begins, and what becomes of it.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "supervisor/keeper-link.h"
+#include "supervisor/record.h"
+
+typedef struct Recovered Recovered;
+typedef struct RecoveredFd RecoveredFd;
+typedef struct Recovery Recovery;
+typedef struct Supervisor Supervisor;
+
+struct RecoveredFd {
+        SLIST_ENTRY(RecoveredFd) link;
+        KeeperFdKind kind;
+        uint64_t tag;
+        int fd;
+};
+
+/* One slot of the keeper's table. Its descriptors belong to it until they are taken. */
+struct Recovered {
+        UT_hash_handle hh; /* by instance */
+        uint64_t instance;
+        KeeperSlotState state;
+        uint32_t flags; /* KEEPER_FLAG_* */
+        pid_t pid;
+        int pidfd;       /* -1: none */
+        bool has_record; /* else the record is all zero */
+        Record record;
+        SLIST_HEAD(, RecoveredFd) fds;
+        char name[KEEPER_NAME_SIZE];
+};
+
+struct Recovery {
+        Recovered *slots; /* uthash, in the order in which they were told */
+        bool incomplete;  /* memory or descriptors were short: what is missing cannot be adopted */
+};
+
+/* recovery_slot(), recovery_stored() - as KeeperLinkHandlers. What is of instance 0 is not for here. */
+void recovery_slot(Recovery *recovery, const KeeperSlot *slot, int pidfd_consume);
+void recovery_stored(Recovery *recovery, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume);
+
+/* recovery_deinit() - closes what nobody took. */
+void recovery_deinit(Recovery *recovery);
+
+/* recovered_take() - a descriptor of it, the caller's now, or -1. */
+int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag);
+
+/*
+ * recovery_run() - every slot is taken care of: its instance adopted, or killed and, as far as it shall be up, started over.
+ * Nothing of it runs unsupervised afterwards, nothing runs twice. Leaves @recovery empty.
+ */
+void recovery_run(Recovery *recovery, Supervisor *supervisor);
