@@ -14,6 +14,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/log-store.h"
 #include "supervisor/recovery.h"
 
 struct Daemon {
@@ -97,6 +99,8 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
                 daemon->control = fd_take(&fd);
         else if (kind == KEEPER_FD_CONFIG && daemon->config < 0)
                 daemon->config = fd_take(&fd);
+        else if (log_store_adopt(daemon->supervisor->logs, kind, tag, fd_take(&fd)) < 0)
+                log_warning("the keeper has a descriptor (kind %u, tag %" PRIu64 ") that is none of ours", kind, tag);
 }
 
 static int listen_to_clients(Daemon *daemon) {
@@ -108,8 +112,12 @@ static int listen_to_clients(Daemon *daemon) {
 }
 
 static int begin(Daemon *daemon) {
+        LogStore *logs = daemon->supervisor->logs;
+
         clean_boot(daemon->options.runtime_dir);
+        log_store_recover(logs);
         recovery_run(&daemon->recovery, daemon->supervisor);
+        log_store_settle(logs);
         return listen_to_clients(daemon);
 }
 
