@@ -79,10 +79,9 @@ static ControlStarted *start_echo(Bench *bench) {
 
 static void begin(Bench *bench, ControlCall *call, const char *name, const char *method, const void *data, size_t size,
                   const char *type) {
-        ControlInvocation invocation = { .name = name, .method = method, .payload = data, .size = size, .type = type };
+        const CallParameters parameters = { .method = method, .payload = data, .size = size, .type = type };
 
-        *call = (ControlCall){ 0 };
-        control_begin_invoke(&bench->control, call, &invocation);
+        control_begin_supervised(&bench->control, call, name, &parameters);
 }
 
 static void one_cycle(Bench *bench) {

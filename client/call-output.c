@@ -65,7 +65,7 @@ static int print_values(const Baton__Values *values) {
         return fputs(text, stdout) < 0 ? (errno ? -errno : -EIO) : 0;
 }
 
-static int json_answer(const Invocation *invocation, const Baton__Values *values, uint64_t time_us) {
+static int json_answer(const ControlCall *invocation, const Baton__Values *values, uint64_t time_us) {
         json_auto_t *all = call_output_frame(STATUS_OK, time_us);
         json_t *content = NULL;
 
@@ -73,19 +73,19 @@ static int json_answer(const Invocation *invocation, const Baton__Values *values
                 content = hex_to_json(invocation->payload, invocation->size);
         else if (values_to_json(values, &content) < 0)
                 content = NULL;
-        if (json_object_set_new(all, "type", json_string(invocation_type(invocation))) < 0 ||
+        if (json_object_set_new(all, "type", json_string(control_call_type(invocation))) < 0 ||
             json_object_set_new(all, values ? "values" : "data", content) < 0 ||
             add_metadata(all, invocation->envelope) < 0)
                 return -ENOMEM;
         return output_json(stdout, all);
 }
 
-int call_output_answer(const CallOptions *options, const Invocation *invocation, uint64_t time_us) {
+int call_output_answer(const CallOptions *options, const ControlCall *invocation, uint64_t time_us) {
         _cleanup_(values_freep) Baton__Values *values = NULL;
         char error[VALUES_ERROR_MAX];
         int r;
 
-        if (!options->raw && strcmp(invocation_type(invocation), VALUES_TYPE) == 0) {
+        if (!options->raw && strcmp(control_call_type(invocation), VALUES_TYPE) == 0) {
                 r = values_unpack(invocation->payload, invocation->size, &values, error);
                 if (r < 0) {
                         output_error("call %s: the answer is malformed: %s", options->method, error);

@@ -3,13 +3,13 @@
 
 /* What `baton call' prints: the answer for people, or one JSON object for programs, also when there is no answer. */
 
-#include "client/invocation.h"
+#include "client/control.h"
 #include "client/options.h"
 
 typedef struct json_t json_t;
 
 /* call_output_answer() - of a call that is done with OK. 0; -EBADMSG: the answer says it is values and is not; -EPIPE, ... */
-int call_output_answer(const CallOptions *options, const Invocation *invocation, uint64_t time_us);
+int call_output_answer(const CallOptions *options, const ControlCall *invocation, uint64_t time_us);
 
 /*
  * call_output_frame() - what every JSON object begins with: status, code, time_us. NULL: no memory. call_output_json() -

@@ -113,7 +113,7 @@ static CallParameters parameters(const CallCommand *c) {
 }
 
 /* ended() - what a call came to; @r is the wait's result. */
-static int ended(CallCommand *c, int r, const Invocation *invocation) {
+static int ended(CallCommand *c, int r, const ControlCall *invocation) {
         if (r < 0)
                 return exec_stopped(&c->exec, r);
         if (invocation->failure.status != STATUS_OK)
@@ -127,12 +127,12 @@ static int ended(CallCommand *c, int r, const Invocation *invocation) {
 static int work(Exec *exec) {
         CallCommand *c = (CallCommand *) exec;
         CallParameters call = parameters(c);
-        Invocation invocation;
+        ControlCall invocation;
         int code;
 
-        invocation_begin_supervised(&invocation, &exec->session.control, exec->started->name, &call);
-        code = ended(c, invocation_wait(&invocation, &exec->session.control), &invocation);
-        invocation_deinit(&invocation); /* a call given up is cancelled here */
+        control_begin_supervised(&exec->session.control, &invocation, exec->started->name, &call);
+        code = ended(c, control_wait(&exec->session.control, &invocation), &invocation);
+        control_call_deinit(&invocation); /* a call given up is cancelled here */
         return code;
 }
 

@@ -126,7 +126,7 @@ static int print_json(const MethodsCommand *c, const List *list) {
 
 /* ---- the call ---- */
 
-static int failed(MethodsCommand *c, const Invocation *invocation) {
+static int failed(MethodsCommand *c, const ControlCall *invocation) {
         char silent[] = "the runner does not tell its methods";
         ControlFailure failure = invocation->failure;
 
@@ -135,7 +135,7 @@ static int failed(MethodsCommand *c, const Invocation *invocation) {
         return exec_failed(&c->exec, &failure, invocation->envelope);
 }
 
-static int answered(MethodsCommand *c, const Invocation *invocation) {
+static int answered(MethodsCommand *c, const ControlCall *invocation) {
         _cleanup_message_ List *list =
                 message_unpack(&baton__reflection_response__descriptor, invocation->payload, invocation->size);
         char malformed[] = "the answer is no list of methods";
@@ -151,18 +151,18 @@ static int answered(MethodsCommand *c, const Invocation *invocation) {
 static int work(Exec *exec) {
         const CallParameters parameters = { .method = METHOD, .type = baton__reflection_request__descriptor.name };
         MethodsCommand *c = (MethodsCommand *) exec;
-        Invocation invocation;
+        ControlCall invocation;
         int r, code;
 
-        invocation_begin_supervised(&invocation, &exec->session.control, exec->started->name, &parameters);
-        r = invocation_wait(&invocation, &exec->session.control);
+        control_begin_supervised(&exec->session.control, &invocation, exec->started->name, &parameters);
+        r = control_wait(&exec->session.control, &invocation);
         if (r < 0)
                 code = exec_stopped(exec, r);
         else if (invocation.failure.status != STATUS_OK)
                 code = failed(c, &invocation);
         else
                 code = answered(c, &invocation);
-        invocation_deinit(&invocation);
+        control_call_deinit(&invocation);
         return code;
 }
 

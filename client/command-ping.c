@@ -76,7 +76,7 @@ static int print_json(const PingCommand *c) {
 
 /* ---- pings ---- */
 
-static bool is_answer(const Invocation *invocation, uint64_t nonce) {
+static bool is_answer(const ControlCall *invocation, uint64_t nonce) {
         _cleanup_message_ Baton__Ping *ping =
                 message_unpack(&baton__ping__descriptor, invocation->payload, invocation->size);
 
@@ -84,7 +84,7 @@ static bool is_answer(const Invocation *invocation, uint64_t nonce) {
 }
 
 /* judge() - the wait for one has ended. 0; or an exit code. */
-static int judge(PingCommand *c, const Invocation *invocation, int r, uint64_t ns) {
+static int judge(PingCommand *c, const ControlCall *invocation, int r, uint64_t ns) {
         char other[] = "the answer is that of another ping";
         ControlFailure failure = { .status = STATUS_INTERNAL, .message = other };
 
@@ -105,7 +105,7 @@ static int ping(PingCommand *c) {
                                       .type = message.base.descriptor->name,
                                       .timeout_us = c->options.deadline_us };
         uint8_t packed[16];
-        Invocation invocation;
+        ControlCall invocation;
         uint64_t began;
         int r;
 
@@ -113,10 +113,10 @@ static int ping(PingCommand *c) {
         parameters.payload = packed;
         parameters.size = baton__ping__pack(&message, packed);
         began = latency_clock();
-        invocation_begin(&invocation, c->exec.session.endpoint, c->exec.lane, &parameters);
-        r = invocation_wait(&invocation, &c->exec.session.control);
+        control_call_begin(&invocation, c->exec.session.endpoint, c->exec.lane, &parameters);
+        r = control_wait(&c->exec.session.control, &invocation);
         r = judge(c, &invocation, r, latency_clock() - began);
-        invocation_deinit(&invocation);
+        control_call_deinit(&invocation);
         return r;
 }
 

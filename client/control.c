@@ -4,8 +4,9 @@
  * Control client: packs requests of baton.Control, keeps what came back, and decodes the two details that say what
  * became of a runner. A ControlCall belongs to its caller and is in one of three states: null, running (`call' is set),
  * done. A failure at the start, a refusal by the supervisor and the end of the connection all end in `done' with a
- * status, so that callers look in one place. The wait helpers run the endpoint, so other callbacks of it (signals, other
- * calls) run meanwhile.
+ * status, so that callers look in one place. Calls over a lane of our own are kept in the same way: everything that came
+ * back, the Envelope whole, since its metadata is shown, too. It is not for figures: what is kept is allocated. The wait
+ * helpers run the endpoint, so other callbacks of it (signals, other calls) run meanwhile.
  */
 
 #include "client/control.h"
@@ -16,11 +17,13 @@
 #include <string.h>
 
 #include "common/fd.h"
+#include "common/memfd.h"
 #include "proto/message.h"
 
 #define SERVICE               "baton.Control/"
 #define LOG_RECORDS           4096 /* in one answer: a runner that writes fast outruns small ones */
 #define METHOD_SIZE           64
+#define OBJECT_FROM           (1024u * 1024u)
 #define STOP_TIMEOUT_SLACK_US (5 * UINT64_C(1000000))
 
 void control_failure_deinit(ControlFailure *failure) {
@@ -67,10 +70,22 @@ void control_interrupt(Control *control) {
 
 /* ---- one call ---- */
 
-static void fail(ControlCall *call, Status status, const char *message) {
+/* finish() - it may be before the wait of the turn, as when a limit forbids the call: that wait is cut short. */
+static void finish(ControlCall *call) {
         call->done = true;
+        endpoint_wake(call->endpoint);
+        if (call->told)
+                call->told(call);
+}
+
+static void set_failure(ControlCall *call, Status status, const char *message) {
         call->failure.status = status;
         call->failure.message = strdup(message);
+}
+
+static void fail(ControlCall *call, Status status, const char *message) {
+        set_failure(call, status, message);
+        finish(call);
 }
 
 static void *unpack_detail(const Baton__Detail *detail, const ProtobufCMessageDescriptor *type) {
@@ -89,19 +104,29 @@ static void read_details(ControlFailure *failure, const Baton__Envelope *envelop
         }
 }
 
-static void keep_payload(ControlCall *call, const Answer *answer) {
-        call->type = strdup(answer->envelope ? answer->envelope->type : "");
+static int keep_envelope(ControlCall *call, const Baton__Envelope *envelope) {
+        _cleanup_free_ uint8_t *packed = NULL;
+
+        if (!envelope)
+                return 0;
+        packed = malloc(baton__envelope__get_packed_size(envelope) + 1);
+        if (packed)
+                call->envelope =
+                        message_unpack(&baton__envelope__descriptor, packed, baton__envelope__pack(envelope, packed));
+        return call->envelope ? 0 : -ENOMEM;
+}
+
+static int keep_payload(ControlCall *call, const Answer *answer) {
         call->payload = malloc(answer->size + 1);
-        if (!call->type || !call->payload) {
-                fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
-                return;
-        }
+        call->fds = calloc(answer->n_fds + 1, sizeof(*call->fds));
+        if (!call->payload || !call->fds)
+                return -ENOMEM;
         if (answer->size)
                 memcpy(call->payload, answer->payload, answer->size);
         call->size = answer->size;
-        call->fds = calloc(answer->n_fds + 1, sizeof(*call->fds));
-        for (size_t i = 0; call->fds && i < answer->n_fds; i++)
+        for (size_t i = 0; i < answer->n_fds; i++)
                 call->fds[call->n_fds++] = fd_take(&answer->fds[i]);
+        return 0;
 }
 
 static void on_done(Call *handle, const Answer *answer, void *userdata) {
@@ -109,47 +134,87 @@ static void on_done(Call *handle, const Answer *answer, void *userdata) {
 
         (void) handle;
         call->call = NULL;
-        call->done = true;
-        if (answer->status == STATUS_OK) {
-                keep_payload(call, answer);
-        } else {
-                fail(call, answer->status, answer->message);
-                read_details(&call->failure, answer->envelope);
+        if (keep_envelope(call, answer->envelope) < 0 || keep_payload(call, answer) < 0) {
+                set_failure(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+        } else if (answer->status != STATUS_OK) {
+                set_failure(call, answer->status, answer->message);
+                read_details(&call->failure, call->envelope);
         }
-        if (call->told)
-                call->told(call);
+        finish(call);
 }
 
-/* begin_failed() - call_start() refused: the same place for what went wrong as for everything else. */
-static void begin_failed(const Control *control, ControlCall *call, int r) {
-        if (control->ended || r == -ESHUTDOWN)
-                fail(call, STATUS_UNAVAILABLE, control->end_reason ? control->end_reason : "the supervisor is gone");
-        else
+const char *control_call_type(const ControlCall *call) {
+        return call->envelope ? call->envelope->type : "";
+}
+
+void control_call_begin(ControlCall *call, Endpoint *endpoint, Peer *peer, const CallParameters *parameters) {
+        int r;
+
+        *call = (ControlCall){ .endpoint = endpoint };
+        r = call_start(peer, parameters, on_done, call, &call->call);
+        if (r == -ESHUTDOWN)
+                fail(call, STATUS_UNAVAILABLE, "the connection has ended");
+        else if (r < 0)
                 fail(call, status_from_errno(r), strerror(-r));
+}
+
+/* begin() - as control_call_begin(), of the supervisor, with @request packed as the payload. */
+static void begin(Control *control, ControlCall *call, const ProtobufCMessage *request, CallParameters parameters) {
+        _cleanup_free_ uint8_t *packed = NULL;
+
+        *call = (ControlCall){ .endpoint = control->endpoint };
+        parameters.type = request->descriptor->name;
+        parameters.size = protobuf_c_message_get_packed_size(request);
+        packed = malloc(parameters.size + 1);
+        parameters.payload = packed;
+        if (control->ended || !packed) {
+                fd_close_all(parameters.fds_consume, parameters.n_fds);
+                if (!packed)
+                        fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the call");
+                else
+                        fail(call, STATUS_UNAVAILABLE,
+                             control->end_reason ? control->end_reason : "the supervisor is gone");
+        } else {
+                (void) protobuf_c_message_pack(request, packed);
+                control_call_begin(call, control->endpoint, control->peer, &parameters);
+        }
 }
 
 void control_begin(Control *control, ControlCall *call, const char *method, const ProtobufCMessage *request,
                    uint64_t timeout_us) {
-        CallParameters parameters = { .channel = CHANNEL_RPC, .timeout_us = timeout_us };
-        _cleanup_free_ uint8_t *packed = NULL;
         char name[METHOD_SIZE];
-        int r;
 
-        *call = (ControlCall){ 0 };
         (void) snprintf(name, sizeof(name), SERVICE "%s", method);
-        parameters.method = name;
-        parameters.type = request->descriptor->name;
-        parameters.size = protobuf_c_message_get_packed_size(request);
-        packed = malloc(parameters.size + 1);
-        if (!packed) {
-                begin_failed(control, call, -ENOMEM);
-                return;
+        begin(control, call, request, (CallParameters){ .method = name, .timeout_us = timeout_us });
+}
+
+/* make_object() - of a payload that is worth it and comes without descriptors, which would have to go before it. */
+static bool make_object(const Control *control, const CallParameters *parameters, int *ret_fd) {
+        return parameters->size >= OBJECT_FROM && parameters->n_fds == 0 && control->peer &&
+               peer_remote(control->peer)->max_object >= parameters->size &&
+               memfd_sealed("baton-call", parameters->payload, parameters->size, ret_fd) == 0;
+}
+
+void control_begin_supervised(Control *control, ControlCall *call, const char *name,
+                              const CallParameters *parameters) {
+        Baton__Control__CallRequest request = BATON__CONTROL__CALL_REQUEST__INIT;
+        CallParameters supervised = *parameters;
+        int object = -1;
+
+        request.name = (char *) name;
+        request.method = (char *) parameters->method;
+        if (parameters->type)
+                request.type = (char *) parameters->type;
+        if (make_object(control, parameters, &object)) {
+                request.object = parameters->size;
+                supervised.fds_consume = &object;
+                supervised.n_fds = 1;
+        } else {
+                request.payload.data = (uint8_t *) parameters->payload;
+                request.payload.len = parameters->size;
         }
-        (void) protobuf_c_message_pack(request, packed);
-        parameters.payload = packed;
-        r = control->ended ? -ESHUTDOWN : call_start(control->peer, &parameters, on_done, call, &call->call);
-        if (r < 0)
-                begin_failed(control, call, r);
+        supervised.method = SERVICE "Call";
+        begin(control, call, &request.base, supervised);
 }
 
 ProtobufCBinaryData *control_bytes_array(char *const *texts, size_t n) {
@@ -179,25 +244,22 @@ void control_call_deinit(ControlCall *call) {
         control_failure_deinit(&call->failure);
         fd_close_all(call->fds, call->n_fds);
         free(call->fds);
-        free(call->type);
+        (void) message_free(call->envelope);
         free(call->payload);
         *call = (ControlCall){ 0 };
 }
 
 void *control_unpack(const ControlCall *call, const ProtobufCMessageDescriptor *type) {
-        if (!call->done || call->failure.status != STATUS_OK || strcmp(call->type, type->name) != 0)
+        if (!call->done || call->failure.status != STATUS_OK || strcmp(control_call_type(call), type->name) != 0)
                 return NULL;
         return message_unpack(type, call->payload, call->size);
 }
 
 /* ---- typed calls ---- */
 
-/*
- * finish() - waits for @call, takes what it says, and ends it. @ret_message
- * may be NULL.
- */
-static int finish(Control *control, ControlCall *call, const ProtobufCMessageDescriptor *type, void **ret_message,
-                  ControlFailure *ret_failure) {
+/* conclude() - waits for @call, takes what it says, and ends it. @ret_message may be NULL. */
+static int conclude(Control *control, ControlCall *call, const ProtobufCMessageDescriptor *type, void **ret_message,
+                    ControlFailure *ret_failure) {
         _cleanup_message_ void *message = NULL;
         int r = control_wait(control, call);
 
@@ -205,7 +267,7 @@ static int finish(Control *control, ControlCall *call, const ProtobufCMessageDes
                 goto out;
         message = control_unpack(call, type);
         if (!message && call->failure.status == STATUS_OK)
-                fail(call, STATUS_INTERNAL, "the supervisor's answer is no message of the expected type");
+                set_failure(call, STATUS_INTERNAL, "the supervisor's answer is no message of the expected type");
         if (!message) {
                 *ret_failure = call->failure;
                 call->failure = (ControlFailure){ 0 };
@@ -224,7 +286,7 @@ int control_start(Control *control, const ControlStart *request, ControlStarted 
         int r;
 
         control_begin(control, &call, "Start", &request->base, 0);
-        r = finish(control, &call, &baton__control__start_response__descriptor, &message, ret_failure);
+        r = conclude(control, &call, &baton__control__start_response__descriptor, &message, ret_failure);
         if (r == 0)
                 *ret_started = message;
         return r;
@@ -245,7 +307,7 @@ int control_stop(Control *control, const char *name, uint64_t timeout_us, Contro
         int r;
 
         control_begin_stop(control, &call, name, timeout_us);
-        r = finish(control, &call, &baton__control__stop_response__descriptor, &message, ret_failure);
+        r = conclude(control, &call, &baton__control__stop_response__descriptor, &message, ret_failure);
         if (r == 0)
                 *ret_stopped = message;
         return r;
@@ -263,7 +325,7 @@ int control_signal(Control *control, const char *name, int signal, ControlFailur
         ControlCall call;
 
         control_begin_signal(control, &call, name, signal);
-        return finish(control, &call, &baton__control__signal_response__descriptor, NULL, ret_failure);
+        return conclude(control, &call, &baton__control__signal_response__descriptor, NULL, ret_failure);
 }
 
 void control_begin_logs(Control *control, ControlCall *call, const char *name, uint64_t from_seq, bool wait) {
@@ -281,16 +343,4 @@ void control_begin_attach(Control *control, ControlCall *call, const char *name,
 
         request.name = (char *) name;
         control_begin(control, call, "Attach", &request.base, timeout_us);
-}
-
-void control_begin_invoke(Control *control, ControlCall *call, const ControlInvocation *invocation) {
-        Baton__Control__CallRequest request = BATON__CONTROL__CALL_REQUEST__INIT;
-
-        request.name = (char *) invocation->name;
-        request.method = (char *) invocation->method;
-        if (invocation->type)
-                request.type = (char *) invocation->type;
-        request.payload.data = (uint8_t *) invocation->payload;
-        request.payload.len = invocation->size;
-        control_begin(control, call, "Call", &request.base, invocation->timeout_us);
 }

@@ -50,11 +50,12 @@ typedef struct Control {
 /* One call. Null value: zeroed. It must not move while it runs. */
 typedef struct ControlCall ControlCall;
 struct ControlCall {
+        Endpoint *endpoint;
         Call *call; /* while it runs */
         bool done;
         void (*told)(ControlCall *call); /* NULL, or set after control_begin...(): `done' has become true */
         ControlFailure failure;          /* status OK: none */
-        char *type;                      /* of the answer's payload; "" for raw bytes */
+        Baton__Envelope *envelope;       /* of the answer: type, metadata; NULL: there is none */
         uint8_t *payload;                /* never NULL with status OK */
         size_t size;
         int *fds; /* of the answer; -1: taken out */
@@ -77,6 +78,18 @@ void control_interrupt(Control *control);
  */
 void control_begin(Control *control, ControlCall *call, const char *method, const ProtobufCMessage *request,
                    uint64_t timeout_us);
+
+/*
+ * control_begin_supervised() - calls the runner @name through the supervisor: the answer is the runner's. Functions of
+ * @parameters that take items get @call as their userdata.
+ */
+void control_begin_supervised(Control *control, ControlCall *call, const char *name, const CallParameters *parameters);
+
+/* control_call_begin() - calls whoever @peer is, which @endpoint hosts, a runner over a lane of our own. */
+void control_call_begin(ControlCall *call, Endpoint *endpoint, Peer *peer, const CallParameters *parameters);
+
+/* control_call_type() - full name of the answer's message; "": raw bytes. */
+const char *control_call_type(const ControlCall *call);
 
 /* control_bytes() - @text, or NULL for none, as a field of a request: borrowed. */
 static inline ProtobufCBinaryData control_bytes(const char *text) {
@@ -114,16 +127,3 @@ void control_begin_signal(Control *control, ControlCall *call, const char *name,
 void control_begin_logs(Control *control, ControlCall *call, const char *name, uint64_t from_seq, bool wait);
 /* control_begin_attach() - the answer, a ControlAttached, has the lane among its descriptors. @timeout_us 0: none. */
 void control_begin_attach(Control *control, ControlCall *call, const char *name, uint64_t timeout_us);
-
-/* What a runner is called with. */
-typedef struct ControlInvocation {
-        const char *name; /* of the runner */
-        const char *method;
-        const char *type; /* of the payload; NULL or "": raw bytes */
-        const void *payload;
-        size_t size;
-        uint64_t timeout_us; /* 0: no deadline */
-} ControlInvocation;
-
-/* control_begin_invoke() - the supervised call: its answer is the runner's. */
-void control_begin_invoke(Control *control, ControlCall *call, const ControlInvocation *invocation);

@@ -65,13 +65,13 @@ static int report_lost(Exec *exec, const ControlFailure *failure) {
         const CallParameters parameters = { .method = "baton.Runner/Ping", .type = "baton.Ping" };
         char how[EXIT_TEXT_MAX], message[EXIT_TEXT_MAX + 80];
         ControlFailure known = *failure;
-        Invocation question;
+        ControlCall question;
         int code;
 
         exec->lane = peer_free(exec->lane);
         stop(exec);
-        invocation_begin_supervised(&question, &exec->session.control, exec->started->name, &parameters);
-        (void) invocation_wait(&question, &exec->session.control);
+        control_begin_supervised(&exec->session.control, &question, exec->started->name, &parameters);
+        (void) control_wait(&exec->session.control, &question);
         if (question.failure.ended) {
                 exit_describe(question.failure.ended->exit, how);
                 (void) snprintf(message, sizeof(message), "runner %.64s: %s", exec->started->name, how);
@@ -79,7 +79,7 @@ static int report_lost(Exec *exec, const ControlFailure *failure) {
                 known.ended = question.failure.ended;
         }
         code = report(exec, &known, NULL);
-        invocation_deinit(&question);
+        control_call_deinit(&question);
         return code;
 }
 

@@ -3,7 +3,7 @@
 
 /* `--exec': a runner that is started for one purpose, and stopped when it is served. */
 
-#include "client/invocation.h"
+#include "client/control.h"
 #include "client/session.h"
 
 typedef struct Exec Exec;

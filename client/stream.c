@@ -259,7 +259,7 @@ void stream_begin(Stream *s, Control *control, const char *name, const CallParam
         streaming.stream = true;
         streaming.item = on_item;
         streaming.writable = on_writable;
-        invocation_begin_supervised(&s->invocation, control, name, &streaming);
+        control_begin_supervised(control, &s->invocation, name, &streaming);
         send_items(s);
 }
 
@@ -268,7 +268,7 @@ int stream_wait(Stream *s, const Control *control) {
 
         while (r == 0 && s->fault != STREAM_FAULT_OUTPUT) {
                 if (s->fault)
-                        invocation_deinit(&s->invocation);
+                        control_call_deinit(&s->invocation);
                 if ((s->fault || s->invocation.done) && byte_output_is_empty(&s->output))
                         return 0;
                 r = control->interrupted ? -EINTR : endpoint_dispatch(control->endpoint, -1);
@@ -277,7 +277,7 @@ int stream_wait(Stream *s, const Control *control) {
 }
 
 void stream_deinit(Stream *s) {
-        invocation_deinit(&s->invocation);
+        control_call_deinit(&s->invocation);
         line_input_close(&s->input);
         byte_output_close(&s->output);
         item_deinit(&s->item);

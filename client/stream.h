@@ -4,7 +4,7 @@
 /* The streams of `baton call --stream': lines of standard input to items, items to lines of standard output. */
 
 #include "client/byte-output.h"
-#include "client/invocation.h"
+#include "client/control.h"
 #include "client/line-input.h"
 #include "proto/values.h"
 
@@ -28,10 +28,10 @@ typedef struct StreamItem {
 } StreamItem;
 
 typedef struct Stream {
-        Invocation invocation; /* first: the call's functions are given it */
-        bool raw;              /* lines are bytes, not JSON */
-        bool escaped;          /* the output is a terminal, which nobody else's bytes may steer */
-        const char *type;      /* of raw items; NULL: none */
+        ControlCall invocation; /* first: the call's functions are given it */
+        bool raw;               /* lines are bytes, not JSON */
+        bool escaped;           /* the output is a terminal, which nobody else's bytes may steer */
+        const char *type;       /* of raw items; NULL: none */
         LineInput input;
         ByteOutput output;
         StreamItem item;  /* of the line that was last read, and not sent yet */

@@ -347,9 +347,9 @@ static void test_stop_and_signal(void **state) {
         stage_close(&stage);
 }
 
-static void test_logs_and_invoke(void **state) {
-        static const ControlInvocation invocation = {
-                .name = "web", .method = "a.B/C", .type = "a.D", .payload = "x\0y", .size = 3, .timeout_us = 1000000
+static void test_logs_and_supervised(void **state) {
+        static const CallParameters call = {
+                .method = "a.B/C", .type = "a.D", .payload = "x\0y", .size = 3, .timeout_us = 1000000
         };
         _cleanup_message_ ControlLogs *logs = NULL;
         ControlCall first, second;
@@ -358,7 +358,7 @@ static void test_logs_and_invoke(void **state) {
         (void) state;
         assert_int_equal(stage_open(&stage, PLAY_ANSWER), 0);
         control_begin_logs(&stage.control, &first, "web", 41, true);
-        control_begin_invoke(&stage.control, &second, &invocation);
+        control_begin_supervised(&stage.control, &second, "web", &call);
         assert_int_equal(control_wait(&stage.control, &second), 0);
         assert_int_equal(control_wait(&stage.control, &first), 0);
         logs = control_unpack(&first, &baton__control__logs_response__descriptor);
@@ -366,7 +366,7 @@ static void test_logs_and_invoke(void **state) {
         assert_int_equal(logs->next_seq, 42);
         assert_null(control_unpack(&first, &baton__control__stop_response__descriptor));
         assert_int_equal(second.failure.status, STATUS_OK);
-        assert_string_equal(second.type, "a.D");
+        assert_string_equal(control_call_type(&second), "a.D");
         assert_int_equal(second.size, 3);
         assert_memory_equal(second.payload, "x\0y", 3);
         assert_string_equal(stage.name, "web/a.B/C");
@@ -403,7 +403,7 @@ static void test_begin_without_memory(void **state) {
 static const struct CMUnitTest tests[] = {
         TEST(test_start),           TEST(test_refused),
         TEST(test_after_the_end),   TEST(test_interrupted),
-        TEST(test_stop_and_signal), TEST(test_logs_and_invoke),
+        TEST(test_stop_and_signal), TEST(test_logs_and_supervised),
         TEST(test_dropped),         TEST(test_begin_without_memory),
 };
 
