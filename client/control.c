@@ -168,7 +168,8 @@ static void begin(Control *control, ControlCall *call, const ProtobufCMessage *r
         packed = malloc(parameters.size + 1);
         parameters.payload = packed;
         if (control->ended || !packed) {
-                fd_close_all(parameters.fds_consume, parameters.n_fds);
+                for (size_t i = 0; i < parameters.n_fds; i++)
+                        fd_close(parameters.fds_consume[i]);
                 if (!packed)
                         fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the call");
                 else
