@@ -5,7 +5,8 @@
  * frames are collected and leave in one send. Measured, this batching is worth ten times when calls are small.
  *
  * The reader's buffer grows with the bytes that have come, doubling, never with the length that was announced: a peer
- * that promises 8 MiB and sends 5 bytes costs the smallest buffer. After a large frame the memory is given back.
+ * that promises 8 MiB and sends 5 bytes costs the smallest buffer. Memory of large frames is kept while such come: fresh
+ * memory is page faults, which cost more than the rest of a frame.
  *
  * A large body need not be collected: what the kernel takes of it at once is never copied here. There is room for all of
  * it beforehand, so that no lack of memory can tear a frame.
@@ -25,7 +26,6 @@
 
 #define BUFFER_SIZE \
         (64u * 1024u) /* of a reader and writer at work: as much as a default socket buffer passes at once */
-#define BUFFER_KEEP (512u * 1024u) /* an empty buffer above it is given back */
 
 /* make_room() - moves the bytes start..end to the front and grows the buffer to at least @wanted bytes. */
 static int make_room(uint8_t **buffer, size_t *size, size_t *start, size_t *end, size_t wanted) {
@@ -46,15 +46,24 @@ static int make_room(uint8_t **buffer, size_t *size, size_t *start, size_t *end,
         return 0;
 }
 
-/* settle() - an empty buffer starts at its front again, and a large one is given back. */
-static void settle(uint8_t **buffer, size_t *size, size_t *start, size_t *end) {
-        if (*start < *end)
-                return;
-        *start = *end = 0;
-        if (*size > BUFFER_KEEP) {
-                free(TAKE_PTR(*buffer));
-                *size = 0;
-        }
+/* settle() - an empty buffer starts at its front again. */
+static void settle(size_t *start, size_t *end) {
+        if (*start == *end)
+                *start = *end = 0;
+}
+
+/* trim() - of frame_..._trim(). */
+static bool trim(uint8_t **buffer, size_t *size, size_t used, bool *needed) {
+        bool keep = *needed || used > 0;
+
+        *needed = false;
+        if (*size <= FRAME_BUFFER_KEEP)
+                return false;
+        if (keep)
+                return true;
+        free(TAKE_PTR(*buffer));
+        *size = 0;
+        return false;
 }
 
 void frame_reader_init(FrameReader *reader, uint32_t limit) {
@@ -66,13 +75,18 @@ void frame_reader_deinit(FrameReader *reader) {
         *reader = (FrameReader){ 0 };
 }
 
+/* is_adrift() - far from the front of a large buffer, without need: small frames stay where the cache is warm. */
+static bool is_adrift(const FrameReader *reader) {
+        return reader->start >= BUFFER_SIZE && reader->start > reader->end - reader->start;
+}
+
 int frame_reader_fill(FrameReader *reader, int fd) {
         size_t have, wanted = BUFFER_SIZE;
         uint32_t length;
         ssize_t n;
         int r;
 
-        settle(&reader->buffer, &reader->size, &reader->start, &reader->end);
+        settle(&reader->start, &reader->end);
         have = reader->end - reader->start;
         if (frame_reader_length(reader, &length)) {
                 size_t whole = (size_t) length + FRAME_HEADER_SIZE;
@@ -80,7 +94,7 @@ int frame_reader_fill(FrameReader *reader, int fd) {
                 assert(length <= reader->limit && have < whole);
                 wanted = MAX(wanted, MIN(whole, have * 2));
         }
-        if (reader->size < wanted || reader->size - reader->end < reader->size / 2) {
+        if (reader->size < wanted || reader->size - reader->end < reader->size / 2 || is_adrift(reader)) {
                 r = make_room(&reader->buffer, &reader->size, &reader->start, &reader->end, wanted);
                 if (r < 0)
                         return r;
@@ -91,7 +105,12 @@ int frame_reader_fill(FrameReader *reader, int fd) {
         if (n <= 0)
                 return n < 0 ? (int) n : FRAME_EOF;
         reader->end += (size_t) n;
+        reader->needed |= reader->end - reader->start > FRAME_BUFFER_KEEP;
         return FRAME_READY;
+}
+
+bool frame_reader_trim(FrameReader *reader) {
+        return trim(&reader->buffer, &reader->size, reader->end - reader->start, &reader->needed);
 }
 
 void frame_writer_init(FrameWriter *writer) {
@@ -121,10 +140,16 @@ void frame_writer_fill(FrameWriter *writer, int fd, const void *data, size_t siz
                 taken = (size_t) n > before ? (size_t) n - before : 0;
         }
         memcpy(writer->buffer + writer->end - (size - taken), (const uint8_t *) data + taken, size - taken);
-        settle(&writer->buffer, &writer->size, &writer->start, &writer->end);
+        writer->needed |= size - taken > FRAME_BUFFER_KEEP;
+        settle(&writer->start, &writer->end);
+}
+
+bool frame_writer_trim(FrameWriter *writer) {
+        return trim(&writer->buffer, &writer->size, frame_writer_pending(writer), &writer->needed);
 }
 
 int frame_writer_flush(FrameWriter *writer, int fd) {
+        writer->needed |= frame_writer_pending(writer) > FRAME_BUFFER_KEEP;
         while (writer->start < writer->end) {
                 ssize_t n = cmsg_send(fd, writer->buffer + writer->start, writer->end - writer->start, NULL, 0);
 
@@ -132,6 +157,6 @@ int frame_writer_flush(FrameWriter *writer, int fd) {
                         return (int) n;
                 writer->start += (size_t) n;
         }
-        settle(&writer->buffer, &writer->size, &writer->start, &writer->end);
+        settle(&writer->start, &writer->end);
         return 0;
 }

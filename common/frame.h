@@ -5,6 +5,9 @@
  * Frames over a non-blocking stream: u32 big-endian length, then as many bytes. A reader hands out frames in place; a
  * writer collects frames and sends all of them with one system call. Both are bounded; the length is judged before
  * anything is allocated for it.
+ *
+ * A buffer that has grown above FRAME_BUFFER_KEEP is kept while large frames come and go. Whoever has one calls
+ * frame_..._trim() now and then: what was not needed between two calls is given back.
  */
 
 #include <endian.h>
@@ -15,6 +18,7 @@
 #include <sys/types.h>
 
 #define FRAME_HEADER_SIZE 4u
+#define FRAME_BUFFER_KEEP (512u * 1024u) /* bytes of a buffer that is never given back */
 
 /* Outcomes of the reader. */
 typedef enum FrameResult {
@@ -28,6 +32,7 @@ typedef struct FrameReader {
         uint8_t *buffer;
         size_t size, start, end; /* bytes start..end are unread */
         uint32_t limit;          /* of a frame's body */
+        bool needed;             /* a large buffer was, since the last frame_reader_trim() */
 } FrameReader;
 
 /* frame_reader_init() - a reader that refuses bodies above @limit; holds no memory until the first byte. */
@@ -67,6 +72,9 @@ static inline int frame_reader_next(FrameReader *reader, const uint8_t **ret_bod
         return FRAME_READY;
 }
 
+/* frame_reader_trim() - gives back a large buffer that is empty and was not needed since the last call. False: it is not large. */
+bool frame_reader_trim(FrameReader *reader);
+
 /* frame_reader_is_partial() - whether bytes of an unfinished frame are there: the other side owes us the rest. */
 static inline bool frame_reader_is_partial(const FrameReader *reader) {
         return reader->end > reader->start;
@@ -75,10 +83,14 @@ static inline bool frame_reader_is_partial(const FrameReader *reader) {
 typedef struct FrameWriter {
         uint8_t *buffer;
         size_t size, start, end; /* bytes start..end are unsent */
+        bool needed;             /* as of a reader */
 } FrameWriter;
 
 void frame_writer_init(FrameWriter *writer);
 void frame_writer_deinit(FrameWriter *writer);
+
+/* frame_writer_trim() - as frame_reader_trim(). */
+bool frame_writer_trim(FrameWriter *writer);
 
 /* frame_writer_pending() - bytes not yet taken by the kernel. */
 static inline size_t frame_writer_pending(const FrameWriter *writer) {

@@ -212,6 +212,7 @@ struct Peer {
         size_t held_fds;     /* by the peer's calls, and by what was not taken */
 
         uint64_t hello_deadline, renewal_deadline;
+        uint64_t trim_deadline; /* large buffers that were not needed lately go */
         bool offers_share;
         Share *share; /* NULL: not agreed */
         PeerObjects objects_use;

@@ -28,6 +28,7 @@
 
 #define ARENA_SIZE_MAX  (UINT64_C(1) << 30)
 #define ENVELOPE_MEMORY (2u * 1024u * 1024u) /* that one unpacked Envelope may take */
+#define TRIM_US         USEC_PER_SEC /* a large buffer is given back when it was not needed for one to two of these */
 
 static const PeerLimits default_limits = {
         .max_frame = 8u * 1024u * 1024u,
@@ -262,7 +263,7 @@ int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, con
         peer->offers_share = config->share;
         peer->objects_use = config->objects;
         peer->service_state = config->service_state;
-        peer->hello_deadline = peer->renewal_deadline = peer->lane_retry = USEC_INFINITY;
+        peer->hello_deadline = peer->renewal_deadline = peer->trim_deadline = peer->lane_retry = USEC_INFINITY;
         peer->renewal_fd = -1;
         peer->software = strdup(config->software ? config->software : "");
         TAILQ_INIT(&peer->deadlines);
@@ -622,11 +623,19 @@ void peer_channel_lost(Peer *peer, unsigned n, int error) {
         }
 }
 
+/* note_large() - buffers of @channel that are large are looked at again later. */
+static void note_large(Peer *peer, const Channel *channel) {
+        if (peer->trim_deadline == USEC_INFINITY &&
+            (channel->reader.size > FRAME_BUFFER_KEEP || channel->writer.size > FRAME_BUFFER_KEEP))
+                peer->trim_deadline = clock_after(clock_now(), TRIM_US);
+}
+
 static void read_channel(Peer *peer, unsigned n) {
         int r = peer_read_channel(peer, n, false);
 
         if (peer->state == PEER_STATE_ENDED)
                 return;
+        note_large(peer, &peer->channels[n]);
         if (r == FRAME_EOF || r < 0)
                 peer_channel_lost(peer, n, r < 0 ? r : 0);
         else
@@ -659,6 +668,7 @@ static void flush_channel(Peer *peer, unsigned n) {
         if (channel->use != CHANNEL_FRAMED || channel->fd < 0)
                 return;
         write_channel(channel);
+        note_large(peer, channel);
         if (channel->had_backlog && !peer_has_backlog(peer, channel)) {
                 channel->had_backlog = false;
                 backlog_gone(peer);
@@ -757,6 +767,7 @@ uint64_t peer_deadline(const Peer *peer) {
         if (peer->state == PEER_STATE_ENDED)
                 return USEC_INFINITY;
         deadline = MIN(deadline, peer->lane_retry);
+        deadline = MIN(deadline, peer->trim_deadline);
         if (call)
                 deadline = MIN(deadline, call->deadline);
         for (unsigned n = 0; n < peer->n_channels; n++) {
@@ -780,6 +791,17 @@ static void expire_silence(Peer *peer, uint64_t now) {
                                  (unsigned long long) (peer->limits.frame_timeout_us / USEC_PER_MSEC));
 }
 
+/* trim_buffers() - and again later, while there is one left. */
+static void trim_buffers(Peer *peer, uint64_t now) {
+        bool left = false;
+
+        for (unsigned n = 0; n < LANE_CHANNELS; n++) {
+                left |= frame_reader_trim(&peer->channels[n].reader);
+                left |= frame_writer_trim(&peer->channels[n].writer);
+        }
+        peer->trim_deadline = left ? clock_after(now, TRIM_US) : USEC_INFINITY;
+}
+
 void peer_expire(Peer *peer) {
         uint64_t now = clock_now();
 
@@ -795,6 +817,8 @@ void peer_expire(Peer *peer) {
         }
         if (peer->state != PEER_STATE_ENDED)
                 share_expire(peer, now);
+        if (now >= peer->trim_deadline && peer->depth == 1)
+                trim_buffers(peer, now);
         peer_leave(peer);
 }
 

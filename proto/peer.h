@@ -56,6 +56,8 @@ enum {
  *         + n * 2 * max_memory                     and that, while a call of ours is open: then we go on reading
  *         + C * 1 KiB + 3 MiB                      open calls; the Envelope at hand
  *
+ * Memory of large frames stays for one to two seconds after it was needed last: what comes next needs no new one.
+ *
  * What the application sends on its own account (calls, by max_waiting_bytes; answers given later than in the handler,
  * buffers) comes on top, and arenas, by max_shared. Descriptors: max_held_fds and fd_credit. With the numbers of the
  * defaults: docs/protocol.md. tests/test-memory.c drives a peer there.

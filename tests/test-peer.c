@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "proto/peer-internal.h"
 #include "tests/peer-host.h"
 #include "tests/seam.h"
 #include "tests/test.h"
@@ -85,6 +86,46 @@ static void test_unary_both_ways(void **state) {
         assert_string_equal(to_b.type, "t.T");
         assert_memory_equal(to_b.payload, "hello", 5);
         assert_memory_equal(to_a.payload, "other", 5);
+        pair_close(&pair);
+}
+
+/* buffers() - bytes of the buffers of @peer's channel 0. */
+static size_t buffers(const Peer *peer) {
+        return peer->channels[CHANNEL_RPC].reader.size + peer->channels[CHANNEL_RPC].writer.size;
+}
+
+/* Memory of large frames stays while they come, then goes by itself; without them there is no deadline. */
+static void test_large_memory(void **state) {
+        size_t size = (size_t) 4 << 20;
+        _cleanup_free_ uint8_t *payload = calloc(1, size);
+        CallParameters parameters = { .method = "m", .payload = payload, .size = size };
+        TestAnswer answer = { 0 };
+        Pair pair;
+
+        (void) state;
+        pair_open(&pair);
+        assert_int_equal(call_start(pair.a.peer, &parameters, test_done, &answer, NULL), 0);
+        test_settle(pair.all, 2);
+        assert_int_equal(answer.n, 1);
+        for (size_t i = 0; i < 2; i++) {
+                Peer *peer = pair.all[i]->peer;
+
+                assert_true(buffers(peer) > size);
+                assert_true(peer_deadline(peer) <= clock_now() + USEC_PER_SEC);
+                peer->trim_deadline = 0; /* in this time it was needed */
+                peer_expire(peer);
+                assert_true(buffers(peer) > size);
+                assert_true(peer_deadline(peer) > clock_now());
+                peer->trim_deadline = 0;
+                peer_expire(peer);
+                assert_true(buffers(peer) < size);
+                assert_int_equal(peer_deadline(peer), USEC_INFINITY);
+        }
+        parameters.size = 100;
+        assert_int_equal(call_start(pair.a.peer, &parameters, test_done, &answer, NULL), 0);
+        test_settle(pair.all, 2);
+        assert_int_equal(answer.n, 2);
+        assert_int_equal(peer_deadline(pair.a.peer), USEC_INFINITY);
         pair_close(&pair);
 }
 
@@ -434,19 +475,10 @@ static void test_free_in_callback(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_hello),
-        TEST(test_unary_both_ways),
-        TEST(test_before_connect),
-        TEST(test_descriptors),
-        TEST(test_any_order),
-        TEST(test_cancel),
-        TEST(test_deadlines),
-        TEST(test_many),
-        TEST(test_limits),
-        TEST(test_peer_gone),
-        TEST(test_close),
-        TEST(test_renewal),
-        TEST(test_free_in_callback),
+        TEST(test_hello),       TEST(test_unary_both_ways),  TEST(test_large_memory), TEST(test_before_connect),
+        TEST(test_descriptors), TEST(test_any_order),        TEST(test_cancel),       TEST(test_deadlines),
+        TEST(test_many),        TEST(test_limits),           TEST(test_peer_gone),    TEST(test_close),
+        TEST(test_renewal),     TEST(test_free_in_callback),
 };
 
 int main(void) {
