@@ -9,12 +9,12 @@ once, and what is judged is the copy. Sizes cannot change, by seals, so that no 
 import fcntl
 import mmap
 import os
-import stat
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from ._object import check_memory
 from .errors import CallError, Status
-from .payload import View
+from .payload import View, make_memfd
 
 UNIT = 4096
 ARENA_SIZE = 4 << 20
@@ -22,7 +22,6 @@ MAX_ARENAS = 64
 IDLE_SECONDS = 5.0
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 F_SEAL_FUTURE_WRITE = 0x10  # the other side maps it for reading only; fcntl has no name for it yet
-MFD_NOEXEC_SEAL = 0x8  # where the kernel knows it (6.3)
 
 Span = Tuple[int, int, int]  # arena, offset, length: a block as it goes over the wire
 
@@ -37,12 +36,8 @@ def _full(what: str) -> CallError:
 
 def _make_memory(size: int) -> Tuple[mmap.mmap, int]:
     """Sealed memory, mapped here for writing, by nobody else, and its descriptor."""
+    fd = make_memfd("baton-arena", size)
     try:
-        fd = os.memfd_create("baton-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL)
-    except OSError:
-        fd = os.memfd_create("baton-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size)
         memory = mmap.mmap(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS | fcntl.F_SEAL_SEAL | F_SEAL_FUTURE_WRITE)
         return memory, fd
@@ -214,28 +209,12 @@ class Reader:
             raise _full(f"arena {number}: all arenas together may have {self._max_bytes} bytes")
         if len(self._mappings) >= MAX_ARENAS:
             raise _full(f"arena {number}: there may be {MAX_ARENAS}")
-        self._check(number, fd, size)
+        check_memory(fd, size, SEALS, f"arena {number}")
         try:
             memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
         except OSError as error:
             raise _full(f"arena {number}: {error.strerror}") from error
         self._mappings[number] = _Mapping(memory, size)
-
-    @staticmethod
-    def _check(number: int, fd: int, size: int) -> None:
-        try:
-            seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-            file = os.fstat(fd)
-            # Of huge pages a hole punched into the file may be impossible to fill again.
-            ordinary = stat.S_ISREG(file.st_mode) and os.fstatvfs(fd).f_bsize == mmap.PAGESIZE
-        except OSError:
-            ordinary = False
-        if not ordinary or size == 0:
-            raise _wrong(f"arena {number}: no memfd, or an empty one")
-        if seals & SEALS != SEALS:
-            raise _wrong(f"arena {number}: not sealed against a change of size")
-        if file.st_size != size:
-            raise _wrong(f"arena {number}: of {file.st_size} bytes, not {size}")
 
     def retire(self, number: int) -> None:
         """No block of it comes any more. CallError: it is unknown, or was retired before."""

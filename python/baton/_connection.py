@@ -11,7 +11,7 @@ from . import baton_pb2 as pb
 from ._channel import BACKLOG
 from ._link import Link
 from ._wire import METHOD_MAX, Frame, PeerFault, check_text, is_method_name, one_line
-from .calls import Answer, Call, Exchange, Request, cost, deadline_after
+from .calls import COST_OF_DESCRIPTOR, Answer, Call, Exchange, Request, cost, deadline_after
 from .connection import Peer
 from .errors import CallError, Detail, Status
 from .payload import Payload, as_metadata, as_payload
@@ -48,6 +48,7 @@ class Connection(Link, Peer):
         call = Call(self, envelope.method, frame.payload(),
                     [(pair.key, pair.value) for pair in envelope.metadata], deadline, not envelope.end)
         call.id = envelope.id
+        call.held_fds = len(envelope.fds)  # an object is one, too
         call.opened = True
         call.window_is(self.remote.stream_window)
         self.calls[call.id] = call
@@ -69,9 +70,9 @@ class Connection(Link, Peer):
             return Status.INVALID_ARGUMENT, "the call lists a descriptor that was not sent"
         if frame.lost:
             return Status.RESOURCE_EXHAUSTED, "a descriptor of the call was lost to the receiver's descriptor limit"
-        if frame.block_fault:
-            return Status.INVALID_ARGUMENT, frame.block_fault
-        if self._held_fds + len(frame.fds) > MAX_HELD_FDS:
+        if frame.fault:
+            return frame.fault.status, frame.fault.message
+        if self._held_fds + len(frame.envelope.fds) > MAX_HELD_FDS:
             return Status.RESOURCE_EXHAUSTED, f"open calls hold {self._held_fds} descriptors already"
         if self.unsent > MAX_UNSENT:
             return Status.RESOURCE_EXHAUSTED, f"{self.unsent} bytes wait for the caller to read them already"
@@ -124,7 +125,7 @@ class Connection(Link, Peer):
             envelope = pb.Envelope(kind=pb.ANSWER, status=Status.INTERNAL, message=one_line(f"an answer with {error}"))
             payload.close()
             payload = Payload()
-        if not self.outbox.fits(envelope, payload):
+        if not self.outbox.prepare(envelope, payload):
             size = payload.size
             envelope = pb.Envelope(kind=pb.ANSWER, status=Status.RESOURCE_EXHAUSTED,
                                    message=f"the answer of {size} bytes and {payload.n_fds} descriptors is too large")
@@ -177,10 +178,10 @@ class Connection(Link, Peer):
         refusal = None
         if self.ended:
             refusal = CallError(Status.UNAVAILABLE, "the connection has ended")
+        elif self.ready and not self.outbox.prepare(envelope, payload):
+            refusal = self.outbox.too_large(payload)
         elif len(self.outbox) >= MAX_WAITING or self.outbox.waiting_bytes + payload.size > MAX_WAITING_BYTES:
             refusal = CallError(Status.RESOURCE_EXHAUSTED, "too many calls are waiting to be sent")
-        elif self.ready and not self.outbox.fits(envelope, payload):
-            refusal = self.outbox.too_large(payload)
         if refusal:
             payload.close()
             request.abort(refusal)
@@ -214,8 +215,8 @@ class Connection(Link, Peer):
         if frame.absent or frame.lost:
             request.abort(CallError(Status.INVALID_ARGUMENT if frame.absent else Status.RESOURCE_EXHAUSTED,
                                     "a descriptor of the answer is not there"))
-        elif frame.block_fault:
-            request.abort(CallError(Status.INVALID_ARGUMENT, frame.block_fault))
+        elif frame.fault:
+            request.abort(frame.fault)
         elif envelope.status:
             details = [(detail.type, detail.value) for detail in envelope.details]
             request.finish(None, self.make_error(envelope.status, envelope.message, details, metadata))
@@ -233,10 +234,13 @@ class Connection(Link, Peer):
             payload.close()
             return
         envelope = pb.Envelope(kind=pb.ITEM, type=payload.type, end=end)
-        if not self.outbox.fits(envelope, payload):
+        before = payload.sealed
+        if not self.outbox.prepare(envelope, payload):
             self._drop_item(exchange, self.outbox.too_large(payload))
             payload.close()
             return
+        if payload.sealed and not before:
+            exchange.credit(payload.sealed - COST_OF_DESCRIPTOR)  # it was to be in the frame
         self.outbox.add(envelope, payload, exchange)
 
     def _drop_item(self, exchange: Exchange, error: CallError) -> None:
@@ -263,7 +267,7 @@ class Connection(Link, Peer):
             return
         if not only_end:
             payload = frame.payload()
-            size = cost(payload.inline_size, payload.n_fds)
+            size = cost(payload.inline_size, len(envelope.fds))
             if exchange.received_cost + size > self.limits.stream_window:
                 payload.close()
                 raise PeerFault(Status.RESOURCE_EXHAUSTED, f"an ITEM of call {envelope.id} goes beyond its window")
@@ -279,8 +283,8 @@ class Connection(Link, Peer):
             return Status.INVALID_ARGUMENT, "an item lists a descriptor that was not sent"
         if frame.lost:
             return Status.RESOURCE_EXHAUSTED, "a descriptor of an item was lost to the receiver's descriptor limit"
-        if frame.block_fault:
-            return Status.INVALID_ARGUMENT, frame.block_fault
+        if frame.fault:
+            return frame.fault.status, frame.fault.message
         if isinstance(exchange, Call):
             if exchange.half_closed:
                 return Status.INVALID_ARGUMENT, "an item after the half-close"

@@ -15,9 +15,10 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 from . import _lane, baton_pb2 as pb
 from ._channel import BACKLOG, END, NOTHING, Channel
 from ._loop import Loop, Timer
+from ._object import Objects
 from ._outbox import Outbox, drop
 from ._share import FEATURE, Share
-from ._wire import CREDIT_SIZE, FRAME_MIN, PROTOCOL, Frame, Limits, PeerFault, one_line, parse_envelope
+from ._wire import CREDIT_SIZE, FRAME_MIN, PROTOCOL, RESERVED, Frame, Limits, PeerFault, one_line, parse_envelope
 from .calls import Call, Exchange, Request
 from .errors import CallError, Status
 from .payload import close_fds
@@ -75,6 +76,7 @@ class Link:
         self.calls: Dict[int, Call] = {}
         self.requests: Dict[int, Request] = {}
         self._max_shared = max_shared
+        self._objects = Objects(limits.max_object)
         self._lane_ended = False
         self._renewing: Optional[Tuple[int, socket.socket]] = None
         self._n_channels = n_channels
@@ -415,9 +417,19 @@ class Link:
             self._owed_fds += credit
             self.pump_soon()
         if frame.envelope.blocks and self.share:
-            frame.view, frame.block_fault = self.share.claim(frame.envelope, not frame.bytes)
+            frame.view, frame.fault = self.share.claim(frame.envelope, not frame.bytes)
             self.pump_soon()
+        if frame.envelope.object and not frame.absent and not frame.lost:
+            self._claim_object(frame)
         return True
+
+    def _claim_object(self, frame: Frame) -> None:
+        envelope = frame.envelope
+        try:
+            frame.view = self._objects.claim(envelope.object, frame.fds, bool(frame.bytes or envelope.blocks),
+                                             envelope.kind == pb.CALL and envelope.method.startswith(RESERVED))
+        except CallError as error:
+            frame.fault = error
 
     def _take_credit(self, envelope: Any) -> None:
         if envelope.fd_credit and self.ready:
@@ -439,7 +451,8 @@ class Link:
                                                         f"{hello.protocol_min} to {hello.protocol_max} there")
         default = Limits()
         self.remote = Limits(hello.max_frame or default.max_frame, hello.max_calls or default.max_calls,
-                             hello.fd_credit or default.fd_credit, hello.stream_window or default.stream_window)
+                             hello.fd_credit or default.fd_credit, hello.stream_window or default.stream_window,
+                             hello.max_object)
         self.outbox.credit = self.remote.fd_credit
         self.instance = hello.instance or self.instance
         self.software = hello.software

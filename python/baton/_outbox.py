@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Deque, Iterable, List, Optional
 
 from . import _lane, baton_pb2 as pb
 from ._channel import BACKLOG
-from ._wire import HEAD_ROOM, LANE_ID_SIZE, PeerFault
+from ._wire import HEAD_ROOM, LANE_ID_SIZE, RESERVED, PeerFault
 from .calls import Exchange, Request
 from .errors import CallError, Status
 from .payload import Payload
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
     from ._link import Link
 
 LANE_RETRY_SECONDS = 0.005
+OBJECT_FROM = 1 << 20  # bytes, where there is no shared memory: below it copies cost less
 
 
 class Parcel:
     """A frame on its way out."""
 
-    __slots__ = ("envelope", "payload", "exchange", "begun", "sent")
+    __slots__ = ("envelope", "payload", "exchange", "size", "begun", "sent")
 
     def __init__(self, envelope: Any, payload: Payload, exchange: Optional[Exchange]) -> None:
         self.envelope = envelope
         self.payload = payload
         self.exchange = exchange
+        self.size = payload.size  # now: it may become an object
         self.begun = False  # its credit is taken: it must be written
         self.sent = 0  # descriptors that are on the lane
 
@@ -62,9 +64,10 @@ class Outbox:
 
     def add(self, envelope: Any, payload: Payload, exchange: Optional[Exchange]) -> None:
         """One more, behind the others."""
+        parcel = Parcel(envelope, payload, exchange)
         if envelope.kind == pb.CALL:
-            self.waiting_bytes += payload.size
-        self._parcels.append(Parcel(envelope, payload, exchange))
+            self.waiting_bytes += parcel.size
+        self._parcels.append(parcel)
         self._link.pump_soon()
 
     def has_begun(self, exchange: Exchange) -> bool:
@@ -77,7 +80,7 @@ class Outbox:
         for parcel in waiting:
             self._parcels.remove(parcel)
             if parcel.envelope.kind == pb.CALL:
-                self.waiting_bytes -= parcel.payload.size
+                self.waiting_bytes -= parcel.size
         drop(waiting)
 
     def take_all(self) -> List[Parcel]:
@@ -86,17 +89,30 @@ class Outbox:
         self.waiting_bytes = 0
         return parcels
 
-    def fits(self, envelope: Any, payload: Payload) -> bool:
-        """Whether the other side would take such a frame."""
+    def prepare(self, envelope: Any, payload: Payload) -> bool:
+        """Whether the other side would take such a frame, with the payload as it is, or as an object."""
+        may_seal = (not payload.sealed and self.takes_object(payload) and
+                    not (envelope.kind == pb.CALL and envelope.method.startswith(RESERVED)))
+        fits = self._fits(envelope, payload)
+        if may_seal and (not fits or payload.size >= OBJECT_FROM and not self._link.share):
+            return payload.seal() or fits
+        return fits
+
+    def _fits(self, envelope: Any, payload: Payload) -> bool:
         remote = self._link.remote
         size = 4 + envelope.ByteSize() + HEAD_ROOM + LANE_ID_SIZE * payload.n_fds + payload.size
         return size <= remote.max_frame and payload.n_fds <= remote.fd_credit
+
+    def takes_object(self, payload: Payload) -> bool:
+        """Whether the other side takes that payload as one."""
+        remote = self._link.remote
+        return 0 < payload.size <= remote.max_object and payload.n_fds < remote.fd_credit
 
     def too_large(self, payload: Payload) -> CallError:
         remote = self._link.remote
         return CallError(Status.RESOURCE_EXHAUSTED,
                          f"{payload.size} bytes and {payload.n_fds} descriptors: the other side accepts frames of "
-                         f"{remote.max_frame} bytes with {remote.fd_credit}")
+                         f"{remote.max_frame} bytes with {remote.fd_credit}, and objects of {remote.max_object}")
 
     # --- what can go, goes ---
 
@@ -113,7 +129,7 @@ class Outbox:
             elif self._is_stale(parcel):
                 drop([parcel])
             elif self._is_refused(parcel):
-                self.waiting_bytes -= parcel.payload.size
+                self.waiting_bytes -= parcel.size
                 assert parcel.exchange
                 parcel.exchange.abort(self.too_large(parcel.payload))
                 drop([parcel])
@@ -139,7 +155,7 @@ class Outbox:
 
     def _is_refused(self, parcel: Parcel) -> bool:
         """A call that was made before the other side's limits were known."""
-        return parcel.envelope.kind == pb.CALL and not parcel.begun and not self.fits(parcel.envelope, parcel.payload)
+        return parcel.envelope.kind == pb.CALL and not parcel.begun and not self.prepare(parcel.envelope, parcel.payload)
 
     def _is_too_many(self, parcel: Parcel) -> bool:
         """A call above what the other side takes at once."""
@@ -184,7 +200,7 @@ class Outbox:
         envelope, exchange, payload = parcel.envelope, parcel.exchange, parcel.payload
         if envelope.kind == pb.CALL:
             assert isinstance(exchange, Request)
-            self._open(envelope, exchange, payload.size)
+            self._open(envelope, exchange, parcel.size)
         elif exchange is not None:
             envelope.id = exchange.id
             if envelope.kind == pb.ANSWER:
@@ -207,6 +223,9 @@ class Outbox:
 
     def _place(self, envelope: Any, exchange: Optional[Exchange], payload: Payload) -> bytes:
         """What travels in the frame: the payload, or nothing, when it lies in shared memory."""
+        if payload.sealed:
+            envelope.object = payload.sealed
+            return b""
         data = payload.data
         share = self._link.share
         block = share.put(data) if share and not payload.type else None

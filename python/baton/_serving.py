@@ -10,11 +10,9 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 from . import baton_pb2 as pb
 from ._link import Host
 from ._pool import Pool
-from ._wire import check_text, is_method_name
+from ._wire import RESERVED, check_text, is_method_name
 from .calls import LATER, Call
 from .errors import CallError, Status
-
-RESERVED = "baton."
 
 Handler = Callable[[Call], Any]
 

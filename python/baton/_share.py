@@ -93,17 +93,19 @@ class Share:
 
     # --- the peer's ---
 
-    def claim(self, envelope: Any, bare: bool) -> Tuple[Optional[View], str]:
+    def claim(self, envelope: Any, bare: bool) -> Tuple[Optional[View], Optional[CallError]]:
         """What the blocks of a frame are: its payload, or what is wrong with them. Those beside a payload are for typed
         fields; nobody here knows such, so they go back at once."""
         is_payload = bare and len(envelope.blocks) == 1 and not envelope.type
-        fault = "" if is_payload or not bare else "a block as a payload comes alone, and has no type"
+        fault: Optional[CallError] = None
+        if bare and not is_payload:
+            fault = CallError(Status.INVALID_ARGUMENT, "a block as a payload comes alone, and has no type")
         view: Optional[View] = None
         for block in envelope.blocks:
             try:
                 view = self._reader.claim(block.arena, block.offset, block.length)
             except CallError as error:
-                fault = error.message
+                fault = error
                 continue
             if not is_payload:
                 view.drop()

@@ -6,7 +6,7 @@ import struct
 from typing import Any, List, NamedTuple, Optional
 
 from . import baton_pb2 as pb
-from .errors import Status
+from .errors import CallError, Status
 from .payload import Payload, View, close_fds
 
 HEADER = struct.Struct(">II")
@@ -15,10 +15,11 @@ PROTOCOL = 1
 FRAME_MIN = 65536
 ENVELOPE_MAX = 2 << 20
 METHOD_MAX = 255
+RESERVED = "baton."  # how the names of built-in methods begin
 MESSAGE_MAX = 1024
 CREDIT_SIZE = 6  # what fd_credit adds to an Envelope
 LANE_ID_SIZE = 11  # an id in `fds', at most
-HEAD_ROOM = 64  # what is known of an Envelope only when it is written: id, time left, credit, a block
+HEAD_ROOM = 64  # what is known of an Envelope only when it is written: id, time left, credit, a block or an object
 KINDS = frozenset(pb.Kind.values()) - {pb.KIND_NONE}
 
 
@@ -32,18 +33,20 @@ class PeerFault(Exception):
 
 
 class Limits(NamedTuple):
-    """What a side accepts: see `Hello' in the document. Sizes in bytes."""
+    """What a side accepts: see `Hello' in the document. Sizes in bytes. `max_object`: of a sealed object, and of all that
+    are held at a time; 0: none is taken."""
 
     max_frame: int = 8 << 20
     max_calls: int = 1024
     fd_credit: int = 64
     stream_window: int = 256 * 1024
+    max_object: int = 4 << 30
 
 
 class Frame:
     """One that came. Its descriptors and its block are its own until payload() takes them."""
 
-    __slots__ = ("envelope", "bytes", "fds", "absent", "lost", "view", "block_fault")
+    __slots__ = ("envelope", "bytes", "fds", "absent", "lost", "view", "fault")
 
     def __init__(self, envelope: Any, data: bytes) -> None:
         self.envelope = envelope
@@ -51,8 +54,8 @@ class Frame:
         self.fds: List[int] = []
         self.absent = False  # a descriptor that it lists was never sent
         self.lost = False  # one of them was lost to our own limit
-        self.view: Optional[View] = None  # the payload, if it came by block
-        self.block_fault = ""
+        self.view: Optional[View] = None  # the payload, if it came by block or as an object
+        self.fault: Optional[CallError] = None  # what is wrong with that
 
     def payload(self) -> Payload:
         """What it brought."""

@@ -125,6 +125,9 @@ class Exchange:
                 if not self._sends:
                     raise self._cannot_send()
                 if self._window is not None:
+                    if size > self._whole_window and self._connection.outbox.takes_object(payload) and payload.seal():
+                        size = cost(payload.size, payload.n_fds)
+                        continue
                     if size > self._whole_window:
                         raise CallError(Status.RESOURCE_EXHAUSTED, f"an item that costs {size} bytes is more than the "
                                                                    f"other side's window, {self._whole_window}")

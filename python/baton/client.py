@@ -13,6 +13,7 @@ from . import control_pb2 as control
 from ._connection import Connection
 from ._link import Host
 from ._loop import Loop
+from ._outbox import OBJECT_FROM
 from ._serving import Handler, Serving
 from ._wire import Limits, check_text
 from .calls import Call, Request
@@ -122,8 +123,11 @@ class RemoteRunner(Peer):
                 timeout: Optional[float] = None, sends: bool = False, takes: bool = False,
                 parent: Optional[Call] = None) -> Request:
         payload = as_payload(content, type, fds)
+        outbox = self.client.connection.outbox
+        if payload.size >= OBJECT_FROM and outbox.takes_object(payload):
+            payload.seal()
         wrapped = Payload(control.CallRequest(name=self.name, method=check_text(method), type=check_text(payload.type),
-                                              payload=payload.data))
+                                              payload=payload.data, object=payload.sealed))
         wrapped._fds = payload.take_fds()
         return self.client.connection.request("baton.Control/Call", wrapped, metadata=metadata, timeout=timeout,
                                               sends=sends, takes=takes, parent=parent)

@@ -15,8 +15,8 @@ from ._lane import as_channel
 from ._link import RENEWAL_SECONDS, Host
 from ._log import DEBUG, ERROR, INFO, WARNING, LogQueue, make_record
 from ._loop import Loop
-from ._serving import RESERVED, Handler, Serving
-from ._wire import Limits, PeerFault, check_text
+from ._serving import Handler, Serving
+from ._wire import RESERVED, Limits, PeerFault, check_text
 from .calls import Call, Request
 from .connection import MAX_SHARED, Peer
 from .errors import CallError, ConnectionEnded, Error, Status
@@ -82,8 +82,9 @@ class Runner(Peer, Serving):
     `software`: "name version", for logs; default: the program's name. `bootstrap`: path of the bootstrap socket;
     default $BATON_BOOTSTRAP, which is then removed from the environment. `workers`: threads for handlers, made as they
     are needed. `max_frame`: largest frame that we accept, in bytes, 64 KiB or more; `max_calls`: calls to us open at
-    once; `fd_credit`: descriptors sent to us and not yet listed; `stream_window`: bytes per stream; `max_shared`: bytes
-    of memory shared with each attached client, each way, 0: none. `max_log_records`: kept until they are acknowledged;
+    once; `fd_credit`: descriptors sent to us and not yet listed; `stream_window`: bytes per stream; `max_object`: bytes
+    of a sealed object, and of all that are held of one peer, 0: none is taken; `max_shared`: bytes of memory shared with
+    each attached client, each way, 0: none. `max_log_records`: kept until they are acknowledged;
     more are dropped and counted.
 
     Error: not started by baton. OSError: the socket could not be reached. ValueError: such limits cannot be.
@@ -92,8 +93,10 @@ class Runner(Peer, Serving):
     def __init__(self, *, software: str = "", bootstrap: Optional[str] = None, workers: int = 32,
                  max_frame: int = Limits().max_frame, max_calls: int = Limits().max_calls,
                  fd_credit: int = Limits().fd_credit, stream_window: int = Limits().stream_window,
-                 max_shared: int = MAX_SHARED, max_log_records: int = 1024) -> None:
-        if not 65536 <= max_frame < 1 << 32 or min(max_calls, fd_credit, stream_window, workers) < 1 or max_shared < 0:
+                 max_object: int = Limits().max_object, max_shared: int = MAX_SHARED,
+                 max_log_records: int = 1024) -> None:
+        if not 65536 <= max_frame < 1 << 32 or min(max_calls, fd_credit, stream_window, workers) < 1 or min(
+                max_object, max_shared) < 0:
             raise ValueError("max_frame is 64 KiB to 4 GiB, the other limits are at least 1")
         path = bootstrap or os.environ.get(BOOTSTRAP)
         if not path:
@@ -113,7 +116,7 @@ class Runner(Peer, Serving):
         self._end: Optional[ConnectionEnded] = None
         self._ended = threading.Event()
         self._on_renewal: Optional[Callable[[], None]] = None
-        self._limits = Limits(max_frame, max_calls, fd_credit, stream_window)
+        self._limits = Limits(max_frame, max_calls, fd_credit, stream_window, max_object)
         self._software = check_text(software or os.path.basename(sys.argv[0]) or "python")
         self._max_shared = max_shared
         self._log = LogQueue(max_log_records)

@@ -10,7 +10,8 @@ import threading
 
 import baton
 
-runner = baton.Runner(software="python-runner 1", max_frame=4 << 20, stream_window=65536, fd_credit=8)
+runner = baton.Runner(software="python-runner 1", max_frame=4 << 20, stream_window=65536, fd_credit=8,
+                      max_object=64 << 20)
 logging.getLogger().addHandler(baton.LogHandler(runner))
 logging.getLogger().setLevel(logging.DEBUG)
 

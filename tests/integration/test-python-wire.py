@@ -455,6 +455,51 @@ def shared_memory_in_streams():
     end_of(other)
 
 
+@test
+def objects_are_judged():
+    """A sealed object is the payload; what is none ends its call, and nothing else; what is held is bounded."""
+    other = Bytes(max_object=1 << 20)
+    peer = other.channels()
+    assert peer.remote.max_object == 1 << 20
+    sealed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+    def call(method, data=b"", size=None, seals=sealed, payload=b"", fd=None, kind="", listed=True):
+        own = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.write(own, data)
+        fcntl.fcntl(own, fcntl.F_ADD_SEALS, seals)
+        pending = wire.Pending(peer.next_call.get(0, 1) << 1)
+        peer.next_call[0] = (pending.id >> 1) + 1
+        peer.pending[0, pending.id] = pending
+        peer.send(0, wire.baton.Envelope(kind=wire.baton.CALL, id=pending.id, method=method, end=True, type=kind,
+                                         object=len(data) if size is None else size), payload,
+                  [own if fd is None else fd] if listed else [])
+        os.close(own)
+        return pending
+
+    def status(*arguments, **options):
+        return peer.wait(call(*arguments, **options)).status
+
+    answer = peer.wait(call("echo", b"sealed", kind="test.Type"))
+    assert (answer.status, answer.payload, answer.type, answer.fds) == (wire.OK, b"sealed", "test.Type", [])
+    reader, writer = os.pipe()
+    for fault in (dict(seals=sealed & ~fcntl.F_SEAL_WRITE), dict(seals=sealed & ~fcntl.F_SEAL_GROW), dict(size=5),
+                  dict(size=7), dict(payload=b"beside"), dict(fd=reader), dict(listed=False)):
+        assert status("echo", b"sealed", **fault) == wire.INVALID_ARGUMENT, fault
+    os.close(reader)
+    os.close(writer)
+    assert status("baton.Runner/Ping", b"\x08\x07") == wire.INVALID_ARGUMENT
+    assert status("echo", b"x", size=(1 << 20) + 1) == wire.RESOURCE_EXHAUSTED
+    assert status("echo", b"x", size=(1 << 64) - 1) == wire.RESOURCE_EXHAUSTED
+    held = call("later", bytes(600000))
+    until(lambda: other.later, "the call")
+    assert status("echo", bytes(600000)) == wire.RESOURCE_EXHAUSTED, "together they are too many"
+    assert other.later[0].data == bytes(600000)
+    assert status("echo", bytes(600000)) == wire.OK, "what was copied is not held"
+    other.later[0].answer()
+    assert peer.wait(held).status == wire.OK
+    end_of(other)
+
+
 # ------------------------------------------------------------------------------------------------------------- a client
 
 def supervisor():

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import unittest.mock
 
-from python_tests import (BATON, ECHO, EXAMPLES, RUNNER, TIMEOUT, baton, both, python, raises, run_tests, test, until,
+from python_tests import (BATON, ECHO, EXAMPLES, RUNNER, TIMEOUT, baton, both, own_descriptors, python, raises, run_tests, test, until,
                           wait_log)
 
 # --------------------------------------------------------------------------------------------------------------- calls
@@ -41,7 +41,6 @@ def statuses(client):
         assert (error.message, error.details) == ("no such thing", [("test.Detail", b"bytes")]), error
         raises(baton.Status.UNIMPLEMENTED, runner.call, "no.Such/Method")
         raises(baton.Status.INVALID_ARGUMENT, runner.call, "x" * 256)
-        raises(baton.Status.RESOURCE_EXHAUSTED, runner.call, "echo.Echo/Unary", bytes(9 << 20))
         assert runner.call("echo.Echo/Unary", b"on").data == b"on"
     error = raises(baton.Status.INTERNAL, runner.call, "echo.Echo/Raise")
     assert error.message == "KeyError: \"a fault of the handler's\"", error
@@ -211,11 +210,6 @@ def stream_refusals(peer):
     raises(baton.Status.INVALID_ARGUMENT, request.result, TIMEOUT)
     request = peer.request("stream.Stream/Count", baton.to_values(3, 100))
     raises(baton.Status.UNIMPLEMENTED, request.result, TIMEOUT)
-    raises(baton.Status.RESOURCE_EXHAUSTED, peer.stream("stream.Stream/OneTooLarge", sends=False).result, TIMEOUT)
-    with peer.stream("stream.Stream/Echo") as stream:
-        raises(baton.Status.RESOURCE_EXHAUSTED, stream.send, bytes(1 << 20))
-        stream.send(b"and on")
-        assert stream.receive(TIMEOUT).data == b"and on"
 
 
 def back_pressure(peer, runner):
@@ -278,8 +272,11 @@ def attached(client):
         stream_refusals(direct)
         back_pressure(direct, runner)
         stream_descriptors(direct)
+        with direct.stream("stream.Stream/Echo") as stream:
+            raises(baton.Status.RESOURCE_EXHAUSTED, stream.send, bytes((64 << 20) + 1))
+            stream.send(b"and on")
+            assert stream.receive(TIMEOUT).data == b"and on"
         raises(baton.Status.PERMISSION_DENIED, direct.call, "baton.Runner/Stop")
-        raises(baton.Status.RESOURCE_EXHAUSTED, direct.call, "echo.Echo/Unary", bytes(5 << 20))
         second = runner.attach()
         assert second.call("echo.Echo/Unary", b"two", timeout=TIMEOUT).data == b"two"
         request = second.request("stream.Stream/Stuck", sends=True)
@@ -388,13 +385,45 @@ def shared_memory(client):
 
 
 @test
-def shared_memory_can_be_declined(client):
-    del client
+def shared_memory_can_be_declined():
     with baton.Client(BATON, max_shared=0) as own:
         with own.start(ECHO).attach() as direct:
             for _ in range(3):
                 assert direct.call("echo.Echo/Unary", bytes(1 << 20), timeout=TIMEOUT).size == 1 << 20
             assert not arenas("self")
+
+
+@test
+def objects(client):
+    """What no frame and no window holds travels as an object, through the supervisor and attached."""
+    for runner in both(client):
+        for peer in (runner, runner.attach()):
+            for size in (1 << 20, 5 << 20, 40 << 20):
+                data = os.urandom(1 << 20) * (size >> 20)
+                answer = peer.call("echo.Echo/Unary", data, "test.Type", fds=[0], timeout=TIMEOUT)
+                assert (answer.data == data, answer.type, answer.n_fds) == (True, "test.Type", 1), answer
+        requests = [runner.request("echo.Echo/Unary", bytes([n]) * (10 << 20)) for n in range(5)]
+        assert all(request.result(TIMEOUT).data == bytes([n]) * (10 << 20) for n, request in enumerate(requests))
+    for peer in (runner, runner.attach()):
+        with peer.stream("stream.Stream/Echo", timeout=TIMEOUT) as stream:
+            for n in range(20):
+                stream.send(bytes([n]) * (10 << 20))
+                assert stream.receive(TIMEOUT).data == bytes([n]) * (10 << 20)
+            stream.end()
+            assert stream.result(TIMEOUT).data == b"20"
+        raises(baton.Status.RESOURCE_EXHAUSTED, peer.call, "echo.Echo/Unary", bytes((64 << 20) + 1))
+    assert "memfd" not in "".join(own_descriptors()), "nobody keeps one"
+
+
+@test
+def objects_can_be_declined():
+    with baton.Client(BATON, limits=baton.Limits(max_object=0)) as client:
+        runner = python(client)
+        for peer in (runner, runner.attach()):
+            raises(baton.Status.RESOURCE_EXHAUSTED, peer.stream("stream.Stream/OneTooLarge", sends=False).result, TIMEOUT)
+            assert peer.call("echo.Echo/Unary", bytes(3 << 20), timeout=TIMEOUT).size == 3 << 20
+            raises(baton.Status.RESOURCE_EXHAUSTED, peer.call, "echo.Echo/Unary", bytes(9 << 20))
+            assert peer.call("echo.Echo/Unary", b"on", timeout=TIMEOUT).data == b"on"
 
 
 @test
