@@ -156,6 +156,28 @@ RunnerConfig *runner_config_unref(RunnerConfig *config) {
         return NULL;
 }
 
+static void pack_group(Packer *packer, const GroupConfig *draft) {
+        GroupConfig *packed = PACK(packer, draft, 1), copy = *draft;
+
+        copy.name = pack_string(packer, draft->name);
+        copy.members = pack_strings(packer, draft->members);
+        if (packed)
+                *packed = copy;
+}
+
+int group_config_new(GroupConfig **ret_group, const GroupConfig *draft) {
+        Packer packer = { 0 };
+
+        pack_group(&packer, draft);
+        packer.base = malloc(packer.used);
+        if (!packer.base)
+                return -ENOMEM;
+        packer.used = 0;
+        pack_group(&packer, draft);
+        *ret_group = (GroupConfig *) (void *) packer.base;
+        return 0;
+}
+
 /* ------------------------------------------------------------------------------------------------------------ a runner */
 
 const char *runner_config_instance_name(const RunnerConfig *config, uint32_t number, char text[CONFIG_NAME_MAX + 1]) {

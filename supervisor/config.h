@@ -169,11 +169,15 @@ enum {
 
         CONFIG_NAME_MAX = 63, /* characters, with the number of an instance */
         CONFIG_INSTANCES_MAX = 10000,
+        CONFIG_RESTARTS_MAX = 1000, /* in a window */
+        CONFIG_HOOKS_MAX = 32,
+        CONFIG_DEPENDENCIES_MAX = 1000, /* of one runner, of each kind */
         CONFIG_ERROR_SIZE = 512,
 };
 
 #define CONFIG_START_TIMEOUT_US (10 * USEC_PER_SEC)
 #define CONFIG_STOP_TIMEOUT_US  (10 * USEC_PER_SEC)
+#define CONFIG_HOOK_TIMEOUT_US  (10 * USEC_PER_SEC)
 
 /* RUNNER_CONFIG_NULL - all defaults of a configured runner; `command' and `name' are to be filled in. */
 #define RUNNER_CONFIG_NULL                                                       \
@@ -271,6 +275,12 @@ struct GroupConfig {
         const GroupConfig *parent;  /* NULL: none */
 };
 
+#define CONFIG_GROUP_RESTARTS  10
+#define CONFIG_GROUP_WINDOW_US (60 * USEC_PER_SEC)
+
+/* group_config_new() - a copy of @draft in one block, to be freed by free(). 0 or -ENOMEM. */
+int group_config_new(GroupConfig **ret_group, const GroupConfig *draft);
+
 /* ------------------------------------------------------------------------------------------------------------ the whole */
 
 typedef struct SupervisorConfig {
@@ -298,14 +308,17 @@ typedef enum ConfigLoadFlags {
         CONFIG_LOAD_AGAIN = 1 << 1, /* a user that is gone is not an error, but fails the runner's start */
 } ConfigLoadFlags;
 
-/* config_source_read() - reads the file @path, or all `*.yaml' of the directory @path. 0; -EINVAL: see @errors; -ENOMEM. */
-int config_source_read(ConfigSource **ret_source, const char *path, ConfigErrors *errors);
+/*
+ * config_source_read() - reads the files and directories @paths (ended by NULL), of a directory all `*.yaml'. 0; -EINVAL:
+ * see @errors; -ENOMEM.
+ */
+int config_source_read(ConfigSource **ret_source, char *const *paths, ConfigErrors *errors);
 /* config_source_pack() - names and contents, in a sealed memfd. */
 int config_source_pack(const ConfigSource *source, int *ret_fd);
 /* config_source_unpack() - from config_source_pack(); -EBADMSG: it is not. @fd is borrowed. */
 int config_source_unpack(ConfigSource **ret_source, int fd);
-/* config_source_path() - what it was read from, absolute. */
-const char *config_source_path(const ConfigSource *source);
+/* config_source_paths() - what it was read from, absolute; ended by NULL: to read it again. */
+char *const *config_source_paths(const ConfigSource *source);
 ConfigSource *config_source_free(ConfigSource *source);
 DEFINE_CLEANUP(ConfigSource *, config_source_free);
 

@@ -21,6 +21,7 @@
 #include "common/log.h"
 #include "common/parse.h"
 #include "common/version.h"
+#include "supervisor/check.h"
 #include "supervisor/spawn.h"
 #include "supervisor/supervisor.h"
 
@@ -31,12 +32,14 @@ typedef struct Arguments {
         bool private;
         const char *runtime_dir, *state_dir, *log_dir, *socket;
         char *const *configs;
+        bool check; /* the configurations, and nothing else */
 } Arguments;
 
 static const char help[] =
         "Usage: baton-supervisor --generation=N [--nofile=N] [--stop-timeout=DURATION] --private\n"
         "       baton-supervisor --generation=N ... --runtime-dir=DIR --state-dir=DIR --log-dir=DIR --socket=PATH "
         "[CONFIG...]\n"
+        "       baton-supervisor --check CONFIG...\n"
         "\n"
         "Runs the runners of one baton. Started by baton-keeper, which puts its socket at descriptor 3, the lane of "
         "a\n"
@@ -49,6 +52,7 @@ static const char help[] =
         "  --private                one client, whose end is ours\n"
         "  --runtime-dir=DIR, --state-dir=DIR, --log-dir=DIR, --socket=PATH\n"
         "                           of a daemon: where things are; CONFIG: what the first one loads\n"
+        "  --check                  say whether CONFIG could be loaded, and end\n"
         "  --help, --version\n";
 
 static int usage(const char *text) {
@@ -74,10 +78,13 @@ static int set(Arguments *a, int option, const char *value) {
         if (option == 'c')
                 a->socket = value;
         a->private |= option == 'p';
+        a->check |= option == 'k';
         return option == '?' ? 2 : 0;
 }
 
 static int check(const Arguments *a) {
+        if (a->check)
+                return *a->configs ? 0 : usage("--check wants a file or directory");
         if (a->generation == 0)
                 return usage("--generation is missing");
         if (a->private && *a->configs)
@@ -98,6 +105,7 @@ static int parse(int argc, char **argv, Arguments *ret_arguments) {
                 { "state-dir", required_argument, NULL, 't' },
                 { "log-dir", required_argument, NULL, 'l' },
                 { "socket", required_argument, NULL, 'c' },
+                { "check", no_argument, NULL, 'k' },
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, 'v' },
                 { 0 },
@@ -185,6 +193,8 @@ int main(int argc, char **argv) {
         r = parse(argc, argv, &arguments);
         if (r != 0)
                 return r == 1 ? EXIT_SUCCESS : r;
+        if (arguments.check)
+                return check_configuration(arguments.configs);
         missing = check_fds(&arguments);
         if (missing)
                 return usage(missing);
