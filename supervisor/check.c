@@ -18,7 +18,8 @@ static void print_good(char *const *paths, const Config *config) {
                 instances += config->runners[i]->instances;
         for (; *paths; paths++)
                 (void) printf("%s%s", *paths, paths[1] ? ", " : ": ");
-        (void) printf("good: %zu runners, %zu instances, %zu groups\n", config->n_runners, instances, config->n_groups);
+        (void) printf("good: %zu runners, %zu instances, %zu groups\n", config->n_runners, instances,
+                      config->n_groups);
 }
 
 static int print_wrong(const ConfigErrors *errors) {

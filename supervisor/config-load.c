@@ -129,10 +129,11 @@ static int collect_names(Load *load) {
         qsort(load->names, n, sizeof(*load->names), compare_names);
         for (size_t i = 0; i < n; i++)
                 check_name(load, &load->names[i]);
-        for (size_t i = 1; i < n; i++)
-                if (strcmp(load->names[i].name, load->names[i - 1].name) == 0)
-                        check_twice(load, &load->names[i], &load->names[i - 1]);
-        load->n_names = n;
+        for (size_t i = 0; i < n; i++)
+                if (load->n_names > 0 && strcmp(load->names[i].name, load->names[load->n_names - 1].name) == 0)
+                        check_twice(load, &load->names[i], &load->names[load->n_names - 1]);
+                else
+                        load->names[load->n_names++] = load->names[i];
         return 0;
 }
 
