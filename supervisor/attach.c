@@ -41,7 +41,7 @@ static void answer_client(Call *call, const Instance *instance, uint64_t client,
                 .n_fds = 1,
         };
 
-        response.name = (char *) instance->spec.name;
+        response.name = (char *) instance->runner->name;
         response.instance = instance->id;
         response.pid = instance->pid;
         response.client = client;
@@ -54,9 +54,9 @@ static void refuse(Call *call, const Instance *instance, const Answer *answer) {
         if (answer->status == STATUS_UNIMPLEMENTED)
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION,
                                  "runner %s: takes no attached clients: it does not know " METHOD,
-                                 instance->spec.name);
+                                 instance->runner->name);
         else
-                (void) call_fail(call, answer->status, "runner %s: %s", instance->spec.name, answer->message);
+                (void) call_fail(call, answer->status, "runner %s: %s", instance->runner->name, answer->message);
 }
 
 static void answered(Call *call, Instance *instance, const Answer *answer, void *userdata) {
@@ -73,7 +73,7 @@ static void answered(Call *call, Instance *instance, const Answer *answer, void 
                 refuse(call, instance, answer);
         else if (!response)
                 (void) call_fail(call, STATUS_INTERNAL, "runner %s: its answer to " METHOD " is no AttachResponse",
-                                 instance->spec.name);
+                                 instance->runner->name);
         else
                 answer_client(call, instance, response->client, fd_take(&attach->lane));
         attach_free(attach);
@@ -96,13 +96,13 @@ static void ask(Call *call, Instance *instance, const struct ucred *client, cons
         request.uid = client->uid;
         request.gid = client->gid;
         request.name = (char *) software;
-        request.max_clients = instance->spec.max_attached;
+        request.max_clients = instance->config->max_attached;
         packed = malloc(baton__attach_request__get_packed_size(&request));
         if (!packed) {
                 fd_close(lane_fd_consume);
                 attach_free(attach);
                 (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a client",
-                                 instance->spec.name);
+                                 instance->runner->name);
                 return;
         }
         parameters.payload = packed;
@@ -116,8 +116,8 @@ void attach_call(Call *call, Instance *instance, const struct ucred *client, con
 
         if (r < 0) {
                 free(attach);
-                (void) call_fail(call, status_from_errno(r), "runner %s: cannot make a lane: %s", instance->spec.name,
-                                 strerror(-r));
+                (void) call_fail(call, status_from_errno(r), "runner %s: cannot make a lane: %s",
+                                 instance->runner->name, strerror(-r));
                 return;
         }
         *attach = (Attach){ .lane = pair[0] };

@@ -29,11 +29,12 @@ struct Bootstrap {
         LoopIo io;
         LoopTimer retry; /* accepting goes on, after a shortage */
         void (*connected)(Bootstrap *bootstrap, int lane_fd_consume);
+        void *userdata; /* the owner's */
 };
 
 /*
  * bootstrap_init() - none yet. @connected is called once, from the loop, with the connection of the runner; the
- * listener is not watched any more then, and may be closed from within.
+ * listener is not watched any more then, and may be closed, and the structure freed, from within.
  */
 void bootstrap_init(Bootstrap *bootstrap, Loop *loop, const char *label,
                     void (*connected)(Bootstrap *bootstrap, int lane_fd_consume));

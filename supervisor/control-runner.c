@@ -26,62 +26,116 @@
 #define TIMEOUT_MAX_US (24 * 3600 * USEC_PER_SEC)
 
 /* find() - or @call is ended, NOT_FOUND, with the names that come near. */
-static Instance *find(Supervisor *supervisor, Call *call, const char *name) {
-        Instance *instance = supervisor_find(supervisor, name), *each, *next;
+static Runner *find(Supervisor *supervisor, Call *call, const char *name) {
+        Runner *runner = runner_find(supervisor, name);
         Near near = { .wanted = name };
         char text[NEAR_TEXT_SIZE];
 
-        if (instance)
-                return instance;
-        HASH_ITER (by_name, supervisor->by_name, each, next)
-                near_offer(&near, each->spec.name);
+        if (runner)
+                return runner;
+        for (const Runner *each = runner_first(supervisor); each; each = runner_next(each))
+                near_offer(&near, each->name);
         (void) call_fail(call, STATUS_NOT_FOUND, "runner %.64s: there is none of that name%s", name,
                          near_text(&near, text));
         return NULL;
 }
 
+/* find_instance() - the present one of a runner, or its last; or @call is ended. */
+static Instance *find_instance(Supervisor *supervisor, Call *call, const char *name) {
+        Runner *runner = find(supervisor, call, name);
+
+        if (runner && !runner->instance)
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", runner->name);
+        return runner ? runner->instance : NULL;
+}
+
 /* --------------------------------------------------------------------------------------------------------------- Start */
 
-static void started(Instance *instance, InstanceFailure failure, void *userdata) {
-        Baton__Control__StartResponse response = BATON__CONTROL__START_RESPONSE__INIT;
-        Call *call = userdata;
+/* A call that waits for what comes of a runner. */
+typedef struct Waiting {
+        RunnerWatcher watcher;
+        Call *call;
+} Waiting;
 
+static Waiting *waiting_new(Call *call, void (*callback)(RunnerWatcher *, Runner *, RunnerOutcome)) {
+        Waiting *waiting = calloc(1, sizeof(*waiting));
+
+        if (waiting)
+                *waiting = (Waiting){ .watcher = { .callback = callback }, .call = call };
+        return waiting;
+}
+
+static bool is_on_its_way(RunnerOutcome outcome) {
+        return outcome == RUNNER_OUTCOME_PENDING || outcome == RUNNER_OUTCOME_RETRYING;
+}
+
+static void started(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
+        Waiting *waiting = CONTAINER_OF(watcher, Waiting, watcher);
+        Baton__Control__StartResponse response = BATON__CONTROL__START_RESPONSE__INIT;
+        Call *call = waiting->call;
+
+        if (is_on_its_way(outcome))
+                return;
+        runner_unwatch(watcher);
+        free(waiting);
         call_on_cancel(call, NULL, NULL);
-        if (failure) {
-                report_start_failure(call, instance, failure);
+        if (outcome != RUNNER_OUTCOME_UP) {
+                report_start_failure(call, runner);
                 return;
         }
-        response.name = instance->spec.name;
-        response.instance = instance->id;
-        response.pid = instance->pid;
-        if (instance->peer)
-                response.software = peer_remote(instance->peer)->software;
+        response.name = runner->name;
+        response.instance = runner->instance->id;
+        response.pid = runner->instance->pid;
+        if (runner->instance->peer)
+                response.software = peer_remote(runner->instance->peer)->software;
         (void) call_answer_message(call, &response.base);
 }
 
 /* Nobody waits for the start any more: nothing of it shall stay behind. The call is ended when the runner is gone. */
 static void start_cancelled(Call *call, void *userdata) {
+        Waiting *waiting = userdata;
+
         (void) call;
-        instance_stop(userdata, 0);
+        runner_stop(waiting->watcher.runner, 0);
+}
+
+/* start_new() - 0, and the runner; or a negative errno. */
+static int start_new(Supervisor *supervisor, const Baton__Control__StartRequest *request, Runner **ret_runner) {
+        _cleanup_(runner_config_unrefp) RunnerConfig *config = NULL;
+        char derived[CONFIG_NAME_MAX + 1];
+        const char *name = request->name;
+        _cleanup_free_ char *program = strndup((const char *) request->program.data, request->program.len);
+        int r;
+
+        if (!program)
+                return -ENOMEM;
+        if (!*name)
+                name = transient_name(supervisor, program, derived);
+        r = start_request_config(request, name, &config);
+        return r < 0 ? r : transient_start(supervisor, config, ret_runner);
 }
 
 void control_start(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StartRequest *request = (const Baton__Control__StartRequest *) message;
         const char *wrong = start_request_check(request);
-        Instance *instance;
-        InstanceSpec spec;
-        int r;
+        Waiting *waiting;
+        Runner *runner;
+        int r = -ENOMEM;
 
         if (wrong) {
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s", wrong);
                 return;
         }
-        r = start_request_spec(request, &spec);
-        if (r == 0)
-                r = supervisor_start(control->supervisor, &spec, started, call, &instance);
-        if (r == 0)
-                call_on_cancel(call, start_cancelled, instance);
-        else if (r == -EEXIST)
+        waiting = waiting_new(call, started);
+        if (waiting)
+                r = start_new(control->supervisor, request, &runner);
+        if (r == 0) {
+                runner_watch(runner, &waiting->watcher);
+                call_on_cancel(call, start_cancelled, waiting);
+                return;
+        }
+        free(waiting);
+        if (r == -EEXIST)
                 (void) call_fail(call, STATUS_ALREADY_EXISTS, "runner %s: there is one of that name", request->name);
         else if (r == -ESHUTDOWN)
                 (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
@@ -93,47 +147,51 @@ void control_start(Control *control, Call *call, const ProtobufCMessage *message
 
 /* ---------------------------------------------------------------------------------------------------------------- Stop */
 
-typedef struct Stop {
-        InstanceWatcher gone;
-        Call *call;
-} Stop;
-
-static void answer_stop(Call *call, const Instance *instance) {
+static void answer_stop(Call *call, const Runner *runner) {
         Baton__Control__StopResponse response = BATON__CONTROL__STOP_RESPONSE__INIT;
+        const RunnerExit *last = runner_exit(runner, 0);
         Baton__Control__Exit exit;
 
-        report_exit(instance->exit, &exit);
-        response.exit = &exit;
-        response.killed = instance->killed;
+        if (last) {
+                report_exit(last->exit, &exit);
+                response.exit = &exit;
+                response.killed = last->killed;
+        }
         (void) call_answer_message(call, &response.base);
 }
 
-static void stopped(InstanceWatcher *watcher, Instance *instance) {
-        Stop *stop = CONTAINER_OF(watcher, Stop, gone);
+static bool is_down(RunnerOutcome outcome) {
+        return outcome == RUNNER_OUTCOME_DOWN || outcome == RUNNER_OUTCOME_DONE || outcome == RUNNER_OUTCOME_FAILED;
+}
 
-        answer_stop(stop->call, instance);
-        free(stop);
+static void stopped(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
+        Waiting *waiting = CONTAINER_OF(watcher, Waiting, watcher);
+
+        if (!is_down(outcome) && outcome != RUNNER_OUTCOME_GONE)
+                return;
+        runner_unwatch(watcher);
+        answer_stop(waiting->call, runner);
+        free(waiting);
 }
 
 void control_stop(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StopRequest *request = (const Baton__Control__StopRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
-        Stop *waiting;
+        Runner *runner = find(control->supervisor, call, request->name);
+        Waiting *waiting;
 
-        if (!instance)
+        if (!runner)
                 return;
-        waiting = calloc(1, sizeof(*waiting));
+        if (is_down(runner_outcome(runner))) {
+                answer_stop(call, runner);
+                return;
+        }
+        waiting = waiting_new(call, stopped);
         if (!waiting) {
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory", instance->spec.name);
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory", runner->name);
                 return;
         }
-        *waiting = (Stop){ .gone = { .callback = stopped }, .call = call };
-        if (instance_watch_gone(instance, &waiting->gone)) {
-                instance_stop(instance, MIN(request->timeout_us, TIMEOUT_MAX_US));
-                return;
-        }
-        free(waiting);
-        answer_stop(call, instance);
+        runner_watch(runner, &waiting->watcher);
+        runner_stop(runner, MIN(request->timeout_us, TIMEOUT_MAX_US));
 }
 
 /* ---------------------------------------------------------------------------------------- Signal, Call, Logs, Attach */
@@ -161,37 +219,33 @@ static void signalled(KeeperLink *link, int result, void *userdata) {
 
 void control_signal(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__SignalRequest *request = (const Baton__Control__SignalRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
+        Runner *runner = find(control->supervisor, call, request->name);
         Signal *sent;
-        int r;
+        int r = -ENOMEM;
 
-        if (!instance)
+        if (!runner)
                 return;
-        if (request->signal < 1 || request->signal >= _NSIG) {
-                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "there is no signal %d", request->signal);
-                return;
-        }
-        if (!instance->pid) {
-                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", instance->spec.name);
-                return;
-        }
         sent = calloc(1, sizeof(*sent));
-        r = sent ? 0 : -ENOMEM;
-        if (r == 0) {
+        if (sent) {
                 *sent = (Signal){ .call = call, .signal = request->signal };
-                (void) strcpy(sent->name, instance->spec.name);
-                r = keeper_link_signal(control->supervisor->link, instance->id, request->signal, signalled, sent);
+                (void) strcpy(sent->name, runner->name);
+                r = runner_signal(runner, request->signal, signalled, sent);
         }
-        if (r < 0) {
-                free(sent);
+        if (r == 0)
+                return;
+        free(sent);
+        if (r == -EINVAL)
+                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "there is no signal %d", request->signal);
+        else if (r == -ESRCH)
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", runner->name);
+        else
                 (void) call_fail(call, status_from_errno(r), "runner %s: cannot ask the keeper to send a signal: %s",
-                                 instance->spec.name, strerror(-r));
-        }
+                                 runner->name, strerror(-r));
 }
 
 void control_call(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__CallRequest *request = (const Baton__Control__CallRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
+        Instance *instance = find_instance(control->supervisor, call, request->name);
 
         if (instance)
                 relay_call(call, request, instance);
@@ -199,15 +253,15 @@ void control_call(Control *control, Call *call, const ProtobufCMessage *message)
 
 void control_logs(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__LogsRequest *request = (const Baton__Control__LogsRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
+        Runner *runner = find(control->supervisor, call, request->name);
 
-        if (instance)
-                logs_call(call, request, instance);
+        if (runner)
+                logs_call(call, request, runner);
 }
 
 void control_attach(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__AttachRequest *request = (const Baton__Control__AttachRequest *) message;
-        Instance *instance = find(control->supervisor, call, request->name);
+        Instance *instance = find_instance(control->supervisor, call, request->name);
 
         if (instance)
                 attach_call(call, instance, &control->client.credentials, peer_remote(control->peer)->software);

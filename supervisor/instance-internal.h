@@ -2,8 +2,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What the files of the runner share, and nobody else includes: instance.c (its life), instance-start.c, instance-stop.c,
- * instance-methods.c (what it may call).
+ * What the files of the instance share, and nobody else includes: instance.c (its life), instance-start.c, instance-ready.c
+ * (when it is ready, and that it lives), instance-stop.c, instance-methods.c (what it may call).
  */
 
 #include "supervisor/instance.h"
@@ -15,7 +15,8 @@ typedef enum InstanceStored {
         INSTANCE_STORED_LISTENER,
         INSTANCE_STORED_STDOUT,
         INSTANCE_STORED_STDERR,
-        _RUNNER_STORED_N,
+        INSTANCE_STORED_NOTIFY, /* the socket or pipe by which it says that it is ready */
+        _INSTANCE_STORED_N,
 } InstanceStored;
 
 /* ---- instance.c ---- */
@@ -28,8 +29,8 @@ int instance_store(Instance *instance, InstanceStored what, int fd);
 void instance_drop(Instance *instance, InstanceStored what, int fd_consume);
 /* instance_fail() - why the start failed; the first reason stays. "at exec(x): text", or ": text". */
 void instance_fail(Instance *instance, InstanceFailure failure, const char *format, ...) _printf_(3, 4);
-/* instance_tell_started() - tells the one who started it. */
-void instance_tell_started(Instance *instance, InstanceFailure failure);
+/* instance_doom() - it has to go for @cause, of which the first counts; @event of the process follows. */
+void instance_doom(Instance *instance, RunnerCause cause, ProcessEvent event);
 
 /* ---- instance-start.c ---- */
 void instance_prepare(Instance *instance);
@@ -37,6 +38,19 @@ void instance_prepare(Instance *instance);
 void instance_connected(Bootstrap *bootstrap, int lane_fd_consume);
 /* instance_close_bootstrap() - the way in goes, whatever is left of it. */
 void instance_close_bootstrap(Instance *instance);
+
+/* ---- instance-ready.c ---- */
+/* instance_open_ready() - what a runner that is no native one says its readiness by. 0 or a negative errno. */
+int instance_open_ready(Instance *instance, const char **ret_step);
+/* instance_close_ready() - and it goes. */
+void instance_close_ready(Instance *instance);
+/* instance_ready_variables() - what it is told about that, from number @n on; to be freed. Returns how many there are. */
+enum { INSTANCE_VARIABLES_MAX = 3 };
+size_t instance_ready_variables(const Instance *instance, char *variables[INSTANCE_VARIABLES_MAX], size_t n);
+/* instance_watch_over() - signs of life are expected from now on, if its configuration wants them. */
+void instance_watch_over(Instance *instance);
+/* instance_check_alive() - the time for one has come. */
+void instance_check_alive(Instance *instance);
 
 /* ---- instance-stop.c ---- */
 void instance_ask(Instance *instance);

@@ -17,7 +17,7 @@
 
 /* note_loss() - records whose numbers were skipped are worth a line where they would have been. */
 static void note_loss(Instance *instance, uint64_t n) {
-        runner_log_note(instance->log, LOG_LEVEL_WARNING, "%" PRIu64 " log records never arrived", n);
+        runner_log_note(instance->runner->log, LOG_LEVEL_WARNING, "%" PRIu64 " log records never arrived", n);
 }
 
 static void log_write(Instance *instance, Call *call, const ProtobufCMessage *message) {

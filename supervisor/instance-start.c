@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Runner, its start: what has to be there before the process, the process, and its way in. Whatever step fails says so
+ * Instance, its start: what has to be there before the process, the process, and its way in. Whatever step fails says so
  * with its name and its object (`at exec(/srv/x): Permission denied`) and as one of the few reasons that a caller can act
  * on; the table decides what follows, and the end (instance.c) releases whatever had been made.
  */
@@ -18,9 +18,8 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/version.h"
+#include "supervisor/notify.h"
 #include "supervisor/peer-loop.h"
-
-#define BOOTSTRAP_VARIABLE "BATON_BOOTSTRAP="
 
 /* ------------------------------------------------------------------------------------------------ before the process */
 
@@ -34,12 +33,13 @@ static void reserved(KeeperLink *link, int result, void *userdata) {
         instance->refused = true;
         instance->reserved = instance->born = false;
         instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at reserving a place in the keeper: %s", strerror(-result));
-        instance_raise(instance, instance->pid ? PROCESS_EVENT_EXITED : PROCESS_EVENT_FAILED);
+        instance_doom(instance, RUNNER_CAUSE_START_FAILED,
+                      instance->pid ? PROCESS_EVENT_EXITED : PROCESS_EVENT_FAILED);
 }
 
 static int make_peer(Instance *instance) {
         char software[64];
-        PeerLimits limits = instance->spec.limits;
+        PeerLimits limits = instance->config->rpc ? *instance->config->rpc : (PeerLimits){ 0 };
         const PeerConfig config = {
                 .side = 0,
                 .n_channels = LANE_CHANNELS,
@@ -58,16 +58,24 @@ static int make_peer(Instance *instance) {
         };
 
         /* The start has a time-out of its own, which knows more to say. */
-        limits.hello_timeout_us = clock_after(instance->spec.start_timeout_us, USEC_PER_SEC);
+        limits.hello_timeout_us = clock_after(instance->config->start_timeout_us, USEC_PER_SEC);
         (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
         return peer_loop_new(&instance->peer, &parameters, -1);
 }
 
 /* make_way_in() - 0, or a negative errno with the step in @ret_step. */
 static int make_way_in(Instance *instance, const char **ret_step) {
+        const ConfigUser *user = instance->config->user;
         int r;
 
-        r = bootstrap_open(&instance->bootstrap, instance->supervisor->boot_template, geteuid(), ret_step);
+        *ret_step = "malloc";
+        instance->bootstrap = malloc(sizeof(*instance->bootstrap));
+        if (!instance->bootstrap)
+                return -ENOMEM;
+        bootstrap_init(instance->bootstrap, instance->supervisor->loop, instance->runner->name, instance_connected);
+        instance->bootstrap->userdata = instance;
+        r = bootstrap_open(instance->bootstrap, instance->supervisor->boot_template,
+                           user ? user->spawn.uid : geteuid(), ret_step);
         if (r < 0)
                 return r;
         *ret_step = "making its channels";
@@ -75,16 +83,18 @@ static int make_way_in(Instance *instance, const char **ret_step) {
 }
 
 static int store_all(Instance *instance) {
-        uint32_t flags = KEEPER_FLAG_KILL_GROUP | (instance->spec.native ? KEEPER_FLAG_NATIVE : 0);
+        uint32_t flags = KEEPER_FLAG_KILL_GROUP | (runner_config_native(instance->config) ? KEEPER_FLAG_NATIVE : 0);
         int r;
 
-        r = keeper_link_reserve(instance->supervisor->link, instance->id, instance->spec.name, flags, NULL, reserved,
-                                instance);
+        r = keeper_link_reserve(instance->supervisor->link, instance->id, instance->runner->name, flags, NULL,
+                                reserved, instance);
         if (r < 0)
                 return r;
         instance->reserved = true;
-        if (instance->spec.native)
-                r = instance_store(instance, INSTANCE_STORED_LISTENER, instance->bootstrap.listener);
+        if (instance->bootstrap)
+                r = instance_store(instance, INSTANCE_STORED_LISTENER, instance->bootstrap->listener);
+        if (r == 0 && instance->notify)
+                r = instance_store(instance, INSTANCE_STORED_NOTIFY, notify_fd(instance->notify));
         if (r == 0)
                 r = instance_store(instance, INSTANCE_STORED_STDOUT,
                                    log_input_fd(&instance->input, LOG_SOURCE_STDOUT));
@@ -99,19 +109,20 @@ void instance_prepare(Instance *instance) {
         int r;
 
         r = log_input_open(&instance->input, instance->output_fds);
-        if (r == 0 && instance->spec.native)
-                r = make_way_in(instance, &step);
+        if (r == 0)
+                r = runner_config_native(instance->config) ? make_way_in(instance, &step)
+                                                           : instance_open_ready(instance, &step);
         if (r == 0) {
                 step = "storing its descriptors in the keeper";
                 r = store_all(instance);
         }
         if (r < 0) {
                 instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at %s: %s", step, strerror(-r));
-                instance_raise(instance, PROCESS_EVENT_FAILED);
+                instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_FAILED);
                 return;
         }
         loop_timer_set(instance->supervisor->loop, &instance->timer,
-                       clock_after(clock_now(), instance->spec.start_timeout_us));
+                       clock_after(clock_now(), instance->config->start_timeout_us));
         supervisor_queue_spawn(instance->supervisor, instance);
 }
 
@@ -137,9 +148,8 @@ static InstanceFailure classify(const SpawnResult *result) {
 }
 
 /* ENOENT is also what exec says of a script whose interpreter is missing. */
-static const char *hint(const Instance *instance, InstanceFailure failure) {
-        bool is_there = (*instance->spec.program == '/' || !instance->spec.directory) &&
-                        access(instance->spec.program, F_OK) == 0;
+static const char *hint(const RunnerStart *start, InstanceFailure failure) {
+        bool is_there = (*start->path == '/' || !start->cwd) && access(start->path, F_OK) == 0;
 
         if (failure == INSTANCE_FAILURE_NOT_FOUND && is_there)
                 return " (the program is there; the interpreter or loader that it names is not)";
@@ -148,88 +158,94 @@ static const char *hint(const Instance *instance, InstanceFailure failure) {
         return "";
 }
 
-static void spawn_failed(Instance *instance, const SpawnParameters *parameters, const SpawnResult *result) {
+static void spawn_failed(Instance *instance, const RunnerStart *start, const SpawnParameters *parameters,
+                         const SpawnResult *result) {
         char text[SPAWN_DESCRIBE_SIZE];
         InstanceFailure failure = classify(result);
 
         spawn_describe(parameters, result, text, sizeof(text));
-        instance_fail(instance, failure, "at %.400s%s", text, hint(instance, failure));
-        instance_raise(instance, result->born ? PROCESS_EVENT_DOOMED : PROCESS_EVENT_FAILED);
+        instance_fail(instance, failure, "at %.400s%s", text, hint(start, failure));
+        instance_doom(instance, RUNNER_CAUSE_START_FAILED, result->born ? PROCESS_EVENT_DOOMED : PROCESS_EVENT_FAILED);
 }
 
-/* make_environment() - the given one, with the way in: an array to be freed, and its one string of ours. */
-static char **make_environment(const Instance *instance, char **ret_bootstrap) {
-        size_t n = 0, m = 0;
-        char **environment;
+/* prepare_program() - what is executed, with our variables; or says why not, and the start has failed. */
+static RunnerStart *prepare_program(Instance *instance) {
+        char *variables[INSTANCE_VARIABLES_MAX] = { NULL }, error[CONFIG_ERROR_SIZE];
+        const char *extra[INSTANCE_VARIABLES_MAX + 1] = { NULL };
+        RunnerStart *start = NULL;
+        size_t n = 0;
+        int r;
 
-        *ret_bootstrap = NULL;
-        while (instance->spec.environment[n])
-                n++;
-        environment = calloc(n + 2, sizeof(*environment));
-        if (!environment)
-                return NULL;
+        if (instance->bootstrap && asprintf(&variables[0], "BATON_BOOTSTRAP=%s", instance->bootstrap->path) >= 0)
+                n = 1;
+        n = instance_ready_variables(instance, variables, n);
+        (void) memcpy(extra, variables, n * sizeof(*extra));
+        r = runner_config_prepare(instance->config, instance->runner->name, instance->runner->number, extra, &start,
+                                  error);
         for (size_t i = 0; i < n; i++)
-                if (strncmp(instance->spec.environment[i], BOOTSTRAP_VARIABLE, strlen(BOOTSTRAP_VARIABLE)) != 0)
-                        environment[m++] = instance->spec.environment[i];
-        if (!instance->spec.native)
-                return environment;
-        if (asprintf(ret_bootstrap, BOOTSTRAP_VARIABLE "%s", instance->bootstrap.path) < 0) {
-                *ret_bootstrap = NULL;
-                free(environment);
-                return NULL;
-        }
-        environment[m] = *ret_bootstrap;
-        return environment;
+                free(variables[i]);
+        if (r == 0)
+                return start;
+        instance_fail(instance, r == -ENOENT ? INSTANCE_FAILURE_NOT_FOUND : INSTANCE_FAILURE_SYSTEM, ": %s", error);
+        instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_FAILED);
+        return NULL;
 }
 
-static void spawned(Instance *instance, const SpawnParameters *parameters, const SpawnResult *result) {
+static void spawned(Instance *instance, const RunnerStart *start, const SpawnParameters *parameters,
+                    const SpawnResult *result) {
         (void) keeper_link_spawned(instance->supervisor->link, instance->id, result);
         instance->reserved = false;
         instance->born = result->born;
-        instance->pid = result->born ? result->pid : 0;
+        instance->pid = instance->last_pid = result->born ? result->pid : 0;
         log_input_born(&instance->input, instance->pid);
         instance->pidfd = result->pidfd;
         if (result->error)
-                spawn_failed(instance, parameters, result);
-        else if (instance->spec.native)
-                bootstrap_accept(&instance->bootstrap, instance->pid, instance->pidfd);
+                spawn_failed(instance, start, parameters, result);
+        else if (instance->bootstrap)
+                bootstrap_accept(instance->bootstrap, instance->pid, instance->pidfd);
+        else if (instance->notify)
+                notify_accept(instance->notify, instance->pid, instance->pidfd);
         else
                 instance_raise(instance, PROCESS_EVENT_READY);
 }
 
 void instance_spawn(Instance *instance) {
-        _cleanup_free_ char *bootstrap = NULL;
-        _cleanup_free_ char **environment = make_environment(instance, &bootstrap);
+        _cleanup_free_ RunnerStart *start = prepare_program(instance);
         SpawnParameters parameters = SPAWN_PARAMETERS_NULL;
         SpawnResult result;
 
-        if (!environment) {
-                instance_fail(instance, INSTANCE_FAILURE_SYSTEM, ": %s", strerror(ENOMEM));
-                instance_raise(instance, PROCESS_EVENT_FAILED);
+        if (!start)
                 return;
-        }
+        runner_config_spawn(instance->config, &parameters);
         parameters.instance = instance->id;
-        parameters.path = instance->spec.program;
-        parameters.argv = instance->spec.argv;
-        parameters.envp = environment;
-        parameters.cwd = instance->spec.directory;
+        parameters.path = start->path;
+        parameters.argv = start->argv;
+        parameters.envp = start->envp;
+        parameters.cwd = start->cwd;
         parameters.stdio[STDOUT_FILENO] = instance->output_fds[LOG_SOURCE_STDOUT];
         parameters.stdio[STDERR_FILENO] = instance->output_fds[LOG_SOURCE_STDERR];
+        parameters.fds = &instance->ready_fd;
+        parameters.n_fds = instance->ready_fd >= 0;
         parameters.nofile = instance->supervisor->has_nofile ? &instance->supervisor->nofile : NULL;
         (void) spawn(&parameters, &result);
         fd_close_all(instance->output_fds, LOG_PIPES);
-        spawned(instance, &parameters, &result);
+        instance->ready_fd = fd_close(instance->ready_fd);
+        spawned(instance, start, &parameters, &result);
 }
 
 /* --------------------------------------------------------------------------------------------------------- the way in */
 
 void instance_close_bootstrap(Instance *instance) {
-        instance_drop(instance, INSTANCE_STORED_LISTENER, bootstrap_close(&instance->bootstrap));
+        if (!instance->bootstrap)
+                return;
+        instance_drop(instance, INSTANCE_STORED_LISTENER, bootstrap_close(instance->bootstrap));
+        free(instance->bootstrap);
+        instance->bootstrap = NULL;
 }
 
 /* The keeper gets a duplicate, we watch another, the peer has the third: see peer-loop.c. */
 void instance_connected(Bootstrap *bootstrap, int lane_fd_consume) {
-        Instance *instance = CONTAINER_OF(bootstrap, Instance, bootstrap);
+        Instance *instance = bootstrap->userdata;
         _cleanup_fd_ int lane = lane_fd_consume;
         int r = fd_dup(lane);
 
@@ -240,7 +256,7 @@ void instance_connected(Bootstrap *bootstrap, int lane_fd_consume) {
         }
         if (r < 0) {
                 instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at taking its connection: %s", strerror(-r));
-                instance_raise(instance, PROCESS_EVENT_DOOMED);
+                instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_DOOMED);
                 return;
         }
         peer_connect(instance->peer, fd_take(&lane));

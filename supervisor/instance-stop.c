@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Runner, its stop: politely, then less so. A native runner is asked to Stop (it drains what it serves) and to Exit; what
- * it answers is not judged, since the next step comes anyway unless it exits. A plain one begins with SIGTERM. Half of
- * the time is for asking, the rest for SIGTERM; at the deadline SIGKILL goes to the whole group. Signals to groups are
+ * Instance, its stop: politely, then less so. A native runner is asked to Stop (it drains what it serves) and to Exit; what
+ * it answers is not judged, since the next step comes anyway unless it exits. A plain one, and one that is not ready yet,
+ * begins with its stop signal. Half of the time is for asking, the rest for the signal; at the deadline SIGKILL goes to the whole group. Signals to groups are
  * the keeper's, which alone knows that the leader's number still means the leader.
  *
  * One timer carries the steps; each time-out is an event of the table, whose action (escalate) looks at the step. SIGKILL
@@ -32,18 +32,18 @@ static void signal_group(Instance *instance, int number) {
         int r = keeper_link_signal(instance->supervisor->link, instance->id, number, NULL, NULL);
 
         if (r < 0)
-                log_warning("runner %s: cannot send %s for now: %s", instance->spec.name, sigdescr_np(number),
+                log_warning("runner %s: cannot send %s for now: %s", instance->runner->name, sigdescr_np(number),
                             strerror(-r));
 }
 
 static void terminate(Instance *instance) {
-        signal_group(instance, SIGTERM);
+        signal_group(instance, instance->config->stop_signal);
         set_step(instance, INSTANCE_STOP_TERMINATED, instance->stop_deadline);
 }
 
 void instance_kill(Instance *instance) {
         if (instance->stop == INSTANCE_STOP_KILLED)
-                log_warning("runner %s: pid %d is not gone after SIGKILL; trying again", instance->spec.name,
+                log_warning("runner %s: pid %d is not gone after SIGKILL; trying again", instance->runner->name,
                             instance->pid);
         instance->killed = true;
         signal_group(instance, SIGKILL);
@@ -85,7 +85,7 @@ static bool answered(Instance *instance, const char *method, const Answer *answe
         if (instance->stop != INSTANCE_STOP_ASKED || instance->ended)
                 return false;
         if (answer->status != STATUS_OK)
-                log_info("runner %s: %s: %s: %s", instance->spec.name, method, status_name(answer->status),
+                log_info("runner %s: %s: %s: %s", instance->runner->name, method, status_name(answer->status),
                          answer->message);
         return true;
 }
@@ -111,7 +111,9 @@ static void stop_answered(Call *call, const Answer *answer, void *userdata) {
 void instance_ask(Instance *instance) {
         uint64_t now = clock_now(), half = now + (instance->stop_deadline - now) / 2;
 
-        if (instance->peer && ask(instance, "baton.Runner/Stop", stop_answered) == 0)
+        if (instance->asking) /* a ping */
+                call_cancel(TAKE_PTR(instance->asking));
+        if (instance->was_up && instance->peer && ask(instance, "baton.Runner/Stop", stop_answered) == 0)
                 set_step(instance, INSTANCE_STOP_ASKED, half);
         else
                 terminate(instance);
@@ -121,7 +123,7 @@ void instance_ask(Instance *instance) {
 void instance_leave(Instance *instance) {
         uint64_t now = clock_now();
 
-        instance->stop_deadline = clock_after(now, LEAVE_US + instance->spec.stop_timeout_us);
+        instance->stop_deadline = clock_after(now, LEAVE_US + instance->config->stop_timeout_us);
         set_step(instance, INSTANCE_STOP_LEAVING, clock_after(now, LEAVE_US));
 }
 
@@ -136,7 +138,7 @@ static void shorten(Instance *instance, uint64_t deadline) {
 }
 
 void instance_stop(Instance *instance, uint64_t timeout_us) {
-        uint64_t timeout = timeout_us ? timeout_us : instance->spec.stop_timeout_us;
+        uint64_t timeout = timeout_us ? timeout_us : instance->config->stop_timeout_us;
         uint64_t deadline = clock_after(clock_now(), timeout);
 
         if (!instance_is_live(instance))
@@ -148,6 +150,7 @@ void instance_stop(Instance *instance, uint64_t timeout_us) {
         instance->stop_deadline = deadline;
         if (instance->state == PROCESS_STARTING)
                 instance_fail(instance, INSTANCE_FAILURE_SYSTEM, ": it was stopped before it was up");
-        instance_raise(instance, instance->state == PROCESS_STARTING && !instance->pid ? PROCESS_EVENT_FAILED
-                                                                                       : PROCESS_EVENT_STOP);
+        instance_doom(instance, RUNNER_CAUSE_STOPPED,
+                      instance->state == PROCESS_STARTING && !instance->pid ? PROCESS_EVENT_FAILED
+                                                                            : PROCESS_EVENT_STOP);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Runner: the life of one instance, driven by the process table. The order at both ends is what this is about:
+ * Instance: the life of one start of a runner, driven by the process table. The order at both ends is what this is about:
  *
  * Start: pipes, bootstrap and peer are made, RESERVE and PUTs sent, and only when all of it is in the kernel is the
  * process cloned (the queue in supervisor.c). The peer exists from the beginning, without a lane: what is sent to a runner
@@ -9,12 +9,14 @@
  *
  * End: the keeper's report (or, where there never was a process, the failure) is followed by: output read to its end and
  * `on_exit` told; the peer given a moment to read what the process left in its channels; every stored descriptor
- * dropped there and then closed here; ACK; `on_gone` told, and the failed start; forgotten or remembered. A descriptor
- * that is watched must not be closed while its duplicate lives in the keeper: libev would have to make a new epoll set.
+ * dropped there and then closed here; ACK; `on_gone` told, and the runner, which judges what follows. A descriptor that
+ * is watched must not be closed while its duplicate lives in the keeper: libev would have to make a new epoll set.
  *
  * The report may come before or after the end of the lane, and twice; it is effective once. Events that actions raise are
- * queued: an action never runs inside another. Nobody outside holds a pointer to a runner across a turn of the loop
- * unless as its watcher; it is freed in a task of its own.
+ * queued: an action never runs inside another. Nobody but its runner holds a pointer to an instance across a turn of the
+ * loop unless as its watcher. What made it go is noted when it is done (`cause'), the first reason stays, and at the end
+ * it is put right by what is known then: one that was asked to stop and took SIGKILL was killed; one that closed its lane
+ * and left by itself just left.
  */
 
 #include "supervisor/instance-internal.h"
@@ -45,56 +47,27 @@ static const struct {
         KeeperFdKind kind;
         uint64_t tag;
 } stored_names[] = {
-        [INSTANCE_STORED_LANE] = { KEEPER_FD_LANE, 0 },
-        [INSTANCE_STORED_LISTENER] = { KEEPER_FD_LISTENER, 0 },
-        [INSTANCE_STORED_STDOUT] = { KEEPER_FD_LOG, 1 },
-        [INSTANCE_STORED_STDERR] = { KEEPER_FD_LOG, 2 },
+        [INSTANCE_STORED_LANE] = { KEEPER_FD_LANE, 0 },       [INSTANCE_STORED_LISTENER] = { KEEPER_FD_LISTENER, 0 },
+        [INSTANCE_STORED_STDOUT] = { KEEPER_FD_LOG, 1 },      [INSTANCE_STORED_STDERR] = { KEEPER_FD_LOG, 2 },
+        [INSTANCE_STORED_NOTIFY] = { KEEPER_FD_LISTENER, 1 },
 };
-static_assert(ARRAY_SIZE(stored_names) == _RUNNER_STORED_N, "a name in the keeper for each");
+static_assert(ARRAY_SIZE(stored_names) == _INSTANCE_STORED_N, "a name in the keeper for each");
 
 static void timer_fired(LoopTimer *timer);
 static void tell_gone(LoopTask *task);
 
 /* --------------------------------------------------------------------------------------------------- making, freeing */
 
-static void free_strings(char **strings) {
-        for (char **s = strings; s && *s; s++)
-                free(*s);
-        free(strings);
-}
-
-void instance_spec_deinit(InstanceSpec *spec) {
-        free(spec->program);
-        free_strings(spec->argv);
-        free_strings(spec->environment);
-        free(spec->directory);
-        *spec = (InstanceSpec){ 0 };
-}
-
-static int make_log(Instance *instance) {
-        LogConfig config = LOG_CONFIG_NULL;
-        int r;
-
-        config.park = instance->spec.park_output;
-        r = runner_log_new(&instance->log, instance->supervisor->logs, instance->spec.name, &config);
-        if (r == 0)
-                log_input_init(&instance->input, instance->log, instance->id);
-        return r;
-}
-
-int instance_new(Instance **ret_instance, Supervisor *supervisor, InstanceSpec *spec, uint64_t id) {
+int instance_new(Instance **ret_instance, Runner *runner, uint64_t id) {
         Instance *instance = calloc(1, sizeof(*instance));
-        int r;
 
-        if (!instance) {
-                instance_spec_deinit(spec);
+        if (!instance)
                 return -ENOMEM;
-        }
-        instance->supervisor = supervisor;
-        instance->spec = *spec;
-        *spec = (InstanceSpec){ 0 };
+        instance->supervisor = runner->supervisor;
+        instance->runner = runner;
+        instance->config = runner_config_ref(runner->config);
         instance->id = id;
-        instance->pidfd = instance->lane = -1;
+        instance->pidfd = instance->lane = instance->ready_fd = -1;
         instance->output_fds[0] = instance->output_fds[1] = -1;
         instance->timer = LOOP_TIMER_NULL(timer_fired);
         instance->gone = LOOP_TASK_NULL(tell_gone);
@@ -102,12 +75,7 @@ int instance_new(Instance **ret_instance, Supervisor *supervisor, InstanceSpec *
         LIST_INIT(&instance->drops);
         LIST_INIT(&instance->on_exit);
         LIST_INIT(&instance->on_gone);
-        bootstrap_init(&instance->bootstrap, supervisor->loop, instance->spec.name, instance_connected);
-        r = make_log(instance);
-        if (r < 0) {
-                instance_free(instance);
-                return r;
-        }
+        log_input_init(&instance->input, runner->log, id);
         *ret_instance = instance;
         return 0;
 }
@@ -139,21 +107,23 @@ Instance *instance_free(Instance *instance) {
         if (instance->peer)
                 peer_close(instance->peer, STATUS_UNAVAILABLE, "the supervisor is ending");
         relay_end_all(instance);
-        instance_tell_started(instance, INSTANCE_FAILURE_SYSTEM);
         call_watchers(instance, &instance->on_exit);
         call_watchers(instance, &instance->on_gone);
-        fd_close(bootstrap_close(&instance->bootstrap));
+        instance_close_bootstrap(instance);
+        instance_close_ready(instance);
         forget_drops(instance);
         if (instance->supervisor->link)
                 keeper_link_forget(instance->supervisor->link, instance);
         loop_timer_stop(&instance->timer);
         loop_task_cancel(&instance->gone);
         log_input_deinit(&instance->input);
-        runner_log_free(instance->log);
         fd_close_all(instance->output_fds, LOG_PIPES);
+        fd_close(instance->ready_fd);
         fd_close(instance->lane);
         fd_close(instance->pidfd);
-        instance_spec_deinit(&instance->spec);
+        runner_config_unref(instance->config);
+        free(instance->lost);
+        free(instance->failure_text);
         free(instance);
         return NULL;
 }
@@ -168,7 +138,8 @@ static void stored(KeeperLink *link, int result, void *userdata) {
                 return;
         instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at storing its descriptors in the keeper: %s",
                       strerror(-result));
-        instance_raise(instance, instance->pid ? PROCESS_EVENT_DOOMED : PROCESS_EVENT_FAILED);
+        instance_doom(instance, RUNNER_CAUSE_START_FAILED,
+                      instance->pid ? PROCESS_EVENT_DOOMED : PROCESS_EVENT_FAILED);
 }
 
 int instance_store(Instance *instance, InstanceStored what, int fd) {
@@ -225,7 +196,6 @@ void instance_drop(Instance *instance, InstanceStored what, int fd_consume) {
 /* release() - no process, no peer: all descriptors go. */
 static void release(Instance *instance) {
         loop_timer_stop(&instance->timer);
-        runner_log_set_over(instance->log, true);
         instance_drop(instance, INSTANCE_STORED_LANE, fd_take(&instance->lane));
         instance_drop(instance, INSTANCE_STORED_STDOUT, log_input_take(&instance->input, LOG_SOURCE_STDOUT));
         instance_drop(instance, INSTANCE_STORED_STDERR, log_input_take(&instance->input, LOG_SOURCE_STDERR));
@@ -234,12 +204,15 @@ static void release(Instance *instance) {
 
 static void end_of_process(Instance *instance, uint64_t linger_us) {
         instance->ended = true;
+        instance->ended_us = clock_now();
         instance->pid = 0;
         instance->pidfd = fd_close(instance->pidfd);
         loop_timer_stop(&instance->timer);
         supervisor_unqueue_spawn(instance->supervisor, instance);
         fd_close_all(instance->output_fds, LOG_PIPES);
+        instance->ready_fd = fd_close(instance->ready_fd);
         instance_close_bootstrap(instance);
+        instance_close_ready(instance);
         log_input_finish(&instance->input);
         call_watchers(instance, &instance->on_exit);
         if (!instance->peer)
@@ -250,15 +223,28 @@ static void end_of_process(Instance *instance, uint64_t linger_us) {
                 loop_timer_set(instance->supervisor->loop, &instance->timer, clock_after(clock_now(), linger_us));
 }
 
+/* settle_cause() - what had been noted, put right by how it ended. */
+static void settle_cause(Instance *instance) {
+        if (instance->exit.how == EXIT_LOST)
+                instance->cause = RUNNER_CAUSE_LOST;
+        else if (instance->cause == RUNNER_CAUSE_STOPPED && instance->killed)
+                instance->cause = RUNNER_CAUSE_KILLED;
+        else if (instance->cause == RUNNER_CAUSE_DISCONNECTED && instance->stop <= INSTANCE_STOP_LEAVING)
+                instance->cause = RUNNER_CAUSE_ITSELF;
+}
+
 static void bury(Instance *instance) {
         char text[EXIT_STATUS_TEXT_SIZE];
 
         exit_status_describe(instance->exit, text);
-        if (instance->started) /* it never was up */
+        settle_cause(instance);
+        if (!instance->was_up)
                 instance_fail(instance, INSTANCE_FAILURE_EXITED_EARLY, ": %s before it %s%s%s", text,
-                              instance->lane >= 0 || *instance->lost ? "said Hello" : "connected",
-                              *instance->lost ? "; " : "", instance->lost);
-        log_info("runner %s: pid %d %s", instance->spec.name, instance->pid, text);
+                              !runner_config_native(instance->config)         ? "was ready"
+                              : instance->lane >= 0 || instance->lost != NULL ? "said Hello"
+                                                                              : "connected",
+                              instance->lost ? "; " : "", instance_text(instance->lost));
+        log_info("runner %s: pid %d %s", instance->runner->name, instance->pid, text);
         end_of_process(instance, LINGER_US);
 }
 
@@ -271,12 +257,11 @@ static void abandon(Instance *instance) {
 
 static void tell_gone(LoopTask *task) {
         Instance *instance = CONTAINER_OF(task, Instance, gone);
-        bool was_up = !instance->started;
 
         instance->over = true;
-        instance_tell_started(instance, instance->failure ? instance->failure : INSTANCE_FAILURE_SYSTEM);
+        supervisor_instance_gone(instance->supervisor, instance);
         call_watchers(instance, &instance->on_gone);
-        supervisor_runner_gone(instance->supervisor, instance, was_up);
+        runner_instance_over(instance->runner);
 }
 
 /* ---------------------------------------------------------------------------------------------------- the peer's side */
@@ -291,8 +276,11 @@ static void peer_ended(Peer *peer, Status status, const char *reason) {
         Instance *instance = peer_userdata(peer);
 
         if (status != STATUS_OK && !instance->ended)
-                log_info("runner %s: its connection ended: %s: %s", instance->spec.name, status_name(status), reason);
-        (void) snprintf(instance->lost, sizeof(instance->lost), "its connection ended: %s", reason);
+                log_info("runner %s: its connection ended: %s: %s", instance->runner->name, status_name(status),
+                         reason);
+        if (!instance->lost &&
+            asprintf(&instance->lost, "its connection ended: %.*s", INSTANCE_FAILURE_SIZE, reason) < 0)
+                instance->lost = NULL;
         instance->broke_rules = status != STATUS_OK && status != STATUS_UNAVAILABLE;
         instance->asking = NULL;
         relay_keep_peer(instance, TAKE_PTR(instance->peer));
@@ -303,7 +291,7 @@ static void peer_ended(Peer *peer, Status status, const char *reason) {
                 return;
         }
         instance_drop(instance, INSTANCE_STORED_LANE, fd_take(&instance->lane));
-        instance_raise(instance, PROCESS_EVENT_LOST);
+        instance_doom(instance, RUNNER_CAUSE_DISCONNECTED, PROCESS_EVENT_LOST);
 }
 
 const PeerHandler instance_peer_handler = {
@@ -316,8 +304,10 @@ const PeerHandler instance_peer_handler = {
 
 static void announce(Instance *instance) {
         loop_timer_stop(&instance->timer);
-        log_info("runner %s: up, pid %d", instance->spec.name, instance->pid);
-        instance_tell_started(instance, INSTANCE_FAILURE_NONE);
+        instance->was_up = true;
+        log_info("runner %s: up, pid %d", instance->runner->name, instance->pid);
+        instance_watch_over(instance);
+        runner_instance_ready(instance->runner);
 }
 
 static void (*const actions[])(Instance *) = {
@@ -334,28 +324,29 @@ static void (*const actions[])(Instance *) = {
 static_assert(ARRAY_SIZE(actions) == _PROCESS_ACTION_N, "a function for each action");
 
 static void handle(Instance *instance, ProcessEvent event) {
-        ProcessState before = instance->state;
+        ProcessState before = instance->state, next;
         ProcessAction action;
 
-        if (process_next(before, event, &instance->state, &action) < 0) {
-                log_debug("runner %s: event %s means nothing while %s", instance->spec.name, process_event_name(event),
-                          process_state_name(before));
+        if (process_next(before, event, &next, &action) < 0) {
+                log_debug("runner %s: event %s means nothing while %s", instance->runner->name,
+                          process_event_name(event), process_state_name(before));
                 return;
         }
-        log_debug("runner %s: %s, %s: now %s, %s", instance->spec.name, process_state_name(before),
-                  process_event_name(event), process_state_name(instance->state), process_action_name(action));
+        instance->state = next;
+        log_debug("runner %s: %s, %s: now %s, %s", instance->runner->name, process_state_name(before),
+                  process_event_name(event), process_state_name(next), process_action_name(action));
         if (actions[action])
                 actions[action](instance);
 }
 
 void instance_raise(Instance *instance, ProcessEvent event) {
         assert(instance->n_events < INSTANCE_EVENTS_MAX);
-        instance->events[instance->n_events++] = event;
+        instance->events[instance->n_events++] = (uint8_t) event;
         if (instance->handling)
                 return;
         instance->handling = true;
         while (instance->n_events > 0) {
-                ProcessEvent next = instance->events[0];
+                ProcessEvent next = (ProcessEvent) instance->events[0];
 
                 instance->n_events--;
                 memmove(instance->events, instance->events + 1, instance->n_events * sizeof(instance->events[0]));
@@ -373,21 +364,20 @@ void instance_fail(Instance *instance, InstanceFailure failure, const char *form
                 return;
         instance->failure = failure;
         va_start(arguments, format);
-        (void) vsnprintf(instance->failure_text, sizeof(instance->failure_text), format, arguments);
+        if (vasprintf(&instance->failure_text, format, arguments) < 0)
+                instance->failure_text = NULL;
         va_end(arguments);
 }
 
-void instance_tell_started(Instance *instance, InstanceFailure failure) {
-        InstanceStarted started = instance->started;
-
-        instance->started = NULL;
-        if (started)
-                started(instance, failure, instance->started_userdata);
+void instance_doom(Instance *instance, RunnerCause cause, ProcessEvent event) {
+        if (instance->cause == RUNNER_CAUSE_ITSELF && !instance->ended)
+                instance->cause = cause;
+        instance_raise(instance, event);
 }
 
-void instance_start(Instance *instance, InstanceStarted started, void *userdata) {
-        instance->started = started;
-        instance->started_userdata = userdata;
+void instance_start(Instance *instance) {
+        instance->started_us = clock_now();
+        instance->started_wall_us = clock_wall();
         instance_raise(instance, PROCESS_EVENT_START);
 }
 
@@ -398,20 +388,29 @@ void instance_exited(Instance *instance, ExitStatus exit) {
         instance_raise(instance, PROCESS_EVENT_EXITED);
 }
 
-/* The start's, the step's of a stop, or, after the end, of the peer. */
+static void start_timed_out(Instance *instance) {
+        const char *what = !runner_config_native(instance->config) ? "was not ready"
+                           : instance->lane >= 0                   ? "connected, but said no Hello"
+                                                                   : "did not connect";
+
+        instance_fail(instance, INSTANCE_FAILURE_DID_NOT_CONNECT, ": %s within %g s, and was killed", what,
+                      (double) instance->config->start_timeout_us / USEC_PER_SEC);
+        instance_doom(instance, RUNNER_CAUSE_START_TIMEOUT,
+                      instance->pid ? PROCESS_EVENT_TIMEOUT : PROCESS_EVENT_FAILED);
+}
+
+/* The start's, of signs of life, the step's of a stop, or, after the end, of the peer. */
 static void timer_fired(LoopTimer *timer) {
         Instance *instance = CONTAINER_OF(timer, Instance, timer);
 
-        if (instance->ended) {
+        if (instance->ended)
                 peer_close(instance->peer, STATUS_UNAVAILABLE, "the runner is gone");
-                return;
-        }
-        if (instance->state == PROCESS_STARTING)
-                instance_fail(instance, INSTANCE_FAILURE_DID_NOT_CONNECT, ": %s within %g s, and was killed",
-                              instance->lane >= 0 ? "connected, but said no Hello" : "did not connect",
-                              (double) instance->spec.start_timeout_us / USEC_PER_SEC);
-        instance_raise(instance, instance->state == PROCESS_STARTING && !instance->pid ? PROCESS_EVENT_FAILED
-                                                                                       : PROCESS_EVENT_TIMEOUT);
+        else if (instance->state == PROCESS_STARTING)
+                start_timed_out(instance);
+        else if (instance->state == PROCESS_UP)
+                instance_check_alive(instance);
+        else
+                instance_raise(instance, PROCESS_EVENT_TIMEOUT);
 }
 
 static bool watch(Instance *instance, struct InstanceWatchers *watchers, InstanceWatcher *watcher) {

@@ -25,7 +25,7 @@ enum {
 typedef struct Logs {
         LogReader reader;
         Call *call;
-        Instance *instance;
+        Runner *runner;
         uint64_t from;
         uint32_t max_lines, sources;
 } Logs;
@@ -97,7 +97,7 @@ static void collect(const RunnerLog *log, uint64_t from, uint32_t sources, size_
         }
 }
 
-static void answer(Call *call, const Instance *instance, const Page *page) {
+static void answer(Call *call, const Runner *runner, const Page *page) {
         Baton__Control__LogsResponse response = BATON__CONTROL__LOGS_RESPONSE__INIT;
         Baton__Control__LogLine **pointers = calloc(page->n + 1, sizeof(*pointers));
         Baton__Control__Exit exit;
@@ -109,15 +109,15 @@ static void answer(Call *call, const Instance *instance, const Page *page) {
         }
         for (size_t i = 0; i < page->n; i++)
                 pointers[i] = &page->lines[i];
-        runner_log_status(instance->log, &status);
+        runner_log_status(runner->log, &status);
         response.lines = pointers;
         response.n_lines = page->n;
         response.next_seq = page->next_seq;
         response.dropped = page->dropped;
-        response.log = runner_log_id(instance->log);
-        response.ended = runner_log_has_ended(instance->log) && page->next_seq >= status.next_seq;
-        if (response.ended) {
-                report_exit(instance->exit, &exit);
+        response.log = runner_log_id(runner->log);
+        response.ended = runner_log_has_ended(runner->log) && page->next_seq >= status.next_seq;
+        if (response.ended && runner->instance) {
+                report_exit(runner->instance->exit, &exit);
                 response.exit = &exit;
         }
         (void) call_answer_message(call, &response.base);
@@ -125,15 +125,15 @@ static void answer(Call *call, const Instance *instance, const Page *page) {
 }
 
 /* try_answer() - false: there is nothing to say yet. @from goes on behind lines that are not wanted. */
-static bool try_answer(Call *call, const Instance *instance, uint64_t *from, uint32_t sources, uint32_t max_lines,
+static bool try_answer(Call *call, const Runner *runner, uint64_t *from, uint32_t sources, uint32_t max_lines,
                        bool wait) {
         Page page;
         bool said;
 
-        collect(instance->log, *from, sources, max_lines, bytes_max(call), &page);
-        said = !wait || page.n > 0 || page.dropped > 0 || runner_log_has_ended(instance->log);
+        collect(runner->log, *from, sources, max_lines, bytes_max(call), &page);
+        said = !wait || page.n > 0 || page.dropped > 0 || runner_log_has_ended(runner->log);
         if (said)
-                answer(call, instance, &page);
+                answer(call, runner, &page);
         *from = page.next_seq;
         free(page.lines);
         return said;
@@ -144,21 +144,21 @@ static void cancelled(Call *call, void *userdata);
 static void woken(LogReader *reader) {
         Logs *logs = CONTAINER_OF(reader, Logs, reader);
 
-        runner_log_follow(logs->instance->log, logs->from);
+        runner_log_follow(logs->runner->log, logs->from);
         call_on_cancel(logs->call, NULL, NULL);
-        if (try_answer(logs->call, logs->instance, &logs->from, logs->sources, logs->max_lines, true)) {
+        if (try_answer(logs->call, logs->runner, &logs->from, logs->sources, logs->max_lines, true)) {
                 free(logs);
                 return;
         }
         call_on_cancel(logs->call, cancelled, logs);
-        runner_log_wait(logs->instance->log, reader); /* the lines were others */
+        runner_log_wait(logs->runner->log, reader); /* the lines were others */
 }
 
 static void cancelled(Call *call, void *userdata) {
         Logs *logs = userdata;
 
         runner_log_unwait(&logs->reader);
-        runner_log_unfollow(logs->instance->log);
+        runner_log_unfollow(logs->runner->log);
         free(logs);
         (void) call_fail(call, STATUS_CANCELLED, "cancelled");
 }
@@ -201,14 +201,14 @@ static uint64_t begin(const RunnerLog *log, const Baton__Control__LogsRequest *r
         return request->last > 0 ? go_back(log, from, request->last, request->sources) : from;
 }
 
-void logs_call(Call *call, const Baton__Control__LogsRequest *request, Instance *instance) {
+void logs_call(Call *call, const Baton__Control__LogsRequest *request, Runner *runner) {
         uint32_t max_lines = request->max_records ? MIN(request->max_records, (uint32_t) LINES_MAX) : LINES_DEFAULT;
-        uint64_t from = begin(instance->log, request);
+        uint64_t from = begin(runner->log, request);
         Logs *logs;
 
         if (request->wait)
-                runner_log_follow(instance->log, from);
-        if (try_answer(call, instance, &from, request->sources, max_lines, request->wait))
+                runner_log_follow(runner->log, from);
+        if (try_answer(call, runner, &from, request->sources, max_lines, request->wait))
                 return;
         logs = calloc(1, sizeof(*logs));
         if (!logs) {
@@ -218,11 +218,11 @@ void logs_call(Call *call, const Baton__Control__LogsRequest *request, Instance 
         *logs = (Logs){
                 .reader = { .callback = woken },
                 .call = call,
-                .instance = instance,
+                .runner = runner,
                 .from = from,
                 .max_lines = max_lines,
                 .sources = request->sources,
         };
-        runner_log_wait(instance->log, &logs->reader);
+        runner_log_wait(runner->log, &logs->reader);
         call_on_cancel(call, cancelled, logs);
 }

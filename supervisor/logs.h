@@ -5,7 +5,7 @@
 
 #include "proto/control.pb-c.h"
 #include "proto/peer.h"
-#include "supervisor/instance.h"
+#include "supervisor/runner.h"
 
 /* logs_call() - takes @call. */
-void logs_call(Call *call, const Baton__Control__LogsRequest *request, Instance *instance);
+void logs_call(Call *call, const Baton__Control__LogsRequest *request, Runner *runner);

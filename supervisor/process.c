@@ -37,7 +37,7 @@ static const Transition table[_PROCESS_STATE_N][_PROCESS_EVENT_N] = {
                 [PROCESS_EVENT_DOOMED]  = T(STOPPING, KILL),
                 [PROCESS_EVENT_READY]   = T(UP, ANNOUNCE),
                 [PROCESS_EVENT_LOST]    = T(STOPPING, LEAVE),
-                [PROCESS_EVENT_STOP]    = T(STOPPING, KILL),
+                [PROCESS_EVENT_STOP]    = T(STOPPING, ASK),
                 [PROCESS_EVENT_TIMEOUT] = T(STOPPING, KILL),
                 [PROCESS_EVENT_EXITED]  = T(DOWN, BURY),
         },

@@ -85,9 +85,10 @@ static void tell_ended(Relay *relay, Instance *instance) {
         Call *outer = relay->outer;
 
         call_on_cancel(outer, NULL, NULL);
-        if (instance->started && instance->failure) /* it never was up */
-                (void) call_fail(outer, STATUS_UNAVAILABLE, "runner %s: start failed%s%s", instance->spec.name,
-                                 *instance->failure_text == ':' ? "" : " ", instance->failure_text);
+        if (!instance->was_up && instance->failure)
+                (void) call_fail(outer, STATUS_UNAVAILABLE, "runner %s: start failed%s%s", instance->runner->name,
+                                 *instance_text(instance->failure_text) == ':' ? "" : " ",
+                                 instance_text(instance->failure_text));
         else
                 report_ended(outer, instance, STATUS_UNAVAILABLE, instance->ended ? NULL : relay->reason);
         relay_free(relay);
@@ -143,7 +144,7 @@ static int forward(Call *call, const Item *item) {
 
 /* break_off() - an item cannot be handed on: both calls end. */
 static void break_off(Relay *relay, const Call *to, const Item *item, int r) {
-        const char *who = to == relay->outer ? "the client" : "the runner", *name = relay->instance->spec.name;
+        const char *who = to == relay->outer ? "the client" : "the runner", *name = relay->instance->runner->name;
         uint64_t size = item->envelope->object ? item->envelope->object : item->size;
         const PeerRemote *remote = peer_remote(call_peer(to));
         Call *outer = relay->outer;
@@ -264,14 +265,14 @@ static void inner_done(Call *inner, const Answer *answer, void *userdata) {
 static bool is_callable(Call *outer, Instance *instance) {
         if (instance->ended)
                 report_ended(outer, instance, STATUS_FAILED_PRECONDITION, "is not running");
-        else if (!instance->spec.native)
+        else if (!runner_config_native(instance->config))
                 (void) call_fail(outer, STATUS_FAILED_PRECONDITION,
-                                 "runner %s: is a plain program, which has no methods", instance->spec.name);
+                                 "runner %s: is a plain program, which has no methods", instance->runner->name);
         else if (instance->state == PROCESS_STOPPING)
-                (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: is stopping", instance->spec.name);
+                (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: is stopping", instance->runner->name);
         else if (!instance->peer)
                 (void) call_fail(outer, STATUS_FAILED_PRECONDITION, "runner %s: has no connection",
-                                 instance->spec.name);
+                                 instance->runner->name);
         else
                 return true;
         return false;
@@ -286,7 +287,7 @@ static Relay *relay_new(Call *outer, Instance *instance) {
         relay = calloc(1, sizeof(*relay));
         if (!relay) {
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a call",
-                                 instance->spec.name);
+                                 instance->runner->name);
                 return NULL;
         }
         *relay = (Relay){
@@ -313,7 +314,7 @@ static void start(Relay *relay, CallParameters *parameters) {
                 return;
         }
         relay_free(relay);
-        (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s", instance->spec.name,
+        (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s", instance->runner->name,
                          parameters->method, strerror(-r));
 }
 
@@ -352,7 +353,7 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instanc
         if (request->object && (request->payload.len > 0 || call_envelope(outer)->n_fds == 0)) {
                 relay_free(relay);
                 (void) call_fail(outer, STATUS_INVALID_ARGUMENT, "runner %s: the call has an object %s",
-                                 instance->spec.name,
+                                 instance->runner->name,
                                  request->payload.len > 0 ? "beside a payload" : "without a descriptor");
                 return;
         }
@@ -365,7 +366,7 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instanc
         if (parameters.n_fds > 0 && !fds) {
                 relay_free(relay);
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a call",
-                                 instance->spec.name);
+                                 instance->runner->name);
                 return;
         }
         call_on_stream(outer, outer_item, outer_writable, relay);

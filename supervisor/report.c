@@ -52,25 +52,29 @@ static void fail_with(Call *call, Status status, char *message, const ProtobufCM
 }
 
 static size_t last_output(const Instance *instance, char ***ret_lines) {
-        return runner_log_tail(instance->log, instance->id, INSTANCE_LAST_LINES, INSTANCE_LAST_BYTES, ret_lines);
+        return runner_log_tail(instance->runner->log, instance->id, INSTANCE_LAST_LINES, INSTANCE_LAST_BYTES, ret_lines);
 }
 
-void report_start_failure(Call *call, Instance *instance, InstanceFailure failure) {
+void report_start_failure(Call *call, const Runner *runner) {
         Baton__Control__StartFailure detail = BATON__CONTROL__START_FAILURE__INIT;
+        const Instance *instance = runner->instance;
         Baton__Control__Exit exit;
         _cleanup_free_ char **lines = NULL;
         char message[INSTANCE_NAME_SIZE + INSTANCE_FAILURE_SIZE + 32];
-        const char *text = instance->failure_text;
+        const char *text = instance ? instance_text(instance->failure_text) : ": no memory";
 
-        detail.reason = (Baton__Control__StartFailure__Reason) failure;
-        if (instance->exit.how != EXIT_LOST) {
+        detail.reason = BATON__CONTROL__START_FAILURE__REASON__SYSTEM;
+        if (instance && instance->failure)
+                detail.reason = (Baton__Control__StartFailure__Reason) instance->failure;
+        if (instance && instance->exit.how != EXIT_LOST) {
                 report_exit(instance->exit, &exit);
                 detail.exit = &exit;
         }
-        detail.n_last_output = last_output(instance, &lines);
+        if (instance)
+                detail.n_last_output = last_output(instance, &lines);
         detail.last_output = lines;
-        (void) snprintf(message, sizeof(message), "runner %s: start failed%s%s", instance->spec.name,
-                        *text == ':' ? "" : " ", text);
+        (void) snprintf(message, sizeof(message), "runner %s: start failed%s%s", runner->name, *text == ':' ? "" : " ",
+                        text);
         fail_with(call, STATUS_UNAVAILABLE, message, &detail.base);
 }
 
@@ -82,7 +86,7 @@ void report_ended(Call *call, Instance *instance, Status status, const char *wha
                 message[INSTANCE_NAME_SIZE + 2 * INSTANCE_FAILURE_SIZE + EXIT_STATUS_TEXT_SIZE + 32];
         bool why = !what && instance->broke_rules;
 
-        detail.name = instance->spec.name;
+        detail.name = instance->runner->name;
         detail.instance = instance->id;
         if (instance->ended) {
                 report_exit(instance->exit, &exit);
@@ -91,8 +95,8 @@ void report_ended(Call *call, Instance *instance, Status status, const char *wha
         detail.n_last_output = last_output(instance, &lines);
         detail.last_output = lines;
         exit_status_describe(instance->exit, text);
-        (void) snprintf(message, sizeof(message), "runner %s: %s%s%s%s%s", instance->spec.name, what ? what : "",
+        (void) snprintf(message, sizeof(message), "runner %s: %s%s%s%s%s", instance->runner->name, what ? what : "",
                         what && instance->ended ? ": " : "", instance->ended ? text : "", why ? "; " : "",
-                        why ? instance->lost : "");
+                        why ? instance_text(instance->lost) : "");
         fail_with(call, status, message, &detail.base);
 }

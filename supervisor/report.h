@@ -10,7 +10,7 @@
 void report_exit(ExitStatus exit, Baton__Control__Exit *ret_exit);
 
 /* report_start_failure() - ends @call: UNAVAILABLE, `runner NAME: start failed ...', a StartFailure. */
-void report_start_failure(Call *call, Instance *instance, InstanceFailure failure);
+void report_start_failure(Call *call, const Runner *runner);
 
 /*
  * report_ended() - ends @call with @status, `runner NAME: ' and @what (NULL: how it ended), and a RunnerEnded.

@@ -18,8 +18,10 @@
 
 #include "common/loop.h"
 #include "supervisor/exit-status.h"
+#include "supervisor/keeper-link.h"
 #include "supervisor/policy.h"
 #include "supervisor/process.h"
+#include "supervisor/runner-log.h"
 
 typedef struct Group Group;
 typedef struct Instance Instance;
@@ -27,13 +29,9 @@ typedef struct Runner Runner;
 typedef struct RunnerConfig RunnerConfig;
 typedef struct RunnerExit RunnerExit;
 typedef struct RunnerWatcher RunnerWatcher;
-typedef struct Schedule Schedule;
 typedef struct Supervisor Supervisor;
 
-enum {
-        RUNNER_EXITS_MAX = 16, /* ends that are remembered */
-        RUNNER_EVENTS_MAX = 8,
-};
+enum { RUNNER_EXITS_MAX = 16 /* ends that are remembered */ };
 
 /* What ended an instance. */
 typedef enum RunnerCause {
@@ -57,6 +55,7 @@ struct RunnerExit {
         int32_t pid;                   /* 0: there was no process */
         RunnerCause cause;
         bool success;    /* by the configuration of then */
+        bool killed;     /* it took SIGKILL of ours */
         ExitStatus exit; /* means nothing when pid is 0 */
 };
 
@@ -74,7 +73,8 @@ typedef enum RunnerOutcome {
 } RunnerOutcome;
 
 /*
- * Somebody who follows what becomes of a runner. Called from the loop once for every change of its policy state, until
+ * Somebody who follows what becomes of a runner. Called from the loop after every change of its policy state, and when a
+ * command to it was handled, be it that there was nothing to do, until
  * runner_unwatch() (which the callback may do); after RUNNER_OUTCOME_GONE it is off the list already.
  */
 struct RunnerWatcher {
@@ -84,44 +84,63 @@ struct RunnerWatcher {
 };
 LIST_HEAD(RunnerWatchers, RunnerWatcher);
 
+/* Why it was made to fail by others. */
+typedef enum RunnerUnmet {
+        UNMET_NOTHING,
+        UNMET_REQUIRED, /* one that it requires has failed; it is started again when that one is there again */
+        UNMET_GROUP,    /* its group has */
+} RunnerUnmet;
+
+typedef struct RunnerTimer {
+        LoopTimer timer;
+        Runner *runner;
+} RunnerTimer;
+
 struct Runner {
         UT_hash_handle by_name;
-        TAILQ_ENTRY(Runner) link;   /* in the queue of those that have an event to handle */
-        TAILQ_ENTRY(Runner) member; /* in its group's */
+        TAILQ_ENTRY(Runner) link;      /* in the supervisor's queue of those that have something to handle */
+        TAILQ_ENTRY(Runner) member;    /* in its group's, in order; of a transient one, among the ended */
+        TAILQ_ENTRY(Runner) scheduled; /* in the queue of those that wait for the wall clock */
         Supervisor *supervisor;
         RunnerConfig *config; /* the one it is started with next; an instance holds the one it was started with */
         Group *group;         /* NULL: none */
-        Instance *instance;   /* not gone; NULL: none */
+        RunnerLog *log;       /* of all its instances */
+        Instance *instance;   /* the present one, or, while it is `over', the last; NULL: none yet */
 
-        Desired desired;
-        PolicyState state;
-        uint8_t events[RUNNER_EVENTS_MAX]; /* PolicyEvents, raised and not handled */
-        uint8_t n_events;
-        unsigned queued : 1;    /* for handling */
-        unsigned transient : 1; /* a client's Start: forgotten some time after its end */
-        unsigned unmet : 1;     /* it is being stopped because what it requires, or its group, has failed */
-        unsigned completed : 1; /* it has ended well since it was last wanted up */
-        unsigned removed : 1;   /* no configuration has it any more: freed when it is down */
-        unsigned manual : 1;    /* what is wanted of it was said by a command, not by the configuration */
+        uint32_t events;   /* bits of PolicyEvent, raised and not handled */
+        uint32_t number;   /* in its template, from 1; 0: it is of none */
+        uint32_t position; /* in its group */
+        Desired desired : 8;
+        PolicyState state : 8;
+        RunnerUnmet unmet : 8; /* it fails, or has failed, not by its own fault */
+        bool queued : 1;       /* for handling */
+        bool in_schedule : 1;  /* in the queue `scheduled' */
+        bool over : 1;         /* nothing is left of its instance, and that was not judged yet */
+        bool holding : 1;      /* STOPPING, and others go first */
+        bool transient : 1;    /* a client's Start: forgotten some time after its end */
+        bool ended : 1;        /* a transient one, and among those that are remembered */
+        bool completed : 1;    /* it has ended well since it was last started */
+        bool removed : 1;      /* no configuration has it any more: freed when it is down */
+        bool hidden : 1;       /* a hook's: not in the table of runners */
 
-        uint64_t last_instance; /* 0: none yet */
-        uint64_t changed_us;    /* wall clock, of the last change of state; 0: none yet */
-        uint64_t up_us;         /* monotonic, since when it is ready; 0: it is not */
-        uint64_t next_us;       /* BACKOFF: monotonic, of the next start; SCHEDULED: wall clock; else 0 */
-        uint64_t n_starts;      /* instances, ever */
-        uint64_t n_restarts;    /* those of them that policy made after an end, since the last reset */
-        uint32_t n_failures;    /* in a row, without a healthy time between */
-        PolicyWindow window;    /* of restarts */
-        LoopTimer timer;        /* of the delay, or of the schedule */
-        char *why;              /* it has failed, or is held up, because: one line; NULL: nothing to say */
-        char *status;           /* STATUS= of a runner that notifies; NULL: none */
-        RunnerExit *exits;      /* ring, n_exits of them, the next at next_exit; NULL: none */
-        uint8_t n_exits, next_exit, room_exits;
-
-        Schedule *schedule; /* NULL: none */
-        Runner **after;     /* those it comes after, NULL: none; the first n_requires it requires */
-        Runner **before;    /* those that come after it */
+        uint64_t last_instance;   /* 0: none yet */
+        uint64_t stop_timeout_us; /* of the stop that was asked for; 0: its configuration's */
+        uint64_t changed_us;      /* wall clock, of the last change of state; 0: none yet */
+        uint64_t up_us;           /* monotonic, since when it is ready; 0: it is not */
+        uint64_t next_us;         /* BACKOFF: monotonic, of the next start; SCHEDULED: wall clock; else 0 */
+        uint64_t begun_us;        /* monotonic, of its schedule's last run */
+        uint32_t n_starts;        /* instances, ever */
+        uint32_t n_restarts;      /* those of them that policy made after an end, since the last reset */
+        uint32_t n_failures;      /* in a row, without a healthy time between */
         uint16_t n_after, n_requires, n_before;
+        uint8_t n_exits, next_exit, room_exits;
+        PolicyWindow window; /* of restarts */
+        RunnerTimer *timer;  /* of the delay, or of the schedule; NULL: none was needed yet */
+        char *why;           /* it has failed, or is held up, because: one line; NULL: nothing to say */
+        char *status;        /* STATUS= of a runner that notifies; NULL: none */
+        RunnerExit *exits;   /* ring, n_exits of them, the next at next_exit; NULL: none */
+        Runner **after;      /* those it comes after, NULL: none; the first n_requires it requires */
+        Runner **before;     /* those that come after it */
         struct RunnerWatchers watchers;
         char name[];
 };
@@ -161,6 +180,7 @@ bool runner_matches(const Runner *runner, const char *pattern);
  *                    -EINVAL: no such signal; other errors of keeper_link_signal().
  */
 int runner_start(Runner *runner);
+int runner_signal(Runner *runner, int number, KeeperLinkDone done, void *userdata);
 void runner_stop(Runner *runner, uint64_t timeout_us);
 int runner_restart(Runner *runner);
 void runner_reset(Runner *runner);
@@ -184,3 +204,9 @@ int runner_pid(const Runner *runner);
 /* "stopped", "start time-out", ...; "up", "failed", ... */
 const char *runner_cause_name(RunnerCause cause);
 const char *runner_outcome_name(RunnerOutcome outcome);
+
+/* -------------------------------------------------------------------------------------------------- for its instances */
+
+/* runner_instance_ready(), runner_instance_over() - of runner->instance: it is ready; nothing of it is left. */
+void runner_instance_ready(Runner *runner);
+void runner_instance_over(Runner *runner);

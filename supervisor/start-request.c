@@ -45,7 +45,7 @@ static bool is_frame_size(uint64_t size) {
 const char *start_request_check(const Baton__Control__StartRequest *request) {
         if (request->program.len == 0)
                 return "a program is needed";
-        if (*request->name && !supervisor_name_is_valid(request->name))
+        if (*request->name && !transient_name_is_valid(request->name))
                 return "a name has 1 to 63 letters, digits and . _ - @";
         if (request->kind != BATON__CONTROL__START_REQUEST__KIND__NATIVE &&
             request->kind != BATON__CONTROL__START_REQUEST__KIND__PLAIN)
@@ -62,61 +62,113 @@ const char *start_request_check(const Baton__Control__StartRequest *request) {
         return NULL;
 }
 
-static char *copy(const ProtobufCBinaryData *bytes) {
-        return strndup(bytes->len > 0 ? (const char *) bytes->data : "", bytes->len);
+/* ----------------------------------------------------------------------------------------------------- as configuration */
+
+/*
+ * copy() - a string; what a configuration would replace in it is doubled, and so stays as it is. A program without a
+ * slash is not looked for in PATH, which is the caller's business: it begins at the directory.
+ */
+static char *copy(const ProtobufCBinaryData *bytes, bool is_program) {
+        size_t n = 0;
+        char *text;
+
+        is_program = is_program && !memchr(bytes->data, '/', bytes->len);
+        for (size_t i = 0; i < bytes->len; i++)
+                n += bytes->data[i] == '%';
+        text = malloc(bytes->len + n + 2 * is_program + 1);
+        if (!text)
+                return NULL;
+        n = 0;
+        if (is_program) {
+                text[n++] = '.';
+                text[n++] = '/';
+        }
+        for (size_t i = 0; i < bytes->len; i++) {
+                text[n++] = (char) bytes->data[i];
+                if (bytes->data[i] == '%')
+                        text[n++] = '%';
+        }
+        text[n] = '\0';
+        return text;
+}
+
+static void free_strings(char **strings) {
+        for (char **s = strings; s && *s; s++)
+                free(*s);
+        free(strings);
+}
+
+/* is_ours() - the way in is given to native ones alone, and by us. */
+static bool is_ours(const ProtobufCBinaryData *bytes) {
+        static const char name[] = "BATON_BOOTSTRAP=";
+
+        return bytes->len >= strlen(name) && memcmp(bytes->data, name, strlen(name)) == 0;
 }
 
 /* copy_all() - @first (if not NULL) and @n more, ended by NULL. NULL: no memory. */
 static char **copy_all(const ProtobufCBinaryData *first, const ProtobufCBinaryData *array, size_t n) {
         char **strings = calloc(n + 2, sizeof(*strings));
         size_t m = 0;
+        bool whole = true;
 
         if (!strings)
                 return NULL;
         if (first)
-                strings[m++] = copy(first);
-        for (size_t i = 0; i < n && (m == 0 || strings[m - 1]); i++)
-                strings[m++] = copy(&array[i]);
-        if (m == 0 || strings[m - 1])
+                whole = (strings[m++] = copy(first, true));
+        for (size_t i = 0; i < n && whole; i++)
+                if (!is_ours(&array[i]))
+                        whole = (strings[m++] = copy(&array[i], false));
+        if (whole)
                 return strings;
-        while (m-- > 0)
-                free(strings[m]);
-        free(strings);
+        free_strings(strings);
         return NULL;
 }
 
-int start_request_spec(const Baton__Control__StartRequest *request, InstanceSpec *ret_spec) {
-        uint64_t timeout_us = request->start_timeout_us ? request->start_timeout_us : INSTANCE_START_TIMEOUT_US;
-        InstanceSpec spec = {
-                .native = request->kind == BATON__CONTROL__START_REQUEST__KIND__NATIVE,
-                .program = copy(&request->program),
-                .argv = copy_all(&request->program, request->arguments, request->n_arguments),
-                .environment = copy_all(NULL, request->environment, request->n_environment),
-                .directory = request->directory.len > 0 ? copy(&request->directory) : NULL,
-                .start_timeout_us = MIN(timeout_us, TIMEOUT_MAX_US),
-                .stop_timeout_us = INSTANCE_STOP_TIMEOUT_US,
-                .park_output = request->park_output,
-                .max_attached = request->max_attached ? request->max_attached : ATTACH_MAX_CLIENTS,
-        };
+/* fill() - what is no string. */
+static void fill(const Baton__Control__StartRequest *request, RunnerConfig *draft, PeerLimits *limits) {
+        uint64_t timeout_us = request->start_timeout_us ? request->start_timeout_us : CONFIG_START_TIMEOUT_US;
 
-        (void) snprintf(spec.name, sizeof(spec.name), "%s", request->name);
-        if (request->limits)
-                spec.limits = (PeerLimits){
-                        .max_frame = request->limits->max_frame,
-                        .max_calls = request->limits->max_calls,
-                        .fd_credit = request->limits->fd_credit,
-                        .stream_window = request->limits->stream_window,
-                        .max_memory = request->limits->max_memory,
-                        .max_object = request->limits->max_object,
-                        .max_held_fds = request->limits->max_held_fds,
-                        .max_waiting = request->limits->max_waiting,
-                        .max_waiting_bytes = request->limits->max_waiting_bytes,
-                        .max_unsent = request->limits->max_unsent,
-                };
-        if (!spec.program || !spec.argv || !spec.environment || (request->directory.len > 0 && !spec.directory)) {
-                instance_spec_deinit(&spec);
-                return -ENOMEM;
-        }
-        *ret_spec = spec;
-        return 0;
+        *draft = RUNNER_CONFIG_NULL;
+        draft->restart = RESTART_NEVER;
+        draft->inherit_env = false;
+        draft->ready =
+                request->kind == BATON__CONTROL__START_REQUEST__KIND__NATIVE ? CONFIG_READY_HELLO : CONFIG_READY_NONE;
+        draft->start_timeout_us = MIN(timeout_us, TIMEOUT_MAX_US);
+        draft->log.park = request->park_output;
+        draft->max_attached = request->max_attached ? request->max_attached : ATTACH_MAX_CLIENTS;
+        if (!request->limits)
+                return;
+        *limits = (PeerLimits){
+                .max_frame = request->limits->max_frame,
+                .max_calls = request->limits->max_calls,
+                .fd_credit = request->limits->fd_credit,
+                .stream_window = request->limits->stream_window,
+                .max_memory = request->limits->max_memory,
+                .max_object = request->limits->max_object,
+                .max_held_fds = request->limits->max_held_fds,
+                .max_waiting = request->limits->max_waiting,
+                .max_waiting_bytes = request->limits->max_waiting_bytes,
+                .max_unsent = request->limits->max_unsent,
+        };
+        draft->rpc = limits;
+}
+
+int start_request_config(const Baton__Control__StartRequest *request, const char *name, RunnerConfig **ret_config) {
+        char **command = copy_all(&request->program, request->arguments, request->n_arguments);
+        char **environment = copy_all(NULL, request->environment, request->n_environment);
+        _cleanup_free_ char *directory = request->directory.len > 0 ? copy(&request->directory, false) : NULL;
+        PeerLimits limits = { 0 };
+        RunnerConfig draft;
+        int r = -ENOMEM;
+
+        fill(request, &draft, &limits);
+        draft.name = name;
+        draft.command = (const char *const *) command;
+        draft.env = (const char *const *) environment;
+        draft.cwd = directory;
+        if (command && environment && (request->directory.len == 0 || directory))
+                r = runner_config_new(ret_config, &draft);
+        free_strings(command);
+        free_strings(environment);
+        return r;
 }

@@ -4,10 +4,13 @@
 /* What a client wants started: checked, and as a specification of our own. */
 
 #include "proto/control.pb-c.h"
-#include "supervisor/instance.h"
+#include "supervisor/config.h"
 
 /* start_request_check() - what is wrong with it, one line, or NULL. */
 const char *start_request_check(const Baton__Control__StartRequest *request);
 
-/* start_request_spec() - of a request that was checked; the caller's to instance_spec_deinit(). 0 or -ENOMEM. */
-int start_request_spec(const Baton__Control__StartRequest *request, InstanceSpec *ret_spec);
+/*
+ * start_request_config() - of a request that was checked, as the configuration of a transient runner named @name, with one
+ * reference. 0 or -ENOMEM.
+ */
+int start_request_config(const Baton__Control__StartRequest *request, const char *name, RunnerConfig **ret_config);

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Supervisor: what belongs to no single runner. It owns the loop, the link to the keeper and every runner. A runner that
- * is not ended is found by its name and by its instance; an ended one by its name only, until a new one takes the name or
- * SUPERVISOR_ENDED_MAX later ones have ended: whoever follows its log, or stops it once more, still finds it.
+ * Supervisor: what belongs to no single runner. It owns the loop, the link to the keeper, every runner, by its name, and
+ * the table of instances that are not over, by their id, for the keeper's reports.
  *
  * Processes are made from one queue, only while everything sent to the keeper is in the kernel: a child's BORN must come
- * behind its RESERVE. One process is made at a time; clone() waits for the exec.
+ * behind its RESERVE. One process is made at a time; clone() waits for the exec. What becomes of runners is worked out in
+ * another task, one runner after the other: so none is in the middle of anything when it is freed, which happens there.
  *
- * The way down is one for all reasons (the client's lane ended, SIGTERM from the keeper): stop what runs, give each the
- * time there is, then tell the keeper, which ends us with everything that may be left. Without a keeper there is nothing
- * to be told and nobody to report exits: the loop ends at once.
+ * The way down is one for all reasons (the client's lane ended, SIGTERM from the keeper): stop what runs, in order, give
+ * each the time there is, then tell the keeper, which ends us with everything that may be left. Without a keeper there is
+ * nothing to be told and nobody to report exits: the loop ends at once.
  */
 
 #include "supervisor/supervisor.h"
@@ -22,115 +22,70 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/control.h"
 #include "supervisor/daemon.h"
+#include "supervisor/listener.h"
 #include "supervisor/log-store.h"
+#include "supervisor/runner-internal.h"
 
-#define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@"
-
-/* ---------------------------------------------------------------------------------------------------- the runners' table */
-
-bool supervisor_name_is_valid(const char *name) {
-        size_t n = strlen(name);
-
-        return n > 0 && n < INSTANCE_NAME_SIZE && strspn(name, NAME_CHARACTERS) == n;
-}
-
-Instance *supervisor_find(const Supervisor *supervisor, const char *name) {
-        Instance *instance;
-
-        HASH_FIND(by_name, supervisor->by_name, name, strlen(name), instance);
-        return instance;
-}
+/* ------------------------------------------------------------------------------------------------ instances, by their id */
 
 Instance *supervisor_find_instance(const Supervisor *supervisor, uint64_t id) {
         Instance *instance;
 
-        HASH_FIND(by_id, supervisor->by_id, &id, sizeof(id), instance);
+        HASH_FIND(by_id, supervisor->instances, &id, sizeof(id), instance);
         return instance;
 }
 
-/* forget_ended() - of one in the queue of the ended. */
-static void forget_ended(Supervisor *supervisor, Instance *instance) {
-        TAILQ_REMOVE(&supervisor->ended, instance, link);
-        supervisor->n_ended--;
-        HASH_DELETE(by_name, supervisor->by_name, instance);
-        instance_free(instance);
+uint64_t supervisor_next_id(Supervisor *supervisor) {
+        return (uint64_t) supervisor->generation << 32 | ++supervisor->last_n;
 }
 
-static int add(Supervisor *supervisor, Instance *instance) {
-        HASH_ADD(by_name, supervisor->by_name, spec.name, strlen(instance->spec.name), instance);
-        if (!instance->by_name.tbl)
-                return -ENOMEM;
-        HASH_ADD(by_id, supervisor->by_id, id, sizeof(instance->id), instance);
-        if (!instance->by_id.tbl) {
-                HASH_DELETE(by_name, supervisor->by_name, instance);
-                return -ENOMEM;
-        }
-        supervisor->n_live++;
-        return 0;
+int supervisor_add_instance(Supervisor *supervisor, Instance *instance) {
+        HASH_ADD(by_id, supervisor->instances, id, sizeof(instance->id), instance);
+        return instance->by_id.tbl ? 0 : -ENOMEM;
 }
 
-void supervisor_runner_gone(Supervisor *supervisor, Instance *instance, bool remember) {
-        HASH_DELETE(by_id, supervisor->by_id, instance);
-        supervisor->n_live--;
-        if (remember) {
-                TAILQ_INSERT_TAIL(&supervisor->ended, instance, link);
-                supervisor->n_ended++;
-        } else {
-                HASH_DELETE(by_name, supervisor->by_name, instance);
-                instance_free(instance);
-        }
-        while (supervisor->n_ended > SUPERVISOR_ENDED_MAX)
-                forget_ended(supervisor, TAILQ_FIRST(&supervisor->ended));
+void supervisor_instance_gone(Supervisor *supervisor, Instance *instance) {
+        HASH_DELETE(by_id, supervisor->instances, instance);
         if (supervisor->stopping)
                 loop_task_queue(supervisor->loop, &supervisor->down);
 }
 
-/* derive_name() - "echo.1" from /usr/bin/echo, the first number that is free. */
-static void derive_name(const Supervisor *supervisor, InstanceSpec *spec) {
-        const char *slash = strrchr(spec->program, '/'), *base = slash ? slash + 1 : spec->program;
-        char clean[40];
-        size_t n = 0;
+/* ---------------------------------------------------------------------------------------------------- the runners' policy */
 
-        for (; base[n] && n < sizeof(clean) - 1; n++)
-                clean[n] = strchr(NAME_CHARACTERS, base[n]) ? base[n] : '_';
-        clean[n] = '\0';
-        for (unsigned i = 1; i == 1 || supervisor_find(supervisor, spec->name); i++)
-                (void) snprintf(spec->name, sizeof(spec->name), "%s.%u", n ? clean : "runner", i);
+void supervisor_queue_runner(Supervisor *supervisor, Runner *runner) {
+        if (runner->queued)
+                return;
+        TAILQ_INSERT_TAIL(&supervisor->raised, runner, link);
+        runner->queued = true;
+        loop_task_queue(supervisor->loop, &supervisor->policy);
 }
 
-int supervisor_start(Supervisor *supervisor, InstanceSpec *spec, InstanceStarted started, void *userdata,
-                     Instance **ret_instance) {
-        Instance *instance, *before;
-        int r = 0;
+/* is_at_rest() - nothing of it runs, and nothing is about to. */
+static bool is_at_rest(const Runner *runner) {
+        return (runner->state == POLICY_DOWN || runner->state == POLICY_DONE || runner->state == POLICY_FAILED) &&
+               (!runner->instance || runner->instance->over) && !runner->queued;
+}
 
-        if (!*spec->name)
-                derive_name(supervisor, spec);
-        before = supervisor_find(supervisor, spec->name);
-        if (supervisor->stopping)
-                r = -ESHUTDOWN;
-        else if (before && !before->over)
-                r = -EEXIST;
-        if (r < 0) {
-                instance_spec_deinit(spec);
-                return r;
+static void handle_raised(LoopTask *task) {
+        Supervisor *supervisor = CONTAINER_OF(task, Supervisor, policy);
+        Runner *runner;
+
+        while ((runner = TAILQ_FIRST(&supervisor->raised))) {
+                TAILQ_REMOVE(&supervisor->raised, runner, link);
+                runner->queued = false;
+                runner_handle(runner);
+                if (!is_at_rest(runner))
+                        continue;
+                if (runner->transient)
+                        transient_settled(runner);
+                else if (runner->removed)
+                        runner_forget(runner);
         }
-        r = instance_new(&instance, supervisor, spec, (uint64_t) supervisor->generation << 32 | ++supervisor->last_n);
-        if (r < 0)
-                return r;
-        if (before)
-                forget_ended(supervisor, before);
-        r = add(supervisor, instance);
-        if (r < 0) {
-                instance_free(instance);
-                return r;
-        }
-        *ret_instance = instance;
-        instance_start(instance, started, userdata);
-        return 0;
 }
 
 /* ------------------------------------------------------------------------------------------------------ making processes */
@@ -225,7 +180,7 @@ static const KeeperLinkHandlers link_handlers = {
 static void go_down(LoopTask *task) {
         Supervisor *supervisor = CONTAINER_OF(task, Supervisor, down);
 
-        if (supervisor->n_live > 0)
+        if (supervisor->instances)
                 return;
         if (!supervisor->told_keeper) {
                 supervisor->told_keeper = true;
@@ -235,16 +190,37 @@ static void go_down(LoopTask *task) {
                 loop_stop(supervisor->loop);
 }
 
-void supervisor_stop(Supervisor *supervisor, const char *why) {
+uint64_t supervisor_bound(const Supervisor *supervisor, uint64_t timeout_us) {
+        uint64_t now = clock_now();
+
+        if (!supervisor->stopping)
+                return timeout_us;
+        return MIN(timeout_us, supervisor->stop_deadline > now ? supervisor->stop_deadline - now : 1);
+}
+
+/* Those too that still wait for others to go first. */
+static void last_call(LoopTimer *timer) {
+        Supervisor *supervisor = CONTAINER_OF(timer, Supervisor, last_call);
         Instance *instance, *next;
+
+        HASH_ITER (by_id, supervisor->instances, instance, next)
+                instance_stop(instance, 1);
+}
+
+void supervisor_stop(Supervisor *supervisor, const char *why) {
+        Runner *runner, *next;
 
         if (supervisor->stopping)
                 return;
         log_info("%s: stopping", why);
-        supervisor->stopping = true;
+        events_publish(supervisor->events, &(Event){ .kind = EVENT_SUPERVISOR_STOPPING, .text = why });
         /* What is left of the time is for the keeper's answers. */
-        HASH_ITER (by_id, supervisor->by_id, instance, next)
-                instance_stop(instance, supervisor->stop_timeout_us - supervisor->stop_timeout_us / 8);
+        supervisor->stop_deadline =
+                clock_after(clock_now(), supervisor->stop_timeout_us - supervisor->stop_timeout_us / 8);
+        loop_timer_set(supervisor->loop, &supervisor->last_call, supervisor->stop_deadline);
+        HASH_ITER (by_name, supervisor->runners, runner, next)
+                runner_stop(runner, 0);
+        supervisor->stopping = true;
         loop_task_queue(supervisor->loop, &supervisor->down);
 }
 
@@ -288,8 +264,12 @@ static void init(Supervisor *supervisor, const SupervisorOptions *options) {
                 supervisor->nofile = *options->nofile;
         supervisor->spawn = LOOP_TASK_NULL(spawn_queued);
         supervisor->down = LOOP_TASK_NULL(go_down);
+        supervisor->policy = LOOP_TASK_NULL(handle_raised);
+        supervisor->last_call = LOOP_TIMER_NULL(last_call);
         TAILQ_INIT(&supervisor->to_spawn);
-        TAILQ_INIT(&supervisor->ended);
+        TAILQ_INIT(&supervisor->raised);
+        TAILQ_INIT(&supervisor->groups);
+        transients_init(&supervisor->transients);
 }
 
 int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options) {
@@ -307,6 +287,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         if (r == 0)
                 r = events_new(&supervisor->events, supervisor->loop);
         if (r == 0)
+                r = schedules_new(&supervisor->schedules, supervisor->loop);
+        if (r == 0)
                 r = keeper_link_new(&supervisor->link, supervisor->loop, fd_take(&keeper), &link_handlers, supervisor);
         /* A private one's runners do not outlive it. */
         if (r == 0)
@@ -322,19 +304,30 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         return 0;
 }
 
-Supervisor *supervisor_free(Supervisor *supervisor) {
-        Instance *instance, *next;
+static void free_runners(Supervisor *supervisor) {
+        Runner *runner, *next;
 
+        HASH_CLEAR(by_id, supervisor->instances);
+        HASH_ITER (by_name, supervisor->runners, runner, next) {
+                HASH_DELETE(by_name, supervisor->runners, runner);
+                if (runner->instance)
+                        supervisor_unqueue_spawn(supervisor, runner->instance);
+                runner_tell(runner, RUNNER_OUTCOME_GONE);
+                runner_free(runner);
+        }
+}
+
+Supervisor *supervisor_free(Supervisor *supervisor) {
         if (!supervisor)
                 return NULL;
         supervisor->listener = listener_free(supervisor->listener);
         supervisor->control = control_free(supervisor->control);
-        HASH_CLEAR(by_id, supervisor->by_id);
-        HASH_ITER (by_name, supervisor->by_name, instance, next) {
-                HASH_DELETE(by_name, supervisor->by_name, instance);
-                supervisor_unqueue_spawn(supervisor, instance);
-                instance_free(instance);
-        }
+        groups_free(supervisor);
+        free_runners(supervisor);
+        supervisor->config = config_unref(supervisor->config);
+        supervisor->schedules = schedules_free(supervisor->schedules);
+        loop_timer_stop(&supervisor->last_call);
+        loop_task_cancel(&supervisor->policy);
         loop_task_cancel(&supervisor->spawn);
         loop_task_cancel(&supervisor->down);
         for (size_t i = 0; i < ARRAY_SIZE(supervisor->signals); i++)

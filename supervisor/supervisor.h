@@ -9,18 +9,19 @@
 
 #include "common/loop.h"
 #include "supervisor/events.h"
-#include "supervisor/keeper-link.h"
+#include "supervisor/fleet.h"
+#include "supervisor/group.h"
 #include "supervisor/instance.h"
+#include "supervisor/keeper-link.h"
+#include "supervisor/schedule.h"
+#include "supervisor/transient.h"
 #include "supervisor/listener.h"
 
 typedef struct Control Control;
 typedef struct Daemon Daemon;
 
-enum {
-        SUPERVISOR_ENDED_MAX = 16, /* ended runners that are remembered; the oldest is forgotten first */
-};
-
 TAILQ_HEAD(InstanceQueue, Instance);
+TAILQ_HEAD(RunnerQueue, Runner);
 
 typedef struct SupervisorSignal {
         LoopSignal watcher;
@@ -53,19 +54,26 @@ struct Supervisor {
         struct rlimit nofile;
         char *boot_template; /* where bootstrap directories are made */
 
-        Instance *by_name, *by_id;     /* uthash; every runner that is not ended is in both */
-        size_t n_live;                 /* those that are not gone */
+        Runner *runners;               /* uthash, by name: all but hidden ones */
+        struct RunnerQueue raised;     /* those that have something to handle */
+        LoopTask policy;               /* handles them */
+        Instance *instances;           /* uthash, by id: those that are not over */
         struct InstanceQueue to_spawn; /* prepared; each waits until the link is idle */
-        struct InstanceQueue ended;    /* in by_name only; oldest first */
-        size_t n_ended;
         LoopTask spawn;
+
+        Config *config; /* the one that holds; NULL: none */
+        struct GroupList groups;
+        Schedules *schedules;
+        Transients transients;
 
         Control *control;   /* the private client; NULL: gone */
         Listener *listener; /* of the control socket; NULL: none */
         SupervisorSignal signals[3];
         bool stopping;
-        LoopTask down;    /* look whether everything is gone */
-        bool told_keeper; /* SHUTDOWN is sent */
+        uint64_t stop_deadline; /* when that must be over; what is left of the time is for the keeper */
+        LoopTimer last_call;    /* for what is not by then */
+        LoopTask down;          /* look whether everything is gone */
+        bool told_keeper;       /* SHUTDOWN is sent */
         int exit_status;
 };
 
@@ -82,26 +90,24 @@ int supervisor_run(Supervisor *supervisor);
 /* supervisor_stop() - stops all runners, then tells the keeper and ends the loop. @why is for the log. */
 void supervisor_stop(Supervisor *supervisor, const char *why);
 
-/* supervisor_find() - the runner of that name, ended ones included, or NULL. */
-Instance *supervisor_find(const Supervisor *supervisor, const char *name);
+/* ---- for runners and instances ---- */
 
-/* supervisor_find_instance() - one that is not ended, or NULL. */
+/* supervisor_find_instance() - one that is not over, or NULL. */
 Instance *supervisor_find_instance(const Supervisor *supervisor, uint64_t id);
 
-/*
- * supervisor_start() - makes a runner from @spec (taken, on every path) and starts it. An empty name is made from the
- * program's. @started as instance_start(). 0; -EEXIST: a runner of that name is there; -ESHUTDOWN: we are stopping; -ENOMEM.
- */
-int supervisor_start(Supervisor *supervisor, InstanceSpec *spec, InstanceStarted started, void *userdata,
-                     Instance **ret_instance);
+/* supervisor_next_id() - of an instance: never used before. */
+uint64_t supervisor_next_id(Supervisor *supervisor);
+/* supervisor_add_instance() - it is found by its id, until supervisor_instance_gone(). 0 or -ENOMEM. */
+int supervisor_add_instance(Supervisor *supervisor, Instance *instance);
+void supervisor_instance_gone(Supervisor *supervisor, Instance *instance);
 
 /* supervisor_queue_spawn() - instance_spawn() when all that was sent to the keeper is in the kernel. */
 void supervisor_queue_spawn(Supervisor *supervisor, Instance *instance);
 /* supervisor_unqueue_spawn() - not any more; does nothing if it is not queued. */
 void supervisor_unqueue_spawn(Supervisor *supervisor, Instance *instance);
 
-/* supervisor_runner_gone() - nothing of it is left. It is remembered as ended, or, if not @remember, freed. */
-void supervisor_runner_gone(Supervisor *supervisor, Instance *instance, bool remember);
+/* supervisor_queue_runner() - runner_handle() in this turn of the loop. */
+void supervisor_queue_runner(Supervisor *supervisor, Runner *runner);
 
-/* supervisor_name_is_valid() - 1-63 characters: letters, digits and . _ - @ */
-bool supervisor_name_is_valid(const char *name);
+/* supervisor_bound() - how much of @timeout_us a stop may take: less while everything is being stopped. */
+uint64_t supervisor_bound(const Supervisor *supervisor, uint64_t timeout_us);

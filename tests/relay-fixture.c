@@ -179,16 +179,27 @@ static Peer *make_peer(unsigned side, unsigned n_channels, int lane, const PeerL
 
 /* A runner that is up, as instance-start.c leaves it. */
 static void make_runner(Fixture *f, int lane) {
-        InstanceSpec spec = { .native = true, .program = strdup("/bin/test"), .stop_timeout_us = USEC_PER_SEC };
+        static const char *const command[] = { "/bin/test", NULL };
+        _cleanup_(runner_config_unrefp) RunnerConfig *config = NULL;
+        RunnerConfig draft = RUNNER_CONFIG_NULL;
         Instance *instance;
+        Runner *runner;
 
-        strcpy(spec.name, "test.1");
-        assert_int_equal(instance_new(&f->instance, f->supervisor, &spec, UINT64_C(1) << 32 | 1), 0);
-        instance = f->instance;
-        HASH_ADD(by_name, f->supervisor->by_name, spec.name, strlen(instance->spec.name), instance);
-        HASH_ADD(by_id, f->supervisor->by_id, id, sizeof(instance->id), instance);
-        f->supervisor->n_live++;
+        draft.name = "test.1";
+        draft.command = command;
+        draft.ready = CONFIG_READY_HELLO;
+        draft.restart = RESTART_NEVER;
+        draft.stop_timeout_us = USEC_PER_SEC;
+        assert_int_equal(runner_config_new(&config, &draft), 0);
+        assert_int_equal(runner_new(&runner, f->supervisor, config, 0), 0);
+        assert_int_equal(instance_new(&f->instance, runner, supervisor_next_id(f->supervisor)), 0);
+        instance = runner->instance = f->instance;
+        assert_int_equal(supervisor_add_instance(f->supervisor, instance), 0);
+        runner->transient = true;
+        runner->desired = DESIRED_UP;
+        runner->state = POLICY_UP;
         instance->state = PROCESS_UP;
+        instance->was_up = true;
         instance->pid = 1;
         instance->lane = fd_dup(lane);
         instance->peer = make_peer(0, LANE_CHANNELS, lane, NULL, PEER_OBJECTS_PASS, &instance_peer_handler, instance);

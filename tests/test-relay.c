@@ -256,10 +256,10 @@ static void test_not_callable(void **state) {
         assert_int_equal(fixture_answer(&f, 0)->status, STATUS_FAILED_PRECONDITION);
         assert_string_equal(f.heard[0].message, "runner test.1: is stopping");
         f.instance->state = PROCESS_UP;
-        f.instance->spec.native = false;
+        f.instance->config->ready = CONFIG_READY_NONE;
         fixture_call(&f, 1, "echo", 0, -1);
         assert_int_equal(fixture_answer(&f, 1)->status, STATUS_FAILED_PRECONDITION);
-        f.instance->spec.native = true;
+        f.instance->config->ready = CONFIG_READY_HELLO;
         fixture_drop_program(&f);
         fixture_die(&f);
         fixture_run_for(&f, 10000);

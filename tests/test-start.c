@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -34,6 +35,7 @@ typedef struct Fixture {
         InstanceFailure failure;
         char text[INSTANCE_FAILURE_SIZE];
         unsigned n_told;
+        RunnerWatcher watcher;
 } Fixture;
 
 /* ---- the keeper ---- */
@@ -63,31 +65,42 @@ static void keeper_ready(LoopIo *io, unsigned events) {
 
 /* ---- one start ---- */
 
-static void started(Instance *instance, InstanceFailure failure, void *userdata) {
-        Fixture *f = userdata;
+static void told(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
+        Fixture *f = CONTAINER_OF(watcher, Fixture, watcher);
 
+        if (outcome == RUNNER_OUTCOME_PENDING)
+                return;
+        runner_unwatch(watcher);
         f->n_told++;
-        f->failure = failure;
-        (void) strcpy(f->text, instance->failure_text);
+        f->failure = runner->instance->failure;
+        (void) snprintf(f->text, sizeof(f->text), "%s", instance_text(runner->instance->failure_text));
         loop_stop(f->supervisor->loop);
 }
 
-static char **one_string(const char *text) {
-        char **strings = calloc(2, sizeof(*strings));
+static RunnerConfig *make_config(void) {
+        static const char *const command[] = { "/bin/program", NULL }, *const environment[] = { "A=1", NULL };
+        RunnerConfig draft = RUNNER_CONFIG_NULL, *config;
 
-        strings[0] = strdup(text);
-        return strings;
+        draft.name = "program.1";
+        draft.command = command;
+        draft.env = environment;
+        draft.ready = CONFIG_READY_HELLO;
+        draft.restart = RESTART_NEVER;
+        draft.start_timeout_us = 5 * USEC_PER_SEC;
+        draft.stop_timeout_us = USEC_PER_SEC;
+        assert_int_equal(runner_config_new(&config, &draft), 0);
+        return config;
 }
 
-static InstanceSpec make_spec(void) {
-        return (InstanceSpec){
-                .native = true,
-                .program = strdup("/bin/program"),
-                .argv = one_string("program"),
-                .environment = one_string("A=1"),
-                .start_timeout_us = 5 * USEC_PER_SEC,
-                .stop_timeout_us = USEC_PER_SEC,
-        };
+/* start_one() - as transient_start(); whoever waits is told in the fixture. */
+static int start_one(Fixture *f, Runner **ret_runner) {
+        _cleanup_(runner_config_unrefp) RunnerConfig *config = make_config();
+        int r = transient_start(f->supervisor, config, ret_runner);
+
+        f->watcher = (RunnerWatcher){ .callback = told };
+        if (r == 0)
+                runner_watch(*ret_runner, &f->watcher);
+        return r;
 }
 
 static void set_up(Fixture *f) {
@@ -105,8 +118,8 @@ static void set_up(Fixture *f) {
 
 static void tear_down(Fixture *f) {
         loop_io_stop(&f->io);
-        assert_int_equal(f->supervisor->n_live, 0);
-        assert_null(f->supervisor->by_name);
+        assert_null(f->supervisor->instances);
+        assert_null(f->supervisor->runners);
         f->supervisor = supervisor_free(f->supervisor);
         fd_close(f->keeper);
 }
@@ -114,14 +127,13 @@ static void tear_down(Fixture *f) {
 /* start() - 0 when nothing failed before it was stopped, -1 when something did. */
 static int start(void *argument) {
         Fixture *f = argument;
-        InstanceSpec spec = make_spec();
-        Instance *instance;
+        Runner *runner;
 
         f->n_told = 0;
-        assert_int_equal(supervisor_start(f->supervisor, &spec, started, f, &instance), 0);
+        assert_int_equal(start_one(f, &runner), 0);
         if (f->stop)
-                instance_stop(instance, 0);
-        while (f->n_told == 0 || f->supervisor->n_live > 0)
+                runner_stop(runner, 0);
+        while (f->n_told == 0 || f->supervisor->runners)
                 loop_run(f->supervisor->loop);
         assert_int_equal(f->n_told, 1);
         assert_int_equal(f->failure, INSTANCE_FAILURE_SYSTEM);
@@ -180,26 +192,28 @@ static void test_keeper_refuses(void **state) {
 }
 
 static void test_names_and_stopping(void **state) {
-        InstanceSpec spec = make_spec();
-        Instance *instance, *other;
+        char name[CONFIG_NAME_MAX + 1];
+        Runner *runner, *other;
         Fixture f;
 
         (void) state;
         set_up(&f);
-        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &instance), 0);
-        assert_string_equal(instance->spec.name, "program.1");
-        assert_ptr_equal(supervisor_find(f.supervisor, "program.1"), instance);
-        assert_ptr_equal(supervisor_find_instance(f.supervisor, UINT64_C(1) << 32 | 1), instance);
-        spec = make_spec();
-        strcpy(spec.name, "program.1");
-        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &other), -EEXIST);
-        assert_null(spec.program); /* taken */
+        assert_string_equal(transient_name(f.supervisor, "/bin/program", name), "program.1");
+        assert_int_equal(start_one(&f, &runner), 0);
+        assert_ptr_equal(runner_find(f.supervisor, "program.1"), runner);
+        assert_ptr_equal(supervisor_find_instance(f.supervisor, UINT64_C(1) << 32 | 1), runner->instance);
+        assert_string_equal(transient_name(f.supervisor, "program", name), "program.2");
+        assert_string_equal(transient_name(f.supervisor, "/bin/", name), "runner.1");
+        assert_string_equal(transient_name(f.supervisor, "/a b/c%d", name), "c_d.1");
+        runner_unwatch(&f.watcher);
+        assert_int_equal(start_one(&f, &other), -EEXIST);
         supervisor_stop(f.supervisor, "the test");
-        spec = make_spec();
-        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &other), -ESHUTDOWN);
+        assert_int_equal(start_one(&f, &other), -ESHUTDOWN);
         while (!f.supervisor->told_keeper)
                 loop_run(f.supervisor->loop); /* ends by itself when SHUTDOWN is out */
-        assert_null(supervisor_find(f.supervisor, "program.1"));
+        assert_null(runner_find(f.supervisor, "program.1"));
+        /* A number that is free again is given again. */
+        assert_string_equal(transient_name(f.supervisor, "program", name), "program.1");
         tear_down(&f);
 }
 
@@ -209,29 +223,28 @@ static void test_valid_names(void **state) {
         (void) state;
         memset(name, 'a', sizeof(name));
         name[INSTANCE_NAME_SIZE] = '\0';
-        assert_false(supervisor_name_is_valid(name));
+        assert_false(transient_name_is_valid(name));
         name[INSTANCE_NAME_SIZE - 1] = '\0';
-        assert_true(supervisor_name_is_valid(name));
+        assert_true(transient_name_is_valid(name));
         for (unsigned c = 1; c < 256; c++) {
                 char one[] = { (char) c, '\0' };
                 bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
                             (c && strchr("._-@", (int) c));
 
-                assert_int_equal(supervisor_name_is_valid(one), good);
+                assert_int_equal(transient_name_is_valid(one), good);
         }
-        assert_false(supervisor_name_is_valid(""));
+        assert_false(transient_name_is_valid(""));
 }
 
 /* Without its keeper a supervisor has nothing to do, and ends, whatever it was at. */
 static void test_keeper_is_gone(void **state) {
-        InstanceSpec spec = make_spec();
-        Instance *instance;
+        Runner *runner;
         Fixture f;
 
         (void) state;
         set_up(&f);
-        assert_int_equal(supervisor_start(f.supervisor, &spec, started, &f, &instance), 0);
-        supervisor_unqueue_spawn(f.supervisor, instance);
+        assert_int_equal(start_one(&f, &runner), 0);
+        supervisor_unqueue_spawn(f.supervisor, runner->instance);
         loop_io_stop(&f.io);
         f.keeper = fd_close(f.keeper);
         assert_int_equal(supervisor_run(f.supervisor), EXIT_FAILURE);

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Fleet: from one configuration to the next. Everything that can be refused or can fail is done first, on the side: the
+ * difference, the names, the new runners, which are in the table but wanted down. Only then are runners given their new
+ * configuration, removed, linked anew with those they come after, and begun. What follows from that, in the loop, is the
+ * business of each runner's policy.
+ *
+ * A removed runner stays in the table, and in its place in the order, until it is at rest. One that is configured again
+ * before that is just not removed any more.
+ */
+
+#include "supervisor/fleet.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "supervisor/runner-internal.h"
+#include "supervisor/supervisor.h"
+
+/* New runners that nobody knows of yet. */
+typedef struct Made {
+        Supervisor *supervisor;
+        Runner **runners;
+        size_t n, room;
+        char *error;
+} Made;
+
+static uint32_t first_number(const RunnerConfig *config) {
+        return config->is_template ? 1 : 0;
+}
+
+/* last_number() - of @n instances; 0 is the number of one that is no template. */
+static uint32_t last_number(const RunnerConfig *config, uint32_t n) {
+        return config->is_template ? n : 0;
+}
+
+static Runner *find_instance(const Supervisor *supervisor, const RunnerConfig *config, uint32_t number) {
+        char text[CONFIG_NAME_MAX + 1];
+
+        return runner_find(supervisor, runner_config_instance_name(config, number, text));
+}
+
+uint32_t fleet_count(const Supervisor *supervisor, const char *template) {
+        char text[CONFIG_NAME_MAX + 16];
+        const Runner *runner;
+        uint32_t n = 0;
+
+        do {
+                (void) snprintf(text, sizeof(text), "%s.%u", template, n + 1);
+                runner = runner_find(supervisor, text);
+        } while (runner && !runner->removed && !runner->transient && n++ < CONFIG_INSTANCES_MAX);
+        return n;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- making */
+
+static int keep(Made *made, Runner *runner) {
+        if (made->n == made->room) {
+                size_t room = made->room ? 2 * made->room : 16;
+                Runner **runners = reallocarray(made->runners, room, sizeof(Runner *));
+
+                if (!runners)
+                        return -ENOMEM;
+                made->runners = runners;
+                made->room = room;
+        }
+        made->runners[made->n++] = runner;
+        return 0;
+}
+
+static void discard(Runner *runner) {
+        HASH_DELETE(by_name, runner->supervisor->runners, runner);
+        runner_free(runner);
+}
+
+static int make_one(Made *made, RunnerConfig *config, uint32_t number) {
+        Runner *runner = find_instance(made->supervisor, config, number);
+        int r;
+
+        if (runner && runner->ended) {
+                transient_forget(runner);
+                runner = NULL;
+        }
+        if (runner && runner->transient) {
+                (void) snprintf(made->error, FLEET_ERROR_SIZE,
+                                "runner %s: a client has started one of that name; stop it, or choose another name",
+                                runner->name);
+                return -EEXIST;
+        }
+        if (runner) /* it is being removed, or was there all the time */
+                return 0;
+        r = runner_new(&runner, made->supervisor, config, number);
+        if (r == 0) {
+                r = keep(made, runner);
+                if (r < 0)
+                        discard(runner);
+        }
+        return r;
+}
+
+static int make(Made *made, RunnerConfig *config, uint32_t n) {
+        int r = 0;
+
+        for (uint32_t i = first_number(config); r == 0 && i <= last_number(config, n); i++)
+                r = make_one(made, config, i);
+        return r;
+}
+
+static void discard_all(Made *made) {
+        while (made->n > 0)
+                discard(made->runners[--made->n]);
+        free(made->runners);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- applying */
+
+static void give(Runner *runner, RunnerConfig *config) {
+        RunnerConfig *before = runner->config;
+
+        runner->config = runner_config_ref(config);
+        runner_log_configure(runner->log, &config->log);
+        runner_config_unref(before);
+}
+
+static void remove_one(Runner *runner) {
+        if (!runner || runner->removed || runner->transient)
+                return;
+        log_info("runner %s: is not configured any more", runner->name);
+        events_publish(runner->supervisor->events, &(Event){ .kind = EVENT_RUNNER_REMOVED, .runner = runner->name });
+        runner_remove(runner);
+}
+
+static void remove_from(Supervisor *supervisor, const RunnerConfig *config, uint32_t first) {
+        uint32_t n = config->is_template ? fleet_count(supervisor, config->name) : 0;
+
+        for (uint32_t i = n; i >= first && i > 0; i--)
+                remove_one(find_instance(supervisor, config, i));
+        if (!config->is_template)
+                remove_one(find_instance(supervisor, config, 0));
+}
+
+/* change() - one that was there, and is still. */
+static void change(Runner *runner, RunnerConfig *config, ConfigEffect effect) {
+        bool was_removed = runner->removed;
+
+        runner->removed = false;
+        give(runner, config);
+        if (was_removed)
+                runner_begin(runner);
+        else if (runner->state == POLICY_SCHEDULED)
+                runner_raise(runner, POLICY_EVENT_NEXT);
+        else if (runner->state == POLICY_FAILED || runner->state == POLICY_BACKOFF)
+                runner_reset(runner);
+        else if (effect == CONFIG_EFFECT_RESTART && runner_has_process(runner) && runner->desired == DESIRED_UP)
+                (void) runner_restart(runner);
+}
+
+/* wanted() - how many instances of @after there shall be, where there was @before (NULL: nothing). */
+static uint32_t wanted(const Supervisor *supervisor, const RunnerConfig *before, const RunnerConfig *after) {
+        if (!before || !before->is_template || !after->is_template || before->instances != after->instances)
+                return after->instances;
+        return fleet_count(supervisor, after->name);
+}
+
+/* is_same_kind() - a runner and a template of one name have no runner's name in common. */
+static bool is_same_kind(const RunnerConfig *before, const RunnerConfig *after) {
+        return before && after && before->is_template == after->is_template;
+}
+
+static const ConfigChange *find_change(const ConfigDifference *difference, const RunnerConfig *after) {
+        for (size_t i = 0; i < difference->n_changes; i++)
+                if (difference->changes[i].after == after)
+                        return &difference->changes[i];
+        return NULL;
+}
+
+static int make_all(Made *made, const ConfigDifference *difference) {
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < difference->n_changes; i++) {
+                const ConfigChange *one = &difference->changes[i];
+
+                if (one->after)
+                        r = make(made, one->after, wanted(made->supervisor, one->before, one->after));
+        }
+        return r;
+}
+
+static void remove_all(Supervisor *supervisor, const ConfigDifference *difference) {
+        for (size_t i = 0; i < difference->n_changes; i++) {
+                const ConfigChange *one = &difference->changes[i];
+
+                if (one->before && !is_same_kind(one->before, one->after))
+                        remove_from(supervisor, one->before, 1);
+                else if (one->before && one->after->is_template && one->before->instances != one->after->instances)
+                        remove_from(supervisor, one->before, one->after->instances + 1);
+        }
+}
+
+/* is_made() - in this turn: its time comes when all of them are linked. */
+static bool is_made(const Runner *runner) {
+        return runner->n_starts == 0 && runner->changed_us == 0 && runner->desired == DESIRED_DOWN && !runner->events;
+}
+
+/* change_all() - the unchanged ones, too: they hold the configuration that is about to go. */
+static void change_all(Supervisor *supervisor, Config *config, const ConfigDifference *difference) {
+        for (size_t i = 0; i < config->n_runners; i++) {
+                RunnerConfig *after = config->runners[i];
+                const ConfigChange *one = difference->n_changes ? find_change(difference, after) : NULL;
+                uint32_t n = after->is_template ? fleet_count(supervisor, after->name) : 0;
+
+                for (uint32_t number = first_number(after); number <= n; number++) {
+                        Runner *runner = find_instance(supervisor, after, number);
+
+                        if (!runner || runner->transient)
+                                continue;
+                        if (!one)
+                                give(runner, after);
+                        else if (!is_made(runner) || runner->removed)
+                                change(runner, after, one->effect);
+                }
+        }
+}
+
+/* link_all() - without memory some would not wait for each other: said, and gone on. */
+static void link_all(Supervisor *supervisor) {
+        Runner *runner;
+        int r = 0;
+
+        for (runner = runner_first(supervisor); runner; runner = runner_next(runner))
+                runner_unlink(runner);
+        for (runner = runner_first(supervisor); runner && r == 0; runner = runner_next(runner))
+                r = runner_link(runner);
+        if (r < 0)
+                log_error("no memory for the order of the runners: not all will wait for those they come after");
+}
+
+static void begin_all(Made *made) {
+        for (size_t i = 0; i < made->n; i++)
+                events_publish(made->supervisor->events,
+                               &(Event){ .kind = EVENT_RUNNER_ADDED, .runner = made->runners[i]->name });
+        for (size_t i = 0; i < made->n; i++)
+                if (made->runners[i]->config->autostart)
+                        runner_begin(made->runners[i]);
+        free(made->runners);
+}
+
+int fleet_apply(Supervisor *supervisor, Config *config, ConfigDifference *ret_difference,
+                char error[FLEET_ERROR_SIZE]) {
+        Made made = { .supervisor = supervisor, .error = error };
+        Config *before = supervisor->config;
+        ConfigDifference difference;
+        int r;
+
+        *error = '\0';
+        if (supervisor->stopping)
+                return -ESHUTDOWN;
+        r = config_compare(before, config, &difference);
+        if (r < 0)
+                return r;
+        r = make_all(&made, &difference);
+        if (r == 0)
+                r = groups_apply(supervisor, config);
+        if (r < 0) {
+                discard_all(&made);
+                config_difference_deinit(&difference);
+                return r;
+        }
+        remove_all(supervisor, &difference);
+        change_all(supervisor, config, &difference);
+        link_all(supervisor);
+        begin_all(&made);
+        supervisor->config = config_ref(config);
+        events_publish(supervisor->events,
+                       &(Event){ .kind = EVENT_CONFIGURATION_LOADED, .number = config->n_runners });
+        if (ret_difference)
+                *ret_difference = difference;
+        else
+                config_difference_deinit(&difference);
+        config_unref(before);
+        return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- scaling */
+
+int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *ret_before,
+                char error[FLEET_ERROR_SIZE]) {
+        RunnerConfig *config = supervisor->config ? config_find(supervisor->config, name) : NULL;
+        Made made = { .supervisor = supervisor, .error = error };
+        uint32_t before;
+        int r;
+
+        *error = '\0';
+        if (!config)
+                return -ENOENT;
+        if (!config->is_template)
+                return -EINVAL;
+        if (n > CONFIG_INSTANCES_MAX)
+                return -ERANGE;
+        if (supervisor->stopping)
+                return -ESHUTDOWN;
+        before = fleet_count(supervisor, name);
+        r = make(&made, config, n);
+        if (r < 0) {
+                discard_all(&made);
+                return r;
+        }
+        for (uint32_t i = 1; i <= n; i++) {
+                Runner *runner = find_instance(supervisor, config, i);
+
+                if (runner && runner->removed)
+                        change(runner, config, CONFIG_EFFECT_NONE);
+        }
+        remove_from(supervisor, config, n + 1);
+        r = groups_apply(supervisor, supervisor->config);
+        if (r < 0)
+                log_error("template %s: no memory for the groups of new instances", name);
+        link_all(supervisor);
+        begin_all(&made);
+        *ret_before = before;
+        return 0;
+}
