@@ -375,16 +375,21 @@ static bool cut(const uint8_t *text, size_t size, bool ended, LogLine *ret_line,
         return ended && size > 0;
 }
 
-/* tidy() - what is left moves to the front of its stage, unless it would be written over itself. */
+/*
+ * tidy() - what is left moves to the front of its stage, unless it would be written over itself. Commits of its own: before
+ * the one that frees the front, what is there is not a line yet.
+ */
 static void tidy(LogRing *ring, LogRingState *state, int stream) {
         LogRingStream *in = &state->streams[stream];
         size_t left = (size_t) (head_of(ring, stream) - in->taken);
         uint8_t *stage = log_ring_stage(ring, stream);
 
-        if (in->begin < left)
+        commit(ring, state);
+        if (in->begin == 0 || in->begin < left)
                 return;
         memcpy(stage, stage + in->begin, left);
         in->begin = 0;
+        commit(ring, state);
 }
 
 /* retire() - of one that has ended and is empty. Its pages go back: it may have been the end of a chatty one. */
@@ -420,7 +425,6 @@ bool log_ring_frame(LogRing *ring, int stream, uint64_t keep) {
                 return true;
         }
         tidy(ring, &state, stream);
-        commit(ring, &state);
         return done;
 }
 
