@@ -113,6 +113,17 @@ bool frame_reader_trim(FrameReader *reader) {
         return trim(&reader->buffer, &reader->size, reader->end - reader->start, &reader->needed);
 }
 
+int frame_reader_restore(FrameReader *reader, const void *data, size_t size) {
+        int r = make_room(&reader->buffer, &reader->size, &reader->start, &reader->end,
+                          MAX(size, (size_t) BUFFER_SIZE));
+
+        if (r < 0)
+                return r;
+        memcpy(reader->buffer, data, size);
+        reader->end = size;
+        return 0;
+}
+
 void frame_writer_init(FrameWriter *writer) {
         *writer = (FrameWriter){ 0 };
 }

@@ -45,6 +45,9 @@ void frame_reader_deinit(FrameReader *reader);
  */
 int frame_reader_fill(FrameReader *reader, int fd);
 
+/* frame_reader_restore() - @size bytes that another process had read and not handed out. 0 or -ENOMEM. */
+int frame_reader_restore(FrameReader *reader, const void *data, size_t size);
+
 /* frame_reader_length() - the body length of the next frame, if its header is there. */
 static inline bool frame_reader_length(const FrameReader *reader, uint32_t *ret_length) {
         uint32_t wire;

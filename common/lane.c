@@ -151,15 +151,9 @@ static int accept_channel(Lane *lane, uint64_t id, int fd_consume, uint64_t *ret
         return LANE_CHANNEL;
 }
 
-static int accept_descriptor(Lane *lane, uint64_t id, int fd_consume) {
+int lane_restore_arrived(Lane *lane, uint64_t id, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
 
-        if ((id & 1) == lane->side)
-                return broken(lane, "a lane id of the receiver's side");
-        if (find_arrived(lane, id) < lane->n_arrived)
-                return broken(lane, "a lane id that is still unclaimed");
-        if (lane->n_arrived >= lane->max_arrived)
-                return exhausted(lane, "more descriptors than there was credit for");
         if (lane->n_arrived == lane->size_arrived) {
                 size_t size = lane->size_arrived ? lane->size_arrived * 2 : 8;
                 LaneArrived *grown = realloc(lane->arrived, size * sizeof(*grown));
@@ -170,7 +164,21 @@ static int accept_descriptor(Lane *lane, uint64_t id, int fd_consume) {
                 lane->size_arrived = size;
         }
         lane->arrived[lane->n_arrived++] = (LaneArrived){ .id = id, .fd = fd_take(&fd) };
-        return LANE_DESCRIPTOR;
+        return 0;
+}
+
+static int accept_descriptor(Lane *lane, uint64_t id, int fd_consume) {
+        _cleanup_fd_ int fd = fd_consume;
+        int r;
+
+        if ((id & 1) == lane->side)
+                return broken(lane, "a lane id of the receiver's side");
+        if (find_arrived(lane, id) < lane->n_arrived)
+                return broken(lane, "a lane id that is still unclaimed");
+        if (lane->n_arrived >= lane->max_arrived)
+                return exhausted(lane, "more descriptors than there was credit for");
+        r = lane_restore_arrived(lane, id, fd_take(&fd));
+        return r < 0 ? r : LANE_DESCRIPTOR;
 }
 
 /* check_form() - what a message of any meaning must look like; NULL when it does. */

@@ -121,5 +121,8 @@ int lane_claim(Lane *lane, uint64_t id, int *ret_fd);
  */
 void lane_begin_epoch(Lane *lane, uint32_t epoch, unsigned received);
 
+/* lane_restore_arrived() - one that another process had received and not claimed; @fd_consume -1: lost. 0 or -ENOMEM. */
+int lane_restore_arrived(Lane *lane, uint64_t id, int fd_consume);
+
 /* lane_reason() - what the other side did, after LANE_BROKEN: "a lane message without a descriptor". */
 const char *lane_reason(const Lane *lane);

@@ -51,7 +51,7 @@ Call *call_find(Peer *peer, unsigned channel, uint64_t id) {
         return call;
 }
 
-static void watch_deadline(Call *call) {
+void call_watch_deadline(Call *call) {
         Call *before;
 
         if (call->deadline == USEC_INFINITY || call->in_deadlines)
@@ -129,6 +129,26 @@ static void call_free(Call *call) {
                 free(call);
 }
 
+Call *call_restore(Peer *peer, bool outgoing) {
+        Call *call = call_new(peer);
+
+        if (!call)
+                return NULL;
+        call->peer = peer;
+        call->outgoing = outgoing;
+        call->deadline = USEC_INFINITY;
+        if (outgoing)
+                LIST_INSERT_HEAD(&peer->outgoing, call, link);
+        else
+                LIST_INSERT_HEAD(&peer->incoming, call, link);
+        return call;
+}
+
+void call_restore_failed(Call *call) {
+        call->failed = true;
+        TAILQ_INSERT_TAIL(&call->peer->failed, call, failed_link);
+}
+
 /* ---- text ---- */
 
 /* format_text() - a line that may go into an Envelope, whatever it was made of. NULL: out of memory. */
@@ -169,7 +189,7 @@ static void close_consumed(const int *fds, size_t n) {
 
 /* ---- calls of ours ---- */
 
-static void nobody_asks(Call *call, const Answer *answer, void *userdata) {
+void call_unheard(Call *call, const Answer *answer, void *userdata) {
         (void) call;
         (void) answer;
         (void) userdata;
@@ -196,7 +216,7 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
         call->peer = peer;
         call->outgoing = true;
         call->channel = (uint8_t) parameters->channel;
-        call->done = done ? done : nobody_asks;
+        call->done = done ? done : call_unheard;
         call->userdata = userdata;
         call->deadline = parameters->timeout_us ? clock_after(clock_now(), parameters->timeout_us) : USEC_INFINITY;
         LIST_INSERT_HEAD(&peer->outgoing, call, link);
@@ -219,7 +239,7 @@ int call_start(Peer *peer, const CallParameters *parameters, CallDone done, void
                 call_free(call);
                 return r;
         }
-        watch_deadline(call);
+        call_watch_deadline(call);
         peer->counters.calls_out++;
         if (call->deadline != USEC_INFINITY)
                 peer_wake(peer); /* the host reads the new deadline */
@@ -379,7 +399,7 @@ void peer_accept_call(Peer *peer, unsigned channel, const Baton__Envelope *envel
                 call_free(call);
                 return;
         }
-        watch_deadline(call);
+        call_watch_deadline(call);
         if (call->deadline != USEC_INFINITY)
                 peer_wake(peer);
         call->gone = &gone;

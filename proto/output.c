@@ -297,6 +297,38 @@ static void parcel_queue(Peer *peer, Parcel *parcel) {
         peer_wake(peer);
 }
 
+Parcel *peer_restore_parcel(Peer *peer, const ParcelParts *parts) {
+        Parcel *parcel = parcel_allocate(parts->envelope_size, parts->payload_size, parts->n_fds);
+
+        if (!parcel)
+                return NULL;
+        parcel->kind = parts->kind;
+        parcel->channel = (uint8_t) parts->channel;
+        parcel->on_lane = parts->on_lane;
+        parcel->call = parts->call;
+        parcel->after = parts->after;
+        parcel->id = parts->id;
+        parcel->mark = parts->mark;
+        parcel->object = parts->object;
+        parcel->n_fds = parts->n_fds;
+        for (size_t i = 0; i < parts->n_fds; i++) {
+                parcel->fds[i] = parts->on_lane ? -1 : parts->fds[i];
+                parcel->ids[i] = parts->on_lane ? parts->ids[i] : 0;
+        }
+        if (parts->envelope_size > 0)
+                memcpy(parcel->bytes, parts->envelope, parts->envelope_size);
+        if (parts->payload_size > 0)
+                memcpy(parcel->bytes + parts->envelope_size, parts->payload, parts->payload_size);
+        if (parcel->call)
+                parcel->call->parcel = parcel;
+        peer->n_parcels++;
+        peer->parcel_bytes += parcel->envelope_size + parcel->payload_size;
+        peer->open_in += parcel->kind == PARCEL_ANSWER;
+        peer->lane_calls += parcel->kind == PARCEL_CALL && parcel->on_lane;
+        TAILQ_INSERT_TAIL(&peer->parcels, parcel, link);
+        return parcel;
+}
+
 void peer_drop_parcel(Peer *peer, Parcel *parcel) {
         Parcel *waiting;
 

@@ -71,6 +71,8 @@ struct Call {
         bool outgoing;
         bool open; /* has an id that is in use on the wire, in peer->buckets */
         uint8_t channel;
+        uint32_t saved; /* its number in what was saved last; 0: it was not there */
+        bool restored, claimed;
 
         /* ours */
         CallDone done; /* NULL: told, or cancelled */
@@ -174,6 +176,10 @@ struct Peer {
         int renewal_fd; /* channel 0 of a higher epoch: the lane is not read on before the old one is over; -1: none */
         uint32_t renewal_epoch;
 
+        bool borrowed;   /* restored, and not ours alone yet: nothing of it is shut down */
+        Call **restored; /* by their numbers; NULL: ours */
+        size_t n_restored;
+
         unsigned side, n_channels;
         LaneRenewal renewal;
         PeerLimits limits;
@@ -229,6 +235,10 @@ static inline void peer_enter(Peer *peer) {
 void peer_leave(Peer *peer);
 void peer_wake(Peer *peer);
 void peer_update_watch(Peer *peer, unsigned slot);
+void peer_watch_all(Peer *peer);
+/* peer_allocate() - what peer_new() makes, without channels and lane. 0 or -ENOMEM. */
+int peer_allocate(Peer **ret_peer, const PeerConfig *config, const PeerHost *host_functions, void *host,
+                  const PeerHandler *handler, void *userdata);
 /* peer_end() - the end, told to the peer by CLOSE where @tell; @reason is for people. */
 void peer_end(Peer *peer, Status status, bool tell, const char *format, ...) _printf_(4, 5);
 /* peer_doom() - as peer_end(), from where nobody may be called back. */
@@ -264,6 +274,23 @@ void peer_send_hello(Peer *peer);
 void peer_send_cancel(Peer *peer, Call *call);
 /* peer_pump() - writes what has waited, as far as credit, room and lane allow. */
 void peer_pump(Peer *peer);
+/* A parcel of another process's, as it was there. */
+typedef struct ParcelParts {
+        ParcelKind kind;
+        unsigned channel;
+        bool on_lane;
+        Call *call;
+        Parcel *after;
+        uint64_t id, mark, object;
+        const uint64_t *ids; /* on_lane */
+        const int *fds;      /* not on_lane; taken on success */
+        size_t n_fds;
+        const void *envelope, *payload;
+        size_t envelope_size, payload_size;
+} ParcelParts;
+
+/* peer_restore_parcel() - behind all others. NULL: no memory. */
+Parcel *peer_restore_parcel(Peer *peer, const ParcelParts *parts);
 /* peer_drop_parcel() - with its descriptors. */
 void peer_drop_parcel(Peer *peer, Parcel *parcel);
 /* peer_max_frame() - what the peer accepts. */
@@ -362,6 +389,12 @@ int stream_received(Call *call, const uint8_t *body, size_t length, Item *item);
  */
 int stream_queue_answer(Call *call, const uint8_t *body, size_t length, ArenaView *view, int *fds_consume,
                         size_t n_fds);
+/*
+ * stream_restore() - what was received and not taken, behind what is there; @fds_consume is taken on success. 0, -ENOMEM;
+ * -EPROTO: it is no frame.
+ */
+int stream_restore(Call *call, const uint8_t *body, size_t length, uint64_t cost, uint64_t excess, int *fds_consume,
+                   size_t n_fds);
 /* stream_fail_later() - as call_fail_local(), behind the items of @call that were not taken; false: there are none. */
 bool stream_fail_later(Call *call, Status status, const char *reason);
 /* stream_drop() - the call is over: what was received and not taken, and what was reserved, goes. */
@@ -375,6 +408,13 @@ void peer_flush_streams(Peer *peer);
 /* ---- call.c ---- */
 bool text_is_valid(const char *text);
 Call *call_find(Peer *peer, unsigned channel, uint64_t id);
+/* call_restore() - one that is in no table yet. NULL: no memory. */
+Call *call_restore(Peer *peer, bool outgoing);
+/* call_restore_failed() - it has failed, with its status and message, and nobody was told. */
+void call_restore_failed(Call *call);
+void call_watch_deadline(Call *call);
+/* call_unheard() - the function of calls about whose end nobody asks. */
+void call_unheard(Call *call, const Answer *answer, void *userdata);
 void call_open(Peer *peer, Call *call, uint64_t id);
 void call_close(Call *call);
 /* call_release() - frees a call of ours that nobody asks about any more, once its id is free. */

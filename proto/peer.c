@@ -117,7 +117,7 @@ void peer_update_watch(Peer *peer, unsigned slot) {
         peer->host_functions.watch(peer->host, slot, fd, events);
 }
 
-static void update_watches(Peer *peer) {
+void peer_watch_all(Peer *peer) {
         for (unsigned slot = 0; slot < _PEER_SLOT_N; slot++)
                 if (slot_fd(peer, slot) >= 0)
                         peer_update_watch(peer, slot);
@@ -145,7 +145,8 @@ static void channel_close(Peer *peer, unsigned n) {
         if (channel->fd >= 0) {
                 if (channel->watched)
                         peer->host_functions.watch(peer->host, n, channel->fd, 0);
-                (void) shutdown(channel->fd, SHUT_RDWR);
+                if (!peer->borrowed)
+                        (void) shutdown(channel->fd, SHUT_RDWR);
                 fd_close(channel->fd);
         }
         if (channel->reader.buffer && peer->depth > 0) {
@@ -242,11 +243,9 @@ static void arm_hello(Peer *peer) {
         peer->hello_deadline = clock_after(clock_now(), peer->limits.hello_timeout_us);
 }
 
-int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, const PeerHost *host_functions,
-             void *host, const PeerHandler *handler, void *userdata) {
-        _cleanup_fd_ int lane_fd = lane_fd_consume;
+int peer_allocate(Peer **ret_peer, const PeerConfig *config, const PeerHost *host_functions, void *host,
+                  const PeerHandler *handler, void *userdata) {
         Peer *peer = calloc(1, sizeof(*peer));
-        int r;
 
         if (!peer)
                 return -ENOMEM;
@@ -265,7 +264,6 @@ int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, con
         peer->service_state = config->service_state;
         peer->hello_deadline = peer->renewal_deadline = peer->trim_deadline = peer->lane_retry = USEC_INFINITY;
         peer->renewal_fd = -1;
-        peer->software = strdup(config->software ? config->software : "");
         TAILQ_INIT(&peer->deadlines);
         TAILQ_INIT(&peer->failed);
         TAILQ_INIT(&peer->scheduled);
@@ -275,9 +273,25 @@ int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, con
                 channel_reset(&peer->channels[n]);
         lane_init(&peer->lane, -1, config->side, config->n_channels, config->renewal, peer->limits.fd_credit);
         peer->lane.epoch = config->epoch;
+        peer->software = strdup(config->software ? config->software : "");
+        if (!peer->software) {
+                free(peer);
+                return -ENOMEM;
+        }
+        *ret_peer = peer;
+        return 0;
+}
 
-        r = peer->software ? 0 : -ENOMEM;
-        if (r == 0 && peer->side == 0)
+int peer_new(Peer **ret_peer, const PeerConfig *config, int lane_fd_consume, const PeerHost *host_functions,
+             void *host, const PeerHandler *handler, void *userdata) {
+        _cleanup_fd_ int lane_fd = lane_fd_consume;
+        Peer *peer;
+        int r;
+
+        r = peer_allocate(&peer, config, host_functions, host, handler, userdata);
+        if (r < 0)
+                return r;
+        if (peer->side == 0)
                 r = open_channels(peer);
         if (r < 0) {
                 peer->host_functions.release = NULL;
@@ -424,7 +438,7 @@ void peer_hello_received(Peer *peer, const Baton__Hello *hello) {
                 peer->channels[n].reader.limit = (uint32_t) peer->limits.max_frame;
         peer->hello_deadline = USEC_INFINITY;
         peer->state = PEER_STATE_READY;
-        update_watches(peer);
+        peer_watch_all(peer);
         peer_wake(peer);
         if (peer->handler.ready)
                 peer->handler.ready(peer, renewed);
@@ -615,7 +629,7 @@ void peer_channel_lost(Peer *peer, unsigned n, int error) {
                 peer->state = PEER_STATE_WAITING;
                 peer->hello_deadline = USEC_INFINITY;
                 peer->renewal_deadline = clock_after(clock_now(), peer->limits.renewal_timeout_us);
-                update_watches(peer);
+                peer_watch_all(peer);
         } else {
                 peer_read_rest(peer, CHANNEL_RPC);
                 peer_end(peer, STATUS_UNAVAILABLE, false, "the peer has closed channel 0%s",
@@ -832,7 +846,8 @@ static void peer_shut(Peer *peer) {
                 if (peer->lane_watched)
                         peer->host_functions.watch(peer->host, PEER_LANE, peer->lane.fd, 0);
                 peer->lane_watched = 0;
-                (void) shutdown(peer->lane.fd, SHUT_RDWR);
+                if (!peer->borrowed)
+                        (void) shutdown(peer->lane.fd, SHUT_RDWR);
         }
         peer->counters.unlisted_fds += peer->lane.n_arrived;
         lane_deinit(&peer->lane);
@@ -911,6 +926,7 @@ static void peer_destroy(Peer *peer) {
         (void) arena_map_free(peer->objects);
         free(peer->remote.software);
         free(peer->software);
+        free(peer->restored);
         free(peer);
 }
 

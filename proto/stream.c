@@ -261,6 +261,27 @@ static int keep(Call *call, const uint8_t *body, size_t length, uint64_t cost, u
         return 0;
 }
 
+int stream_restore(Call *call, const uint8_t *body, size_t length, uint64_t cost, uint64_t excess, int *fds_consume,
+                   size_t n_fds) {
+        uint32_t envelope_size;
+        Queued *queued;
+
+        if (length < ENVELOPE_SIZE_FIELD || excess > length)
+                return -EPROTO;
+        memcpy(&envelope_size, body, sizeof(envelope_size));
+        if (be32toh(envelope_size) > length - ENVELOPE_SIZE_FIELD)
+                return -EPROTO;
+        queued = malloc(sizeof(*queued) + length);
+        if (!queued)
+                return -ENOMEM;
+        *queued = (Queued){ .cost = cost, .excess = excess, .fds = fds_consume, .n_fds = n_fds, .length = length };
+        memcpy(queued->body, body, length);
+        STAILQ_INSERT_TAIL(&call->queue, queued, link);
+        call->streams = true;
+        hold(call, queued);
+        return 0;
+}
+
 int stream_queue_answer(Call *call, const uint8_t *body, size_t length, ArenaView *view, int *fds_consume,
                         size_t n_fds) {
         if (keep(call, body, length, 0, 0, view, fds_consume, n_fds) < 0)
