@@ -135,21 +135,11 @@ static void on_answer(Call *call, const Answer *answer, void *userdata) {
 
 /* finish() - until nothing is open any more, or it took too long. 0, -EINTR, or an errno of the endpoint. */
 static int finish(Row *row) {
-        const Control *control = &row->command->exec.session.control;
-        uint64_t end = clock_after(row->until / 1000, GRACE_US);
-        int r = 0;
+        int r = control_wait_until(&row->command->exec.session.control, clock_after(row->until / 1000, GRACE_US),
+                                   &row->open);
 
-        while (r == 0 && row->open > 0) {
-                uint64_t now = clock_now();
-
-                if (now >= end) {
-                        fail(row, STATUS_DEADLINE_EXCEEDED, "calls are still open 10 s after the end");
-                        return 0;
-                }
-                r = control->interrupted
-                            ? -EINTR
-                            : endpoint_dispatch(control->endpoint, (int) ((end - now) / USEC_PER_MSEC) + 1);
-        }
+        if (r == 0 && row->open > 0)
+                fail(row, STATUS_DEADLINE_EXCEEDED, "calls are still open 10 s after the end");
         return r;
 }
 
@@ -286,13 +276,9 @@ static int work(Exec *exec) {
 static int run(int argc, char **argv) {
         BenchCommand c = { 0 };
         char error[OPTIONS_ERROR_MAX] = "";
-        int r = bench_options_parse(argc, argv, &c.options, error), code;
+        int code = command_parsed(&command_bench, bench_options_parse(argc, argv, &c.options, error), error);
 
-        if (r == OPTIONS_HELP)
-                code = command_help(&command_bench);
-        else if (r < 0)
-                code = command_usage(&command_bench, *error ? error : strerror(-r));
-        else {
+        if (code == COMMAND_GO_ON) {
                 c.exec = (Exec){
                         .command = command_bench.name,
                         .what = c.options.method,

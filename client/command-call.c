@@ -205,14 +205,9 @@ static int run_parsed(CallCommand *c) {
 static int run(int argc, char **argv) {
         CallCommand c = { 0 };
         char error[OPTIONS_ERROR_MAX] = "";
-        int r, code;
+        int code = command_parsed(&command_call, call_options_parse(argc, argv, &c.options, error), error);
 
-        r = call_options_parse(argc, argv, &c.options, error);
-        if (r == OPTIONS_HELP)
-                code = command_help(&command_call);
-        else if (r < 0)
-                code = command_usage(&command_call, *error ? error : strerror(-r));
-        else
+        if (code == COMMAND_GO_ON)
                 code = run_parsed(&c);
         free(c.metadata);
         free(c.payload);

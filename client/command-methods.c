@@ -169,13 +169,9 @@ static int work(Exec *exec) {
 static int run(int argc, char **argv) {
         MethodsCommand c = { 0 };
         char error[OPTIONS_ERROR_MAX] = "";
-        int r = methods_options_parse(argc, argv, &c.options, error), code;
+        int code = command_parsed(&command_methods, methods_options_parse(argc, argv, &c.options, error), error);
 
-        if (r == OPTIONS_HELP)
-                code = command_help(&command_methods);
-        else if (r < 0)
-                code = command_usage(&command_methods, *error ? error : strerror(-r));
-        else {
+        if (code == COMMAND_GO_ON) {
                 c.exec = (Exec){
                         .command = command_methods.name,
                         .what = c.options.runner.program,

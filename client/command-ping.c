@@ -120,19 +120,6 @@ static int ping(PingCommand *c) {
         return r;
 }
 
-/* wait_until() - 0, -EINTR, or an errno of the endpoint. */
-static int wait_until(const Control *control, uint64_t moment) {
-        uint64_t now;
-        int r = 0;
-
-        while (r == 0 && (now = clock_now()) < moment) {
-                uint64_t left_ms = (moment - now + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
-
-                r = control->interrupted ? -EINTR : endpoint_dispatch(control->endpoint, (int) MIN(left_ms, 60000u));
-        }
-        return r;
-}
-
 static int ping_all(PingCommand *c) {
         int code = EXIT_CODE_OK;
 
@@ -142,7 +129,7 @@ static int ping_all(PingCommand *c) {
 
                 code = ping(c);
                 if (code == EXIT_CODE_OK && c->sent < c->options.count)
-                        r = wait_until(&c->exec.session.control, next);
+                        r = control_wait_until(&c->exec.session.control, next, NULL);
                 if (r < 0)
                         code = exec_stopped(&c->exec, r);
         }
@@ -166,13 +153,9 @@ static int work(Exec *exec) {
 static int run(int argc, char **argv) {
         PingCommand c = { 0 };
         char error[OPTIONS_ERROR_MAX] = "";
-        int r = ping_options_parse(argc, argv, &c.options, error), code;
+        int code = command_parsed(&command_ping, ping_options_parse(argc, argv, &c.options, error), error);
 
-        if (r == OPTIONS_HELP)
-                code = command_help(&command_ping);
-        else if (r < 0)
-                code = command_usage(&command_ping, *error ? error : strerror(-r));
-        else {
+        if (code == COMMAND_GO_ON) {
                 c.exec.command = command_ping.name;
                 c.exec.what = c.options.runner.program;
                 c.exec.options = &c.options.runner;

@@ -221,14 +221,9 @@ static int run_parsed(RunCommand *c) {
 static int run(int argc, char **argv) {
         RunCommand c = { .open_source = -1 };
         char error[OPTIONS_ERROR_MAX] = "";
-        int r, code;
+        int code = command_parsed(&command_run, run_options_parse(argc, argv, &c.options, error), error);
 
-        r = run_options_parse(argc, argv, &c.options, error);
-        if (r == OPTIONS_HELP)
-                code = command_help(&command_run);
-        else if (r < 0)
-                code = command_usage(&command_run, *error ? error : strerror(-r));
-        else
+        if (code == COMMAND_GO_ON)
                 code = run_parsed(&c);
         free(c.program);
         run_options_deinit(&c.options);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "client/exit-code.h"
+#include "client/options.h"
 #include "client/output.h"
 
 int command_output_end(const char *name) {
@@ -29,4 +30,10 @@ int command_help(const Command *command) {
 int command_usage(const Command *command, const char *error) {
         output_error("%s: %s; try 'baton %s --help'", command->name, error, command->name);
         return EXIT_CODE_USAGE;
+}
+
+int command_parsed(const Command *command, int r, const char *error) {
+        if (r == OPTIONS_HELP)
+                return command_help(command);
+        return r < 0 ? command_usage(command, *error ? error : strerror(-r)) : COMMAND_GO_ON;
 }

@@ -24,5 +24,13 @@ int command_help(const Command *command);
 /* command_output_end() - flushes standard output; returns the exit code, after one line if it was not written. */
 int command_output_end(const char *name);
 
+enum { COMMAND_GO_ON = -1 };
+
+/*
+ * command_parsed() - after ..._options_parse(), which returned @r and said @error: COMMAND_GO_ON; or the exit code, after
+ * the help that was asked for, or the line about what is wrong.
+ */
+int command_parsed(const Command *command, int r, const char *error);
+
 /* command_usage() - one line on standard error, with where to find help; returns EXIT_CODE_USAGE. */
 int command_usage(const Command *command, const char *error);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/fd.h"
 #include "common/memfd.h"
 #include "proto/message.h"
@@ -237,6 +238,18 @@ int control_wait(Control *control, ControlCall *call) {
                         return r;
         }
         return 0;
+}
+
+int control_wait_until(const Control *control, uint64_t moment, const size_t *open) {
+        uint64_t now;
+        int r = 0;
+
+        while (r == 0 && (!open || *open > 0) && (now = clock_now()) < moment) {
+                uint64_t left_ms = (moment - now + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
+
+                r = control->interrupted ? -EINTR : endpoint_dispatch(control->endpoint, (int) MIN(left_ms, 60000u));
+        }
+        return r;
 }
 
 void control_call_deinit(ControlCall *call) {

@@ -102,6 +102,12 @@ ProtobufCBinaryData *control_bytes_array(char *const *texts, size_t n);
 /* control_wait() - until @call is done: 0, whatever its status; -EINTR; or an errno of the endpoint. */
 int control_wait(Control *control, ControlCall *call);
 
+/*
+ * control_wait_until() - until @moment, of the monotonic clock, or until *@open, which may be NULL, is 0. 0, whichever came
+ * first; -EINTR; or an errno of the endpoint.
+ */
+int control_wait_until(const Control *control, uint64_t moment, const size_t *open);
+
 /* control_call_deinit() - cancels the call if it still runs, and frees what it holds. The result is its null value. */
 void control_call_deinit(ControlCall *call);
 

@@ -34,6 +34,7 @@
 #define LANE_OPTION     "--private=3"
 #define DEFAULT_STOP_US (15 * USEC_PER_SEC) /* above what the keeper gives the supervisor */
 #define KILL_TIMEOUT_US (5 * USEC_PER_SEC)
+#define END_SEEN_US     USEC_PER_SEC /* from the end of the lane to that of the process */
 #define INSTALLED_BATON BATON_BINDIR "/baton"
 
 struct Private {
@@ -195,6 +196,14 @@ void private_close(Private *private) {
 void private_kill(Private *private) {
         if (private->pidfd >= 0)
                 (void) pidfd_send_signal(private->pidfd, SIGKILL, NULL, 0);
+}
+
+bool private_has_failed(const Private *private) {
+        siginfo_t info = { 0 };
+
+        return private->pidfd >= 0 && wait_end(private, END_SEEN_US) &&
+               waitid(P_PIDFD, (id_t) private->pidfd, &info, WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid > 0 &&
+               info.si_code == CLD_EXITED && info.si_status != 0;
 }
 
 int private_stop(Private *private, uint64_t timeout_us) {

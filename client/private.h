@@ -45,6 +45,9 @@ int private_fd(const Private *private);
  */
 void private_close(Private *private);
 
+/* private_has_failed() - after the end of its lane: whether the tree has ended itself with a failure, and so said why. */
+bool private_has_failed(const Private *private);
+
 /* private_kill() - SIGKILL to the root of the tree; its children die with it. */
 void private_kill(Private *private);
 

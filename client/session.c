@@ -345,6 +345,10 @@ static const char *hint(const Session *session, const ControlFailure *failure) {
 }
 
 int session_report(const Session *session, const char *what, const ControlFailure *failure) {
+        /* One that never came up has said why itself. */
+        if (session->control.ended && !session->control.ready && session->private &&
+            private_has_failed(session->private))
+                return EXIT_CODE_BROKEN;
         if (session->control.ended) {
                 output_error("%s: the supervisor is gone: %s; see its last words above, if any, and %s again",
                              session->command, failure_text(failure), session->command);

@@ -16,6 +16,11 @@ build_tree() {
         shift
         mkdir -p "$folder"
         # Several trees share the generated files of the checkout: one generates, the others wait.
+        if [ -e "$top/config.status" ] && [ "$folder" != "$top" ]; then
+                say "this source tree is configured itself, and no other folder can be built from it then: run" \
+                        "'make distclean' in it, or 'make check' there instead"
+                return 1
+        fi
         exec 9<"$top/configure.ac"
         flock 9
         if [ ! -e "$folder/Makefile" ]; then

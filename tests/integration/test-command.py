@@ -727,7 +727,14 @@ def test_broken_pipe(place):
 
 def test_not_installed(place):
     place.environment["BATON_LIBEXEC"] = "/no/such/directory"
-    place.baton("call", "--exec", "sh", "--", "M").check(1, "", ["/no/such/directory/baton-keeper", "supervisor is gone"])
+    for command in (("call", "--exec", "sh", "--", "M"), ("run", "sh"), ("ping", "--exec", "sh")):
+        r = place.baton(*command).check(1, "", ["/no/such/directory/baton-keeper"])
+        expect(r.err.count("\n") == 1, r)
+    place.environment["BATON_LIBEXEC"] = without_supervisor = os.path.join(place.folder, "libexec")
+    os.mkdir(without_supervisor)
+    os.symlink(os.path.join(BUILD, "baton-keeper"), os.path.join(without_supervisor, "baton-keeper"))
+    r = place.baton("call", "--exec", "sh", "--", "M").check(1, "", ["cannot start the supervisor", "No such file"])
+    expect(r.err.count("\n") == 1, r)
 
 
 # ---- methods ----
@@ -1028,7 +1035,7 @@ def test_help(place):
 
 def test_usage(place):
     for arguments in ([], ["nonsense"], ["help", "nonsense"], ["call"], ["call", "--exec", "p"], ["call", "--bogus"],
-                      ["run"], ["run", "--bogus", "p"], ["version", "x"], ["supervise"], ["supervise", "--private=77"],
+                      ["run"], ["run", "--bogus", "p"], ["version", "x"], ["supervise", "--bogus"], ["supervise", "--private=77"],
                       ["supervise", "--private=x"], ["run", "--name=a/b", "p"], ["call", "--name=", "--exec", "p", "--", "M"],
                       ["ping"], ["ping", "--count=0", "--exec", "p"], ["methods", "p"], ["bench", "--size=x", "--exec", "p"]):
         r = place.baton(*arguments).check(2, "").one_line()
