@@ -24,6 +24,7 @@
 #include "common/log.h"
 #include "supervisor/log-store.h"
 #include "supervisor/recovery.h"
+#include "supervisor/reload.h"
 
 struct Daemon {
         Supervisor *supervisor;
@@ -103,21 +104,39 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
                 log_warning("the keeper has a descriptor (kind %u, tag %" PRIu64 ") that is none of ours", kind, tag);
 }
 
+/* configure() - runners are made and begun. Without files on the command line there is no configuration. */
+static int configure(Daemon *daemon) {
+        char *const *paths = (char *const *) daemon->options.configs;
+
+        if (daemon->config < 0 && (!paths || !*paths))
+                return 0;
+        return reload_first(daemon->supervisor, paths, daemon->config);
+}
+
 static int listen_to_clients(Daemon *daemon) {
+        int r;
+
         if (daemon->control < 0) {
                 log_error("cannot start: the keeper has sent no control listener");
                 return -EBADF;
         }
-        return listener_new(&daemon->supervisor->listener, daemon->supervisor, fd_take(&daemon->control));
+        r = listener_new(&daemon->supervisor->listener, daemon->supervisor, fd_take(&daemon->control));
+        if (r == 0 && daemon->supervisor->config)
+                listener_set_policy(daemon->supervisor->listener, &daemon->supervisor->role_policy);
+        return r;
 }
 
 static int begin(Daemon *daemon) {
         LogStore *logs = daemon->supervisor->logs;
+        int r;
 
         clean_boot(daemon->options.runtime_dir);
         log_store_recover(logs);
         recovery_run(&daemon->recovery, daemon->supervisor);
         log_store_settle(logs);
+        r = configure(daemon);
+        if (r < 0)
+                return r;
         return listen_to_clients(daemon);
 }
 

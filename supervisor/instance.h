@@ -92,12 +92,12 @@ struct Instance {
         bool over : 1;        /* it has run: nothing is left */
         ExitStatus exit;
 
-        pid_t pid;                    /* 0: no process */
-        pid_t last_pid;               /* the same, and kept after its end */
-        int pidfd;                    /* -1: none */
-        int lane;                     /* our duplicate, the one watched; -1: none */
-        int output_fds[LOG_PIPES];    /* write ends, until the runner has them */
-        int ready_fd;                 /* write end for readiness, until the runner has it; -1: none */
+        pid_t pid;                 /* 0: no process */
+        pid_t last_pid;            /* the same, and kept after its end */
+        int pidfd;                 /* -1: none */
+        int lane;                  /* our duplicate, the one watched; -1: none */
+        int output_fds[LOG_PIPES]; /* write ends, until the runner has them */
+        int ready_fd;              /* write end for readiness, until the runner has it; -1: none */
 
         Bootstrap *bootstrap; /* the way in of a native one; NULL: not a native one, or it is in */
         Notify *notify;       /* how another one says that it is ready; NULL: it does not */

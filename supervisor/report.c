@@ -52,7 +52,8 @@ static void fail_with(Call *call, Status status, char *message, const ProtobufCM
 }
 
 static size_t last_output(const Instance *instance, char ***ret_lines) {
-        return runner_log_tail(instance->runner->log, instance->id, INSTANCE_LAST_LINES, INSTANCE_LAST_BYTES, ret_lines);
+        return runner_log_tail(instance->runner->log, instance->id, INSTANCE_LAST_LINES, INSTANCE_LAST_BYTES,
+                               ret_lines);
 }
 
 void report_start_failure(Call *call, const Runner *runner) {

@@ -46,7 +46,8 @@ int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config
         runner->supervisor = supervisor;
         runner->number = number;
         LIST_INIT(&runner->watchers);
-        if (runner_log_new(&runner->log, supervisor->logs, runner->name, &config->log) < 0 || add(supervisor, runner) < 0) {
+        if (runner_log_new(&runner->log, supervisor->logs, runner->name, &config->log) < 0 ||
+            add(supervisor, runner) < 0) {
                 runner_log_free(runner->log);
                 free(runner);
                 return -ENOMEM;

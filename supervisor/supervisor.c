@@ -29,6 +29,7 @@
 #include "supervisor/daemon.h"
 #include "supervisor/listener.h"
 #include "supervisor/log-store.h"
+#include "supervisor/reload.h"
 #include "supervisor/runner-internal.h"
 
 /* ------------------------------------------------------------------------------------------------ instances, by their id */
@@ -160,6 +161,12 @@ static void link_stored(KeeperLink *link, uint64_t instance, KeeperFdKind kind, 
         daemon_stored(((Supervisor *) userdata)->daemon, instance, kind, tag, fd_consume);
 }
 
+static void link_reload(KeeperLink *link, void *userdata) {
+        (void) keeper_link_notify(link, KEEPER_NOTIFY_RELOADING, NULL);
+        reload_by_signal(userdata);
+        (void) keeper_link_notify(link, KEEPER_NOTIFY_READY, NULL);
+}
+
 static void link_loaded(KeeperLink *link, void *userdata) {
         (void) link;
         daemon_loaded(((Supervisor *) userdata)->daemon);
@@ -172,6 +179,7 @@ static const KeeperLinkHandlers link_handlers = {
         .slot = link_slot,
         .stored = link_stored,
         .loaded = link_loaded,
+        .reload = link_reload,
 };
 
 /* ---------------------------------------------------------------------------------------------------------- the way down */
@@ -325,6 +333,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         groups_free(supervisor);
         free_runners(supervisor);
         supervisor->config = config_unref(supervisor->config);
+        supervisor->source = config_source_free(supervisor->source);
         supervisor->schedules = schedules_free(supervisor->schedules);
         loop_timer_stop(&supervisor->last_call);
         loop_task_cancel(&supervisor->policy);

@@ -61,7 +61,9 @@ struct Supervisor {
         struct InstanceQueue to_spawn; /* prepared; each waits until the link is idle */
         LoopTask spawn;
 
-        Config *config; /* the one that holds; NULL: none */
+        Config *config;       /* the one that holds; NULL: none */
+        ConfigSource *source; /* what it was made from */
+        RolePolicy role_policy;
         struct GroupList groups;
         Schedules *schedules;
         Transients transients;

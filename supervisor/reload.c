@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Reload: from files to the fleet. The texts that were read go to the keeper as one sealed memfd as soon as they hold, so
+ * that a supervisor that follows this one begins with what held, not with what somebody is just editing. Everything that
+ * can be refused is, before anything changes.
+ */
+
+#include "supervisor/reload.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "common/log.h"
+#include "supervisor/listener.h"
+#include "supervisor/supervisor.h"
+
+void reload_deinit(Reload *reload) {
+        config_difference_deinit(&reload->difference);
+        config_errors_deinit(&reload->errors);
+        reload->before = config_unref(reload->before);
+        reload->after = config_unref(reload->after);
+}
+
+/* keep() - by the keeper, for a supervisor after this one. */
+static void keep(Supervisor *supervisor, const ConfigSource *source) {
+        _cleanup_fd_ int fd = -1;
+        int r = config_source_pack(source, &fd);
+
+        if (r == 0)
+                r = keeper_link_replace(supervisor->link, 0, KEEPER_FD_CONFIG, 0, fd, NULL, NULL);
+        if (r < 0)
+                log_warning("the keeper cannot be given the configuration: %s; a supervisor after this one reads the "
+                            "files again",
+                            strerror(-r));
+}
+
+/* use_section() - what the section `supervisor' says. */
+static void use_section(Supervisor *supervisor, const SupervisorConfig *section) {
+        const RolePolicy policy = {
+                .owner = geteuid(),
+                .has_operators = section->has_operators,
+                .operators = section->operators_gid,
+                .others = section->others_read ? ROLE_READ : ROLE_NOTHING,
+        };
+
+        if (section->stop_timeout_us)
+                supervisor->stop_timeout_us = section->stop_timeout_us;
+        supervisor->role_policy = policy;
+        if (supervisor->listener)
+                listener_set_policy(supervisor->listener, &policy);
+}
+
+/* use() - @source, which is kept for the next time. */
+static int use(Supervisor *supervisor, ConfigSource *source, bool is_kept, Reload *reload) {
+        int r = fleet_apply(supervisor, reload->after, &reload->difference, reload->error);
+
+        if (r < 0)
+                return r;
+        use_section(supervisor, &reload->after->supervisor);
+        if (!is_kept)
+                keep(supervisor, source);
+        config_source_free(supervisor->source);
+        supervisor->source = source;
+        return 0;
+}
+
+/* read_and_use() - @paths are read, or @kept_fd is. */
+static int read_and_use(Supervisor *supervisor, char *const *paths, int kept_fd, bool dry_run, Reload *reload) {
+        _cleanup_(config_source_freep) ConfigSource *source = NULL;
+        bool is_kept = kept_fd >= 0;
+        int r = is_kept ? config_source_unpack(&source, kept_fd) : config_source_read(&source, paths, &reload->errors);
+
+        reload->before = supervisor->config ? config_ref(supervisor->config) : NULL;
+        if (r == 0)
+                r = config_load(&reload->after, source, is_kept ? CONFIG_LOAD_AGAIN : CONFIG_LOAD_CHECK,
+                                &reload->errors);
+        if (r == 0 && dry_run)
+                return config_compare(reload->before, reload->after, &reload->difference);
+        if (r == 0)
+                r = use(supervisor, source, is_kept, reload);
+        if (r == 0)
+                source = NULL; /* the supervisor's now */
+        return r;
+}
+
+/* say_why() - each line of what is wrong, once. */
+static void say_why(Supervisor *supervisor, const Reload *reload, int error) {
+        const char *first = *reload->error ? reload->error : strerror(-error);
+        _cleanup_free_ char *line = NULL;
+
+        for (size_t i = 0; i < reload->errors.n_kept; i++) {
+                free(line);
+                line = config_error_line(&reload->errors.errors[i]);
+                log_error("%s", line ? line : first);
+                if (i == 0 && line)
+                        events_publish(supervisor->events,
+                                       &(Event){ .kind = EVENT_CONFIGURATION_REFUSED, .text = line });
+        }
+        if (reload->errors.n > reload->errors.n_kept)
+                log_error("... and %zu more errors", reload->errors.n - reload->errors.n_kept);
+        if (reload->errors.n > 0)
+                return;
+        log_error("the configuration cannot be used: %s", first);
+        events_publish(supervisor->events, &(Event){ .kind = EVENT_CONFIGURATION_REFUSED, .text = first });
+}
+
+int reload_first(Supervisor *supervisor, char *const *paths, int kept_fd) {
+        Reload reload = { 0 };
+        int r = read_and_use(supervisor, paths, kept_fd, false, &reload);
+
+        if (r == -EBADMSG && kept_fd >= 0) {
+                log_error("what the keeper has kept is no configuration: the files are read again");
+                reload_deinit(&reload);
+                reload = (Reload){ 0 };
+                r = read_and_use(supervisor, paths, -1, false, &reload);
+        }
+        if (r < 0)
+                say_why(supervisor, &reload, r);
+        reload_deinit(&reload);
+        return r;
+}
+
+int reload_run(Supervisor *supervisor, bool dry_run, Reload *ret_reload) {
+        int r;
+
+        *ret_reload = (Reload){ 0 };
+        if (!supervisor->source)
+                return -ENOENT;
+        r = read_and_use(supervisor, config_source_paths(supervisor->source), -1, dry_run, ret_reload);
+        if (r < 0 && !dry_run)
+                say_why(supervisor, ret_reload, r);
+        return r;
+}
+
+void reload_by_signal(Supervisor *supervisor) {
+        _cleanup_free_ char *text = NULL;
+        Reload reload;
+        int r = reload_run(supervisor, false, &reload);
+
+        if (r == -ENOENT)
+                log_notice("asked to reload, but there is no configuration");
+        if (r == 0)
+                text = config_difference_text(&reload.difference);
+        if (r == 0)
+                log_notice("configuration loaded again: %s", config_difference_is_empty(&reload.difference)
+                                                                     ? "nothing has changed"
+                                                             : text ? text
+                                                                    : "");
+        reload_deinit(&reload);
+}
