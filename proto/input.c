@@ -107,6 +107,10 @@ static bool frame_claim_blocks(Peer *peer, Frame *frame) {
                 return false;
         }
         r = share_claim(peer, frame->envelope, frame->size == 0, &frame->view);
+        if (r == -ENOMEM) { /* else a block would never go back */
+                peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "out of memory for a block");
+                return false;
+        }
         if (r < 0) {
                 frame->fault = STATUS_INVALID_ARGUMENT;
                 (void) snprintf(peer->fault, sizeof(peer->fault), "a block: %s", arena_error(r));
@@ -179,7 +183,9 @@ static void on_call(Peer *peer, Frame *frame) {
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                                  "open calls hold %zu descriptors already, at most %u may", peer->held_fds,
                                  peer->limits.max_held_fds);
-        else if (unsent > peer->limits.max_unsent && unsent - peer->limits.max_unsent > peer->limits.max_memory)
+        /* Those of arenas are not: a block whose Release was refused would be lost, and the answers are short. */
+        else if (unsent > peer->limits.max_unsent && unsent - peer->limits.max_unsent > peer->limits.max_memory &&
+                 !share_is_method(peer, envelope->method))
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                                  "%zu bytes wait for the caller to read them already", unsent);
         else if (!*envelope->method || strlen(envelope->method) > METHOD_MAX)

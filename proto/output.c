@@ -65,6 +65,8 @@ static int write_frame(Peer *peer, Channel *channel, const void *head, size_t he
 
         if (channel->fd < 0 || channel->broken)
                 return 0; /* nobody reads it: its end will be read */
+        if (peer->doomed && envelope->kind != BATON__KIND__CLOSE)
+                return 0; /* one that had to go before is missing: nothing may follow */
         envelope->fd_credit = peer->fd_owed ? (uint32_t) MIN(peer->fd_owed, (uint64_t) UINT32_MAX) : 0;
         for (;;) {
                 short_size = envelope_pack_short(envelope, packed);
@@ -150,10 +152,10 @@ static bool fits_inline(const Peer *peer, const Baton__Envelope *envelope, const
 
 /*
  * outgoing_set() - how the payload, @buffer's if there is one, of @envelope travels; one of more than @most bytes rather
- * not inline. @outgoing must live as long as @envelope is used. Nothing to undo; outgoing_load() comes next.
+ * not inline, but with at most @most_fds descriptors. @outgoing must live as long as @envelope is used. Nothing to undo; outgoing_load() comes next.
  */
 static void outgoing_set(const Peer *peer, Outgoing *outgoing, Baton__Envelope *envelope, PeerBuffer *buffer,
-                         uint64_t object, uint64_t most) {
+                         uint64_t object, uint64_t most, size_t most_fds) {
         bool can_be_object = object_is_accepted(peer, object ? object : outgoing->size);
 
         outgoing->n_fds = outgoing->n_given;
@@ -178,7 +180,7 @@ static void outgoing_set(const Peer *peer, Outgoing *outgoing, Baton__Envelope *
                 outgoing->blocks = &outgoing->block;
                 envelope->blocks = &outgoing->blocks;
                 envelope->n_blocks = 1;
-        } else if (can_be_object &&
+        } else if (can_be_object && outgoing->n_given < most_fds &&
                    ((buffer && buffer->fd >= 0) || outgoing->size > most || !fits_inline(peer, envelope, outgoing))) {
                 outgoing->object = outgoing->size;
                 outgoing->n_fds++;
@@ -384,7 +386,7 @@ static bool parcel_check(Peer *peer, Parcel *parcel) {
         if (parcel->kind != PARCEL_CALL)
                 return true;
         if (!parcel_fits(peer, parcel) && parcel->object == 0 && object_is_accepted(peer, size) &&
-            parcel_to_object(peer, parcel) < 0) {
+            parcel->n_fds < peer->remote.fd_credit && parcel_to_object(peer, parcel) < 0) {
                 call_fail_local(parcel->call, STATUS_RESOURCE_EXHAUSTED, "no memory for an object of %llu bytes",
                                 (unsigned long long) size);
                 return false;
@@ -602,9 +604,11 @@ static int write_call(Peer *peer, Call *call, Baton__Envelope *envelope, uint64_
 }
 
 /* cannot_wait() - whether the call fails at once, which is told then. */
-static bool cannot_wait(Peer *peer, Call *call, size_t size) {
+static bool cannot_wait(Peer *peer, Call *call, size_t size, bool needed) {
         if (peer->channels[call->channel].lost)
                 call_fail_local(call, STATUS_UNAVAILABLE, "the peer has closed the channel");
+        else if (needed)
+                return false;
         else if (peer->n_parcels >= peer->limits.max_waiting)
                 call_fail_local(call, STATUS_RESOURCE_EXHAUSTED,
                                 "%zu calls wait for the peer already, at most %zu may", peer->n_parcels,
@@ -619,11 +623,11 @@ static bool cannot_wait(Peer *peer, Call *call, size_t size) {
 }
 
 /* queue_call() - 0, also where the call has failed instead; or a negative errno. */
-static int queue_call(Peer *peer, Call *call, const Baton__Envelope *envelope, const Outgoing *outgoing) {
+static int queue_call(Peer *peer, Call *call, const Baton__Envelope *envelope, const Outgoing *outgoing, bool needed) {
         Parcel *parcel;
         int r;
 
-        if (cannot_wait(peer, call, outgoing_inline(outgoing))) {
+        if (cannot_wait(peer, call, outgoing_inline(outgoing), needed)) {
                 for (size_t i = 0; i < MIN(outgoing->n_fds, outgoing->n_given); i++)
                         fd_close(outgoing->fds[i]);
                 return 0;
@@ -649,12 +653,13 @@ int peer_send_call(Peer *peer, Call *call, const CallParameters *parameters) {
         envelope.n_metadata = parameters->n_metadata;
         envelope.end = !parameters->stream;
         OUTGOING_GIVEN(&outgoing, parameters);
-        outgoing_set(peer, &outgoing, &envelope, parameters->buffer, parameters->object, UINT64_MAX);
+        outgoing_set(peer, &outgoing, &envelope, parameters->buffer, parameters->object, UINT64_MAX,
+                     peer->remote.fd_credit);
         r = outgoing_load(&outgoing);
         if (r == 0 && outgoing.n_fds == 0 && may_write_now(peer, &peer->channels[call->channel]))
                 r = write_call(peer, call, &envelope, parameters->timeout_us, &outgoing);
         else if (r == 0)
-                r = queue_call(peer, call, &envelope, &outgoing);
+                r = queue_call(peer, call, &envelope, &outgoing, parameters->needed);
         outgoing_done(&outgoing, r == 0);
         return r;
 }
@@ -704,7 +709,8 @@ int peer_send_answer(Peer *peer, unsigned channel, uint64_t id, Parcel *after, c
         envelope.metadata = (Baton__Pair **) parameters->metadata;
         envelope.n_metadata = parameters->n_metadata;
         OUTGOING_GIVEN(&outgoing, parameters);
-        outgoing_set(peer, &outgoing, &envelope, parameters->buffer, parameters->object, UINT64_MAX);
+        outgoing_set(peer, &outgoing, &envelope, parameters->buffer, parameters->object, UINT64_MAX,
+                     peer->remote.fd_credit);
         r = outgoing_load(&outgoing);
         if (r == 0 && outgoing.n_fds == 0 && !after)
                 r = write_answer(peer, channel, id, &envelope, &outgoing);
@@ -726,7 +732,8 @@ static void item_set(const Call *call, Outgoing *outgoing, Baton__Envelope *enve
 
         OUTGOING_GIVEN(outgoing, parameters);
         outgoing_set(call->peer, outgoing, envelope, parameters->buffer, parameters->object,
-                     window > fixed ? window - fixed : 0);
+                     window > fixed ? window - fixed : 0,
+                     MIN(call->peer->remote.fd_credit, window > ITEM_COST ? (window - ITEM_COST) / FD_COST : 0));
 }
 
 void peer_weigh_item(const Call *call, const ItemParameters *parameters, uint64_t *ret_size, size_t *ret_n_fds) {

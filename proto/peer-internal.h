@@ -323,7 +323,11 @@ int share_open(Peer *peer);
 void share_close(Peer *peer);
 void share_flush(Peer *peer);
 uint64_t share_deadline(const Peer *peer);
+/* share_blocks() - of ours that are not free. */
+size_t share_blocks(const Peer *peer);
 void share_expire(Peer *peer, uint64_t now);
+/* share_is_method() - whether it is one of baton.Arena's. */
+bool share_is_method(const Peer *peer, const char *method);
 /* share_called() - takes a call of baton.Arena's. False: it is none. */
 bool share_called(Peer *peer, Call *call);
 /*

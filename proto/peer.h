@@ -304,6 +304,7 @@ typedef struct CallParameters {
         size_t n_metadata;
         PeerBuffer *buffer;    /* instead of the payload; taken on every path */
         uint64_t object;       /* instead of the payload: the last descriptor is a sealed object of so many bytes */
+        bool needed;           /* the engine's own, bounded there: max_waiting is not for it */
         bool stream;           /* items of ours follow, until call_end() */
         CallItem item;         /* items of the peer's come; NULL: one that comes ends the
                     call, UNIMPLEMENTED */

@@ -97,7 +97,9 @@ static int call_arena(Peer *peer, const char *method, const ProtobufCMessage *me
                       void *userdata, Call **ret_call) {
         size_t size = protobuf_c_message_get_packed_size(message);
         _cleanup_free_ uint8_t *packed = malloc(size + 1);
-        CallParameters parameters = { .method = method, .type = message->descriptor->name, .size = size };
+        CallParameters parameters = {
+                .method = method, .type = message->descriptor->name, .size = size, .needed = true
+        };
 
         parameters.payload = packed;
         parameters.fds_consume = fd_consume;
@@ -252,6 +254,10 @@ void share_close(Peer *peer) {
         free(share);
 }
 
+size_t share_blocks(const Peer *peer) {
+        return peer->share ? arena_pool_usage(peer->share->pool->pool).blocks : 0;
+}
+
 uint64_t share_deadline(const Peer *peer) {
         return peer->share ? arena_pool_deadline(peer->share->pool->pool) : USEC_INFINITY;
 }
@@ -397,7 +403,7 @@ int share_claim(Peer *peer, const Baton__Envelope *envelope, bool bare, ArenaVie
                 int one = is_payload ? arena_map_resolve(peer->share->map, &block, ret_view)
                                      : arena_map_discard(peer->share->map, &block);
 
-                if (one < 0)
+                if (one < 0 && r != -ENOMEM)
                         r = one;
         }
         peer_wake(peer);
@@ -408,9 +414,11 @@ static void returned(Call *call, const Answer *answer, void *userdata) {
         Peer *peer = userdata;
 
         (void) call;
-        (void) answer;
         if (peer->share && peer->share->returns_open > 0)
                 peer->share->returns_open--;
+        /* For lack of memory, here or there: the blocks would never come back. */
+        if (answer->status == STATUS_RESOURCE_EXHAUSTED)
+                peer_doom(peer);
         peer_wake(peer);
 }
 
@@ -514,6 +522,8 @@ static bool serve(Peer *peer, Call *call, const char *method) {
                 message = message_unpack(methods[i].type, payload, size);
                 if (message)
                         (void) methods[i].handle(peer, call, message);
+                else if (message_check(methods[i].type, payload, size))
+                        (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for a %s", methods[i].type->name);
                 else
                         (void) call_fail(call, STATUS_INVALID_ARGUMENT, "not a %s", methods[i].type->name);
                 return true;
@@ -521,8 +531,12 @@ static bool serve(Peer *peer, Call *call, const char *method) {
         return false;
 }
 
+bool share_is_method(const Peer *peer, const char *method) {
+        return text_begins(method, SERVICE) && peer->share;
+}
+
 bool share_called(Peer *peer, Call *call) {
         const char *method = call_envelope(call)->method;
 
-        return text_begins(method, SERVICE) && peer->share && serve(peer, call, method);
+        return share_is_method(peer, method) && serve(peer, call, method);
 }

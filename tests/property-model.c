@@ -5,6 +5,9 @@
  * every callback is held against that. So what arrives must be the next thing that was sent, with its bytes and its
  * descriptors; after an end nothing may arrive; an end must be the callee's answer, or be excused by what happened.
  *
+ * Payloads in shared memory are kept by their receiver now and then, beyond the call, the epoch and the peer, and must
+ * stay what they were while the sender has not got them back.
+ *
  * Callbacks act themselves, by chance: they call whatever the header allows, for either peer.
  */
 
@@ -20,8 +23,9 @@
 
 #define ITEM_COST   64u /* of the protocol: an item costs its payload and this */
 #define FD_COST     4096u
-#define PAYLOAD_MAX 70000u
-#define FRAME_SPARE 300u /* more than any Envelope here takes */
+#define PAYLOAD_MAX 300000u
+#define INLINE_MAX  60000u /* fits into every frame */
+#define FRAME_SPARE 300u   /* more than any Envelope here takes */
 #define FDS_MAX     3u
 
 World world;
@@ -59,6 +63,15 @@ static uint8_t *fill(const Content *content, uint32_t head) {
         return bytes;
 }
 
+static uint64_t sum_of(const ArenaView *view) {
+        const uint8_t *bytes = view->memory;
+        uint64_t sum = view->size;
+
+        for (size_t i = 0; i < view->size; i += 97)
+                sum = sum * 31 + bytes[i];
+        return sum;
+}
+
 static uint32_t track_index(const Track *track) {
         return (uint32_t) (track - world.tracks);
 }
@@ -69,6 +82,36 @@ static void give(const Content *content, int fds[FDS_MAX]) {
                 fds[i] = fd_dup(world.files[(content->file + i) % PROPERTY_FDS]);
                 CHECK(fds[i] >= 0);
         }
+}
+
+/* hold() - keeps a payload in shared memory now and then. */
+static void hold(const Side *side, ArenaView *view) {
+        if (!view)
+                return;
+        world.n_shared++;
+        if (world.calm || world.n_held == PROPERTY_HELD || !one_in(3))
+                return;
+        world.held[world.n_held] = *view;
+        world.holders[world.n_held] = side;
+        world.sums[world.n_held++] = sum_of(view);
+        *view = ARENA_VIEW_NULL;
+}
+
+bool property_release(void) {
+        unsigned n = world.n_held ? property_random(world.n_held) : 0;
+
+        if (world.n_held == 0)
+                return false;
+        CHECK(sum_of(&world.held[n]) == world.sums[n]);
+        if (world.holders[n]->freed)
+                arena_view_release(&world.held[n]);
+        else
+                peer_view_release(world.holders[n]->test.peer, &world.held[n]);
+        world.n_held--;
+        world.holders[n] = world.holders[world.n_held];
+        world.held[n] = world.held[world.n_held];
+        world.sums[n] = world.sums[world.n_held];
+        return true;
 }
 
 /* verify() - what arrived is what was sent. Some descriptors are taken, the others left to the engine. */
@@ -88,11 +131,43 @@ static void verify(const Content *content, uint32_t head, const uint8_t *payload
 static Content choose(uint32_t least, uint32_t most) {
         Content content = { .pattern = property_random(256) };
 
-        content.size =
-                least + property_random(one_in(world.large ? 2 : 8) ? most - least + 1 : MIN(most - least, 200u) + 1);
+        content.size = least + property_random(one_in(world.large  ? 2
+                                                      : world.huge ? 4
+                                                                   : 8)
+                                                       ? most - least + 1
+                                                       : MIN(most - least, 200u) + 1);
         content.n_fds = (uint8_t) (one_in(6) ? 1 + property_random(FDS_MAX) : 0);
         content.file = (uint8_t) property_random(PROPERTY_FDS);
+        content.buffer = one_in(2);
         return content;
+}
+
+/* most_bytes() - of requests and answers; more than a frame holds only where refusals are expected. */
+static uint32_t most_bytes(void) {
+        return world.huge ? PAYLOAD_MAX : INLINE_MAX;
+}
+
+/* fits() - whether @side's peer takes so much, inline or as an object, for certain. */
+static bool fits(const Side *side, const Content *content) {
+        const PeerRemote *remote = peer_remote(side->test.peer);
+
+        return content->n_fds <= remote->fd_credit &&
+               (content->size + FRAME_SPARE <= remote->max_frame ||
+                (content->size <= remote->max_object && content->n_fds < remote->fd_credit));
+}
+
+/* make_buffer() - @content in a buffer; NULL: it goes as it is. */
+static PeerBuffer *make_buffer(const Side *side, const Content *content, uint32_t head) {
+        PeerBuffer *buffer = NULL;
+        size_t size;
+        void *memory;
+
+        if (!content->buffer || content->size == 0 || side->freed ||
+            peer_buffer_new(side->test.peer, content->size, &buffer) < 0)
+                return NULL;
+        memory = peer_buffer_data(buffer, &size);
+        memcpy(memory, fill(content, head), size);
+        return buffer;
 }
 
 /* ---- callbacks ---- */
@@ -126,6 +201,7 @@ static bool receive(Track *track, unsigned dir, const Item *item, Side *side) {
                         const Content *content = &flow->items[flow->received];
 
                         verify(content, flow->received++, item->payload, item->size, item->fds, item->n_fds);
+                        hold(side, item->shared);
                         world.n_items++;
                 }
         }
@@ -160,7 +236,8 @@ static void writable(Track *track, unsigned dir, Side *side) {
                 unsigned before = flow->sent;
 
                 property_send(track, dir);
-                CHECK(flow->sent == before + 1 || !flow->chosen); /* or is too large, which was not known before */
+                /* Or is too large, which was not known before; or there was room in an arena then, and is not now. */
+                CHECK(flow->sent == before + 1 || !flow->chosen || flow->items[before].buffer || world.fails);
         }
         chaos(side);
 }
@@ -183,12 +260,12 @@ static void on_down_writable(Call *call, void *userdata) {
 static bool is_excused(const Track *track, const Answer *answer) {
         switch (answer->status) {
         case STATUS_UNAVAILABLE:
-                return answer->local && (world.n_renewals > track->n_renewals ||
+                return answer->local && (world.fails || world.n_renewals > track->n_renewals ||
                                          (world.finishing && !(track->answered && track->callee->left)));
         case STATUS_DEADLINE_EXCEEDED:
                 return track->timeout_us > 0;
         case STATUS_RESOURCE_EXHAUSTED:
-                return world.tight || track->too_large;
+                return world.tight || world.fails || track->too_large;
         case STATUS_UNIMPLEMENTED:
                 return answer->local && track->rude;
         case STATUS_INVALID_ARGUMENT:
@@ -209,6 +286,7 @@ static void on_done(Call *call, const Answer *answer, void *userdata) {
                 CHECK(answer->status == track->status);
                 CHECK(!track->down || track->flows[DOWN].received == track->flows[DOWN].sent);
                 verify(&track->answer, now, answer->payload, answer->size, answer->fds, answer->n_fds);
+                hold(track->caller, answer->shared);
         } else if (!is_excused(track, answer)) {
                 fail_msg("call %d ended %s, \"%s\"%s", now, status_name(answer->status), answer->message,
                          answer->local ? "" : ", said by the peer");
@@ -246,6 +324,7 @@ static void on_call(Peer *peer, Call *call) {
         track->arrived = true;
         track->in = call;
         verify(&track->request, index, payload, size, fds, n);
+        hold(side, call_shared(call));
         track->deaf = track->up && !world.calm && one_in(10);
         call_on_stream(call, track->deaf ? NULL : on_up, on_down_writable, track);
         call_on_cancel(call, on_cancel, track);
@@ -263,10 +342,13 @@ static void on_ready(Peer *peer, bool renewed) {
 static void on_ended(Peer *peer, Status status, const char *reason) {
         Side *side = peer_userdata(peer);
 
+        if (world.fails && status == STATUS_RESOURCE_EXHAUSTED)
+                world.finishing = true; /* for lack of memory, or the other one's */
         if (!world.finishing)
                 fail_msg("peer %u ended with %s, \"%s\"", side->index, status_name(status), reason);
         CHECK(!side->ended && !side->freed);
-        CHECK(status == STATUS_UNAVAILABLE || status == STATUS_ABORTED);
+        CHECK(status == STATUS_UNAVAILABLE || status == STATUS_ABORTED ||
+              (world.fails && status == STATUS_RESOURCE_EXHAUSTED));
         side->ended = true;
         chaos(side);
 }
@@ -278,6 +360,7 @@ const PeerHandler property_handler = { .ready = on_ready, .call = on_call, .ende
 void property_start(Side *side) {
         Track *track = &world.tracks[world.n_tracks];
         Side *callee = &world.sides[1 - side->index];
+        PeerBuffer *buffer;
         int fds[FDS_MAX], r;
 
         if (side->freed || world.n_tracks == PROPERTY_TRACKS)
@@ -292,17 +375,19 @@ void property_start(Side *side) {
         track->up = one_in(2);
         track->down = one_in(2);
         track->timeout_us = world.calm || !one_in(5) ? 0 : 1 + property_random(20000);
-        track->request = choose(sizeof(uint32_t), 60000);
+        track->request = choose(sizeof(uint32_t), most_bytes());
         if (track->request.n_fds > peer_remote(side->test.peer)->fd_credit || !peer_is_ready(side->test.peer))
                 track->request.n_fds = 0;
         give(&track->request, fds);
         world.n_tracks++;
+        buffer = make_buffer(side, &track->request, track_index(track));
         r = call_start(side->test.peer,
-                       &(CallParameters){ .channel = property_random(world.n_channels),
+                       &(CallParameters){ .channel = property_random(world.n_usable),
                                           .method = "m",
                                           .type = one_in(2) ? "a.Type" : NULL,
-                                          .payload = fill(&track->request, track_index(track)),
-                                          .size = track->request.size,
+                                          .payload = buffer ? NULL : fill(&track->request, track_index(track)),
+                                          .size = buffer ? 0 : track->request.size,
+                                          .buffer = buffer,
                                           .timeout_us = track->timeout_us,
                                           .fds_consume = fds,
                                           .n_fds = track->request.n_fds,
@@ -310,7 +395,9 @@ void property_start(Side *side) {
                                           .item = track->down ? on_down : NULL,
                                           .writable = on_up_writable },
                        on_done, track, &track->out);
-        CHECK(side->ended ? r == -ESHUTDOWN : r == 0 || (r == -ESHUTDOWN && world.finishing));
+        CHECK(side->ended ? r == -ESHUTDOWN
+                          : r == 0 || (r == -ESHUTDOWN && (world.finishing || world.fails)) ||
+                                    (r == -ENOMEM && world.fails));
         track->forgotten = r < 0;
 }
 
@@ -328,8 +415,13 @@ static Content choose_item(const Side *receiver) {
 static bool can_ever_go(const Side *sender, const Content *item, uint64_t window) {
         const PeerRemote *remote = peer_remote(sender->test.peer);
 
-        return item->size + ITEM_COST + item->n_fds * (uint64_t) FD_COST <= window &&
-               item->n_fds <= remote->fd_credit && item->size + FRAME_SPARE <= remote->max_frame;
+        uint64_t fixed = ITEM_COST + item->n_fds * (uint64_t) FD_COST;
+
+        if (item->n_fds > remote->fd_credit)
+                return false;
+        return (item->size + fixed <= window && item->size + FRAME_SPARE <= remote->max_frame) ||
+               (item->size > 0 && item->size <= remote->max_object && item->n_fds < remote->fd_credit &&
+                fixed + FD_COST <= window);
 }
 
 /* check_sent() - whether call_send() may have said @r. */
@@ -347,6 +439,10 @@ static void check_sent(const Track *track, unsigned dir, int r) {
         case -EMSGSIZE:
                 CHECK(!can_ever_go(sender, &flow->items[flow->sent], receiver->limits.stream_window));
                 break;
+        case -ENOMEM:
+        case -EMFILE:
+                CHECK(world.fails);
+                break;
         case -EPIPE:
                 CHECK(dir == UP && (!track->up || flow->end_sent));
                 break;
@@ -361,6 +457,7 @@ void property_send(Track *track, unsigned dir) {
         Call *call = dir == UP ? track->out : track->in;
         Flow *flow = &track->flows[dir];
         Content *item = &flow->items[flow->sent];
+        PeerBuffer *buffer;
         int fds[FDS_MAX], r;
 
         if (!call || flow->sent == PROPERTY_FLOW_ITEMS)
@@ -369,13 +466,17 @@ void property_send(Track *track, unsigned dir) {
                 *item = choose_item(receiver);
         flow->chosen = true;
         give(item, fds);
+        buffer = make_buffer(sender, item, flow->sent);
         r = call_send(call, &(ItemParameters){ .type = one_in(2) ? "a.Type" : NULL,
-                                               .payload = fill(item, flow->sent),
-                                               .size = item->size,
+                                               .payload = buffer ? NULL : fill(item, flow->sent),
+                                               .size = buffer ? 0 : item->size,
+                                               .buffer = buffer,
                                                .fds_consume = fds,
                                                .n_fds = item->n_fds });
-        if (r != 0)
+        if (r != 0) {
                 fd_close_all(fds, item->n_fds);
+                (void) peer_buffer_free(buffer);
+        }
         flow->chosen = r == 0 ? false : r != -EMSGSIZE;
         flow->sent += r == 0;
         if (r == 0 && dir == DOWN && !track->down)
@@ -409,29 +510,39 @@ void property_cancel(Track *track) {
 
 void property_answer(Track *track) {
         Call *call = TAKE_PTR(track->in);
-        uint32_t fd_credit;
+        PeerBuffer *buffer;
         int fds[FDS_MAX], r;
+        uint64_t most;
+        bool shared;
 
         if (!call)
                 return;
-        fd_credit = call_peer(call) ? peer_remote(call_peer(call))->fd_credit : 0;
-        track->answer = choose(sizeof(uint32_t), 60000);
+        track->answer = choose(sizeof(uint32_t), most_bytes());
         track->status = one_in(4) ? STATUS_NOT_FOUND : STATUS_OK;
-        track->too_large = track->answer.n_fds > fd_credit;
+        buffer = call_peer(call) ? make_buffer(track->callee, &track->answer, track_index(track)) : NULL;
+        track->too_large = !call_peer(call) || !fits(track->callee, &track->answer);
+        shared = buffer && peer_buffer_is_shared(buffer);
+        most = call_peer(call) ? peer_remote(call_peer(call))->max_frame : 0;
         track->answered = !track->too_large && !track->over;
         give(&track->answer, fds);
         r = call_answer(call, &(AnswerParameters){ .status = track->status,
                                                    .message = one_in(2) ? "words" : NULL,
                                                    .type = one_in(2) ? "a.Type" : NULL,
-                                                   .payload = fill(&track->answer, track_index(track)),
-                                                   .size = track->answer.size,
+                                                   .payload = buffer ? NULL : fill(&track->answer, track_index(track)),
+                                                   .size = buffer ? 0 : track->answer.size,
+                                                   .buffer = buffer,
                                                    .fds_consume = fds,
                                                    .n_fds = track->answer.n_fds });
         track->answered = r == 0;
         if (r == 0)
-                CHECK(!track->over && !track->callee->freed && !track->too_large);
+                /* FRAME_SPARE is a guess; and to a channel that nobody reads any more everything goes. */
+                CHECK(!track->over && !track->callee->freed &&
+                      (!track->too_large || shared || track->answer.size <= most || world.finishing ||
+                       world.n_renewals > 0));
         else if (r == -EMSGSIZE)
                 CHECK(track->too_large);
+        else if (r == -ENOMEM || r == -EMFILE)
+                CHECK(world.fails);
         else
                 CHECK(r == -ECANCELED && track->over);
 }
@@ -456,7 +567,7 @@ void property_renew(void) {
         epoch = world.n_renewals == 1 ? 1 : epoch + 1;
         r = peer_renew(side->test.peer, epoch);
         /* ESTALE: a callback of it has renewed again. */
-        CHECK(r == 0 || r == -ESHUTDOWN || r == -ESTALE);
+        CHECK(r == 0 || r == -ESHUTDOWN || r == -ESTALE || (r == -ENOMEM && world.fails));
 }
 
 void property_close(Side *side) {
@@ -527,6 +638,25 @@ static Track *mine(const Side *side, bool caller) {
         return NULL;
 }
 
+/* take_raw() - the channel that carries no calls; its other end finds that it is gone when it is closed. */
+static void take_raw(void) {
+        Side *side = &world.sides[1];
+        int fd = -1, r;
+
+        if (world.n_usable == world.n_channels || side->freed)
+                return;
+        if (world.raw >= 0 && one_in(2)) {
+                world.raw = fd_close(world.raw);
+                return;
+        }
+        r = peer_take_channel(side->test.peer, world.n_usable, &fd);
+        CHECK(r == 0 || r == -EAGAIN || r == -EEXIST);
+        if (r < 0)
+                return;
+        fd_close(world.raw);
+        world.raw = fd;
+}
+
 void property_act(Side *side) {
         Track *ours = mine(side, true), *theirs = mine(side, false);
         uint32_t what = property_random(200);
@@ -547,8 +677,12 @@ void property_act(Side *side) {
                 property_resume(ours, DOWN);
         else if (what < 186 && theirs)
                 property_resume(theirs, UP);
-        else if (what < 198)
+        else if (what < 194)
                 poke(side);
+        else if (what < 196)
+                take_raw();
+        else if (what < 198)
+                (void) property_release();
         else
                 end_something(side);
 }
@@ -568,7 +702,7 @@ void property_full_item(Track *track, unsigned dir) {
 
         if (flow->end_sent || flow->sent == PROPERTY_FLOW_ITEMS || window < ITEM_COST)
                 return;
-        *item = (Content){ .size = (uint32_t) MIN(window - ITEM_COST, (uint64_t) PAYLOAD_MAX - 1) };
+        *item = (Content){ .size = (uint32_t) MIN(window - ITEM_COST, (uint64_t) INLINE_MAX) };
         if (!can_ever_go(sender, item, window))
                 return;
         flow->chosen = true;

@@ -11,6 +11,7 @@
 #define PROPERTY_TRACKS     48
 #define PROPERTY_FLOW_ITEMS 256
 #define PROPERTY_FDS        6
+#define PROPERTY_HELD       8
 
 typedef struct Side Side;
 
@@ -19,6 +20,7 @@ typedef struct Content {
         uint32_t size;
         uint32_t pattern;
         uint8_t n_fds, file;
+        bool buffer; /* by a PeerBuffer: in shared memory, if there is room */
 } Content;
 
 /* One direction of one stream. */
@@ -69,12 +71,21 @@ typedef struct World {
         unsigned n_tracks, n_renewals, n_channels;
         int files[PROPERTY_FDS];
         uint64_t inodes[PROPERTY_FDS];
-        bool calm;                 /* nobody stalls, nothing happens by chance */
-        bool finishing;            /* somebody has closed or freed a peer */
-        bool tight;                /* limits are such that calls are refused */
-        bool renews;               /* renewals happen */
-        bool ends;                 /* and so do peer_close() and peer_free(), in the middle */
-        bool large;                /* half of what is sent */
+        bool calm;                     /* nobody stalls, nothing happens by chance */
+        bool finishing;                /* somebody has closed or freed a peer */
+        bool tight;                    /* limits are such that calls are refused */
+        bool renews;                   /* renewals happen */
+        bool ends;                     /* and so do peer_close() and peer_free(), in the middle */
+        bool large;                    /* half of what is sent */
+        bool huge;                     /* what is sent may be larger than frames */
+        bool fails;                    /* allocations do, now and then */
+        ArenaView held[PROPERTY_HELD]; /* payloads in shared memory that their receiver keeps */
+        uint64_t sums[PROPERTY_HELD];
+        const Side *holders[PROPERTY_HELD];
+        unsigned n_held;
+        unsigned n_usable;         /* channels that carry calls; one more may be raw */
+        int raw;                   /* such a channel, taken by side 1; -1: not */
+        uint64_t n_shared;         /* since the start of the program */
         unsigned chaos;            /* one in so many callbacks does something; 0: none */
         unsigned depth;            /* of callbacks */
         uint64_t n_items, n_calls; /* since the start of the program */
@@ -107,6 +118,8 @@ void property_free(Side *side);
 /* property_act() - something of it, by chance, on @side. */
 void property_act(Side *side);
 bool property_alive(const Side *side);
+/* property_release() - one of the payloads that are kept; false: none is. */
+bool property_release(void);
 
 /* ---- quiet ---- */
 /* property_is_live() - both ends of @track are open. */

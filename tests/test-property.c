@@ -26,11 +26,12 @@
 
 #include "common/clock.h"
 #include "common/fd.h"
+#include "proto/peer-internal.h"
 #include "tests/property.h"
 #include "tests/seam.h"
 #include "tests/test.h"
 
-#define ROUNDS     600
+#define ROUNDS     2000
 #define TURNS_MAX  20000 /* to become quiet: above it, something wakes itself for ever */
 #define NEVER      UINT64_C(1000000000000000)
 #define CLOCK_BASE UINT64_C(1000000000)
@@ -61,6 +62,9 @@ static PeerLimits random_limits(void) {
                 .max_unsent = (size_t) PICK(1, 300, 5000, 70000, 1u << 20),
                 .max_waiting = (size_t) PICK(1, 4, 4096, 4096, 4096),
                 .max_memory = 256u << 20,
+                .max_shared = PICK(131072, 1u << 20, 16u << 20),
+                .arena_size = 131072,
+                .max_object = PICK(5000, 150000, 1u << 20, 64u << 20),
                 .hello_timeout_us = NEVER,
                 .frame_timeout_us = NEVER,
                 .renewal_timeout_us = NEVER,
@@ -68,14 +72,18 @@ static PeerLimits random_limits(void) {
 
         if (one_in(4))
                 limits.max_memory = limits.stream_window * (1 + property_random(4));
-        world.tight |= limits.max_held_fds < 1024 || limits.max_waiting < 4096 || limits.max_memory < 256u << 20;
+        world.tight |= world.huge || limits.max_object < 64u << 20 || limits.max_held_fds < 1024 ||
+                       limits.max_waiting < 4096 || limits.max_memory < 256u << 20;
         return limits;
 }
 
 static void open_pair(void) {
+        bool shares = one_in(2);
         int lane[2];
 
         world.n_channels = one_in(3) ? 3 : 1;
+        world.n_usable = world.n_channels == 3 && one_in(2) ? 2 : world.n_channels;
+        world.raw = -1;
         assert_int_equal(fd_socketpair(SOCK_STREAM, lane), 0);
         for (unsigned i = 0; i < 2; i++) {
                 Side *side = &world.sides[i];
@@ -84,30 +92,36 @@ static void open_pair(void) {
                         .n_channels = world.n_channels,
                         .renewal = i == 0 ? LANE_RENEWAL_SELF : LANE_RENEWAL_PEER,
                         .limits = &side->limits,
+                        .share = shares && !one_in(8),
+                        .objects = one_in(3) ? PEER_OBJECTS_NONE : PEER_OBJECTS_MAP,
                 };
 
                 *side = (Side){ .index = i, .limits = random_limits(), .test.handler = &property_handler };
                 test_peer_new(&side->test, &config, lane[i]);
-                for (unsigned n = 1; n < world.n_channels && i == 1; n++)
+                for (unsigned n = 1; n < world.n_usable && i == 1; n++)
                         assert_int_equal(peer_frame_channel(side->test.peer, n), 0);
         }
 }
 
 static void start_round(unsigned long long seed) {
         int files[PROPERTY_FDS];
-        uint64_t inodes[PROPERTY_FDS], n_items = world.n_items, n_calls = world.n_calls;
+        uint64_t inodes[PROPERTY_FDS], n_items = world.n_items, n_calls = world.n_calls, n_shared = world.n_shared;
 
         memcpy(files, world.files, sizeof(files));
         memcpy(inodes, world.inodes, sizeof(inodes));
         memset(&world, 0, offsetof(World, tracks));
         world.n_tracks = world.n_renewals = world.depth = 0;
         world.calm = world.finishing = world.tight = false;
+        world.n_held = 0;
+        world.n_shared = n_shared;
         memcpy(world.files, files, sizeof(files));
         memcpy(world.inodes, inodes, sizeof(inodes));
         world.n_items = n_items;
         world.n_calls = n_calls;
         world.random = seed;
         world.large = one_in(8);
+        world.huge = one_in(2);
+        world.fails = one_in(4);
         world.renews = one_in(3);
         world.ends = one_in(4);
         world.chaos = (unsigned) PICK(0, 2, 5, 20);
@@ -180,6 +194,14 @@ static void disturb(void) {
         }
 }
 
+/* starve() - an allocation fails soon. */
+static void starve(void) {
+        static const SeamCall calls[] = { SEAM_MALLOC, SEAM_CALLOC, SEAM_REALLOC, SEAM_MMAP, SEAM_MEMFD_CREATE };
+
+        if (world.fails)
+                seam_fail(calls[property_random(ARRAY_SIZE(calls))], 1 + property_random(8), ENOMEM);
+}
+
 static void step(void) {
         Side *side = &world.sides[property_random(2)];
         uint32_t what = property_random(100);
@@ -192,8 +214,10 @@ static void step(void) {
                 property_act(side);
         else if (what < 94)
                 seam_clock_advance(property_random(3000));
-        else if (what < 97)
+        else if (what < 96)
                 (void) expire(side);
+        else if (what < 97)
+                starve();
         else
                 disturb();
 }
@@ -226,8 +250,12 @@ static void settle(void) {
 
 /* leave_alone() - nothing happens by chance any more. */
 static void leave_alone(void) {
+        static const SeamCall calls[] = { SEAM_SENDMSG, SEAM_MALLOC, SEAM_CALLOC,
+                                          SEAM_REALLOC, SEAM_MMAP,   SEAM_MEMFD_CREATE };
+
         world.calm = true;
-        seam_pass(SEAM_SENDMSG);
+        for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+                seam_pass(calls[i]);
         seam_limit_bytes(SEAM_SENDMSG, 0);
         seam_limit_bytes(SEAM_RECVMSG, 0);
 }
@@ -305,6 +333,7 @@ static void check_idle(void) {
                 CHECK(peer_open_calls(world.sides[i].test.peer, &incoming) == 0);
                 CHECK(incoming == 0);
                 CHECK(peer_is_flushed(world.sides[i].test.peer));
+                CHECK(share_blocks(world.sides[i].test.peer) == 0);
         }
 }
 
@@ -336,6 +365,8 @@ static void leave_in_order(Side *side) {
                 if (turns % 100 == 0)
                         seam_clock_advance(RETRY_US);
                 (void) turn();
+                if (world.fails && !property_alive(other))
+                        break; /* for lack of memory, which it tells now */
                 CHECK(property_alive(other));
         }
         if (one_in(2))
@@ -365,6 +396,10 @@ static void end_round(void) {
                 alive = false;
         }
         resume_all();
+        while (alive && property_release())
+                ;
+        settle();
+        alive = alive && property_alive(&world.sides[0]) && property_alive(&world.sides[1]);
         if (alive)
                 check_quiet();
         answer_all();
@@ -375,6 +410,9 @@ static void end_round(void) {
         property_free(&world.sides[1]);
         answer_all();
         check_ended();
+        while (property_release()) /* what outlived everybody */
+                ;
+        world.raw = fd_close(world.raw);
         for (unsigned i = 0; i < 2; i++)
                 CHECK(world.sides[i].test.released);
 }
@@ -421,8 +459,8 @@ static void test_interleavings(void **state) {
         printf("# %u rounds from seed %llu\n", n_rounds, first_seed);
         for (unsigned i = 0; i < n_rounds; i++)
                 run_round(first_seed + i);
-        printf("# %llu calls arrived, %llu items\n", (unsigned long long) world.n_calls,
-               (unsigned long long) world.n_items);
+        printf("# %llu calls arrived, %llu items; %llu of both in shared memory\n", (unsigned long long) world.n_calls,
+               (unsigned long long) world.n_items, (unsigned long long) world.n_shared);
         fd_close_all(world.files, PROPERTY_FDS);
         round_seed = 0;
 }
