@@ -140,8 +140,13 @@ int wait_word(KeeperType type) {
 }
 
 int tell(KeeperMessage m, const int *fds, size_t n_fds) {
+        struct pollfd p = { .fd = KEEPER_SOCKET_FD, .events = POLLOUT };
+        ssize_t n;
+
         m.version = m.version ?: KEEPER_VERSION;
-        return cmsg_send(KEEPER_SOCKET_FD, &m, sizeof(m), fds, n_fds) < 0 ? -1 : 0;
+        while ((n = cmsg_send(KEEPER_SOCKET_FD, &m, sizeof(m), fds, n_fds)) == -EAGAIN)
+                (void) poll(&p, 1, -1);
+        return n < 0 ? -1 : 0;
 }
 
 int ask(KeeperMessage m, const int *fds, size_t n_fds) {
@@ -266,6 +271,8 @@ size_t exits_received(void) {
 
 static int supervisor_main(const Scenario *scenarios, size_t n, int argc, char **argv) {
         const char *name = getenv("TEST_SCENARIO");
+        bool is_daemon = argc >= 12;
+        int r = 97;
 
         CHECK(argc >= 5 && name);
         CHECK(sscanf(argv[1], "--generation=%" SCNu32, &sup.generation) == 1 && strncmp(argv[2], "--nofile=", 9) == 0);
@@ -274,8 +281,8 @@ static int supervisor_main(const Scenario *scenarios, size_t n, int argc, char *
         CHECK(spawn_reserve() == 0);
         for (size_t i = 0; i < n; i++)
                 if (strcmp(scenarios[i].name, name) == 0)
-                        return scenarios[i].run();
-        return 97;
+                        r = scenarios[i].run();
+        return is_daemon && r == 99 ? shut_down(r) : r; /* a failure must not be followed by the next generation */
 }
 
 /* ----------------------------------------------------------------------------------------------------- in the test */
@@ -330,7 +337,8 @@ static void collect(int log, Outcome *outcome, size_t *length) {
 }
 
 /* watch() - until nobody holds the tree's end of lane and log; hangs up when the supervisor asks for it. */
-static void watch(int *lane, int *log, Outcome *outcome) {
+static void watch(int *lane, int *log, Outcome *outcome, const Play *play, pid_t keeper) {
+        bool awaits = play->await;
         size_t length = 0;
         char byte;
 
@@ -344,6 +352,10 @@ static void watch(int *lane, int *log, Outcome *outcome) {
                         collect(*log, outcome, &length);
                 else if (fds[1].revents)
                         break;
+                if (awaits && strstr(outcome->log, play->await)) {
+                        awaits = false;
+                        play->then(keeper);
+                }
         }
         *log = fd_close(*log);
         *lane = fd_close(*lane);
@@ -364,7 +376,7 @@ Outcome perform(const char *scenario, Play play) {
         pid = test_child(keeper_child, &play);
         fd_close(lane[1]);
         fd_close(log[1]);
-        watch(&lane[0], &log[0], &outcome);
+        watch(&lane[0], &log[0], &outcome, &play, pid);
         outcome.status = test_child_wait(pid);
         if (getenv("TEST_VERBOSE"))
                 printf("# %s: %d\n%s", scenario, outcome.status, outcome.log);

@@ -115,6 +115,10 @@ typedef struct Play {
         const char *socket; /* NULL: `control' there */
         uint64_t hang_timeout_us;
         LadderPolicy ladder;
+
+        /* Once this is in the log, `then' is called with the pid of the keeper; NULL: never. */
+        const char *await;
+        void (*then)(pid_t keeper);
 } Play;
 
 /* The folder that $BATON_LIBEXEC names in tests, and baton-keeper as it was built. */
@@ -130,6 +134,19 @@ void expect_five(const char *scenario);
 
 /* skip_unless_built() - skips the test when there is no keeper_built. */
 void skip_unless_built(void);
+
+#define TEST_DAEMON(_name)                                                                             \
+        static void test_##_name(void **state) {                                                       \
+                Outcome outcome = perform(#_name, (Play){ .daemon = true, .ladder = ALWAYS_HEALTHY }); \
+                                                                                                       \
+                (void) state;                                                                          \
+                if (outcome.status != 5)                                                               \
+                        fail_msg("%s: status %d: %s", #_name, outcome.status, outcome.log);            \
+        }                                                                                              \
+        struct baton_semicolon
+
+/* Every death of a supervisor is the first in a row. */
+#define ALWAYS_HEALTHY ((LadderPolicy){ .healthy_us = 1, .delay_us = 1000 })
 
 #define TEST_FIVE(_name)                         \
         static void test_##_name(void **state) { \
