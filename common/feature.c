@@ -15,9 +15,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "common/fd.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 
 #ifndef CLOSE_RANGE_UNSHARE
 #define CLOSE_RANGE_UNSHARE (1U << 1)
@@ -35,17 +40,26 @@ static bool probe_children_file(void) {
         return access(path, R_OK) == 0;
 }
 
+static bool probe_noexec_seal(void) {
+        _cleanup_fd_ int fd = memfd_create("baton-probe", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+
+        return fd >= 0;
+}
+
 static const struct {
         const char *name;
         bool (*probe)(void);
 } features[] = {
         [FEATURE_CLONE_FILES] = { "clone-files", probe_clone_files },
         [FEATURE_CHILDREN_FILE] = { "children-file", probe_children_file },
+        [FEATURE_NOEXEC_SEAL] = { "noexec-seal", probe_noexec_seal },
 };
 
 _Static_assert(ARRAY_SIZE(features) == _FEATURE_N, "one row per feature");
 
-static enum { NOT_ASKED, PRESENT, ABSENT } answers[_FEATURE_N];
+enum { NOT_ASKED, PRESENT, ABSENT };
+
+static _Atomic unsigned char answers[_FEATURE_N]; /* loops of several threads ask; each finds the same */
 
 const char *feature_name(Feature feature) {
         return features[feature].name;
@@ -94,5 +108,6 @@ const char *feature_unknown(void) {
 }
 
 void feature_forget(void) {
-        memset(answers, 0, sizeof(answers));
+        for (Feature f = 0; f < _FEATURE_N; f++)
+                answers[f] = NOT_ASKED;
 }

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "common/feature.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -36,11 +37,12 @@
 #define SEALS_SIZE   (F_SEAL_SHRINK | F_SEAL_GROW)
 #define SEALS_OBJECT (SEALS_SIZE | F_SEAL_WRITE)
 
-/* create() - an empty memfd that can be sealed, and not executed where the kernel knows how (6.3). */
+/* create() - an empty memfd that can be sealed, and not executed where the kernel knows how. */
 static int create(const char *name) {
-        int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+        unsigned no_exec = feature_enabled(FEATURE_NOEXEC_SEAL) ? MFD_NOEXEC_SEAL : 0;
+        int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | no_exec);
 
-        if (fd < 0 && errno == EINVAL)
+        if (fd < 0 && errno == EINVAL && no_exec)
                 fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
         return fd < 0 ? -errno : fd;
 }

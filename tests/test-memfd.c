@@ -19,9 +19,11 @@
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "common/feature.h"
 #include "common/memfd.h"
 #include "tests/seam.h"
 
+#define SEAL_EXEC    0x0020 /* F_SEAL_EXEC */
 #define SIZE_SEALS   (F_SEAL_SHRINK | F_SEAL_GROW)
 #define OBJECT_SEALS (SIZE_SEALS | F_SEAL_WRITE)
 
@@ -246,6 +248,24 @@ static void test_failures(void **state) {
         assert_int_equal(seam_each(SEAM_FCNTL, EINTR, object_and_gone, NULL, 0), 2);
 }
 
+/* Without the feature, and with it where the kernel has it: whether it can ever be made executable. */
+static void test_no_exec_seal(void **state) {
+        (void) state;
+        for (int i = 0; i < 2; i++) {
+                int fd, seals;
+
+                if (i == 0)
+                        (void) setenv("BATON_DISABLE", "noexec-seal", 1);
+                else
+                        (void) unsetenv("BATON_DISABLE");
+                feature_forget();
+                assert_int_equal(memfd_sealed("test", "x", 1, &fd), 0);
+                seals = fcntl(fd, F_GET_SEALS);
+                fd_close(fd);
+                assert_int_equal(!!(seals & SEAL_EXEC), i == 1 && feature_enabled(FEATURE_NOEXEC_SEAL));
+        }
+}
+
 /* A kernel that does not know MFD_NOEXEC_SEAL says EINVAL. */
 static void test_older_kernel(void **state) {
         (void) state;
@@ -254,9 +274,9 @@ static void test_older_kernel(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_shared_is_sealed), TEST(test_read_only), TEST(test_check),
-        TEST(test_huge_pages),       TEST(test_object),    TEST(test_empty_object),
-        TEST(test_file_size_limit),  TEST(test_failures),  TEST(test_older_kernel),
+        TEST(test_shared_is_sealed), TEST(test_read_only),    TEST(test_check),           TEST(test_huge_pages),
+        TEST(test_object),           TEST(test_empty_object), TEST(test_file_size_limit), TEST(test_failures),
+        TEST(test_no_exec_seal),     TEST(test_older_kernel),
 };
 
 int main(void) {
