@@ -418,7 +418,10 @@ static bool hand_out_queued(Call *call) {
         Item item;
 
         if (!unpack_queued(call->peer, queued, &item)) {
-                peer_end(call->peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for an ITEM");
+                if (call->peer->state == PEER_STATE_ENDED) /* there is no end to come that would tell it */
+                        call_fail_local(call, STATUS_RESOURCE_EXHAUSTED, "no memory for what had come");
+                else
+                        peer_end(call->peer, STATUS_RESOURCE_EXHAUSTED, true, "no memory for an ITEM");
                 return false;
         }
         STAILQ_REMOVE_HEAD(&call->queue, link); /* whatever ends the call meanwhile, it is ours */

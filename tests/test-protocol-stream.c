@@ -14,6 +14,7 @@
 #include "common/clock.h"
 #include "proto/peer-internal.h"
 #include "tests/peer-host.h"
+#include "tests/seam.h"
 #include "tests/test.h"
 
 #define WINDOW 65536u
@@ -404,6 +405,45 @@ static void test_descriptors_not_taken(void **state) {
         close_bench(&bench);
 }
 
+static bool refuse_item(Call *call, const Item *item, void *userdata) {
+        (void) call;
+        (void) item;
+        (void) userdata;
+        return false;
+}
+
+/* What waited when the peer ended, and finds no memory when its turn comes, ends the call all the same. */
+static void test_no_memory_after_the_end(void **state) {
+        static char longest[4000];
+        TestAnswer answer = { 0 };
+        CallParameters parameters = { .method = "m", .item = refuse_item };
+        RawFrame frame = { .kind = BATON__KIND__ITEM, .message = longest };
+        TestBench bench;
+        Call *call;
+
+        (void) state;
+        memset(longest, 'm', sizeof(longest) - 1); /* more than needs no allocation */
+        open_bench(&bench, &configs[0]);
+        assert_int_equal(call_start(bench.test.peer, &parameters, test_done, &answer, &call), 0);
+        test_bench_settle(&bench);
+        assert_true(test_raw_read(&bench.raw, CHANNEL_RPC));
+        frame.id = bench.raw.last->id;
+        test_raw_send(&bench.raw, &frame);
+        frame.kind = BATON__KIND__ANSWER;
+        test_raw_send(&bench.raw, &frame);
+        test_raw_send(&bench.raw, &(RawFrame){ .kind = BATON__KIND__CLOSE });
+        test_bench_settle(&bench);
+        assert_int_equal(bench.test.n_ended, 1);
+        assert_int_equal(answer.n, 0);
+        call_resume(call);
+        seam_fail_always(SEAM_MALLOC, ENOMEM);
+        test_bench_settle(&bench);
+        seam_pass(SEAM_MALLOC);
+        assert_int_equal(answer.n, 1);
+        assert_int_equal(answer.status, STATUS_RESOURCE_EXHAUSTED);
+        close_bench(&bench);
+}
+
 static const PeerLimits tight = {
         .max_frame = 65536,
         .max_calls = 64,
@@ -471,9 +511,16 @@ static void test_memory_bound(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_violations),         TEST(test_two_answers_behind_items), TEST(test_descriptor_twice),
-        TEST(test_credit_returns),     TEST(test_nobody_takes_what_waits),  TEST(test_thousand_calls),
-        TEST(test_answers_never_read), TEST(test_descriptors_not_taken),    TEST_SLOW(test_memory_bound, 60),
+        TEST(test_violations),
+        TEST(test_two_answers_behind_items),
+        TEST(test_descriptor_twice),
+        TEST(test_credit_returns),
+        TEST(test_nobody_takes_what_waits),
+        TEST(test_thousand_calls),
+        TEST(test_answers_never_read),
+        TEST(test_descriptors_not_taken),
+        TEST_SLOW(test_memory_bound, 60),
+        TEST(test_no_memory_after_the_end),
 };
 
 int main(void) {
