@@ -31,7 +31,7 @@ static const Command command_help_ = {
 };
 
 static const Command *const commands[] = {
-        &command_call,  &command_run,       &command_methods, &command_ping,
+        &command_call,  &command_run,       &command_logs,    &command_methods, &command_ping,
         &command_bench, &command_supervise, &command_version, &command_help_,
 };
 
