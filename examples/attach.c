@@ -27,7 +27,7 @@ static int on_item(const struct baton_item *item, void *userdata) {
 static void on_answer(const struct baton_answer *answer, void *userdata) {
         struct stream *stream = userdata;
 
-        printf("%d items came back; status %d %s\n", stream->received, answer->status, answer->message);
+        printf("%d items came back%s%s\n", stream->received, answer->status == BATON_OK ? "" : ": ", answer->message);
         stream->over = 1;
 }
 
@@ -41,8 +41,10 @@ static int call_and_stream(struct baton_client *client, struct baton_connection 
         r = baton_connection_call_wait(one, &call, &answer);
         if (r < 0)
                 return r;
-        printf("%.*s; status %d %s\n", (int) answer->size, (const char *) answer->data, answer->status,
-               answer->message);
+        if (answer->status == BATON_OK)
+                printf("%.*s came back\n", (int) answer->size, (const char *) answer->data);
+        else
+                printf("no answer: status %d: %s\n", answer->status, answer->message);
         baton_answer_free(answer);
 
         call = (struct baton_call_parameters){ .size = sizeof(call), .method = "echo.Echo/Bidi", .stream = 1 };
@@ -56,14 +58,23 @@ static int call_and_stream(struct baton_client *client, struct baton_connection 
         return r;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
         struct baton_start_parameters start = { .size = sizeof(start), .program = "baton-runner-echo" };
         struct baton_started started = { .size = sizeof(started) };
         struct baton_connection *one, *two;
-        struct baton_client *client;
-        int r = baton_client_new_private(&client, NULL);
+        struct baton_client *client = NULL;
+        int r;
 
-        if (r == 0 && (r = baton_client_start(client, &start, &started)) == 0 &&
+        if (argc > 1) {
+                fprintf(stderr, "attach: it takes no arguments, not even '%s'\n", argv[1]);
+                return 2;
+        }
+        r = baton_client_new_private(&client, NULL);
+        if (r < 0) {
+                fprintf(stderr, "attach: cannot run baton: %s; $BATON_PROGRAM says where it is\n", strerror(-r));
+                return 1;
+        }
+        if ((r = baton_client_start(client, &start, &started)) == 0 &&
             (r = baton_client_attach(client, started.name, 0, &one)) == 0 &&
             (r = baton_client_attach(client, started.name, 0, &two)) == 0)
                 r = call_and_stream(client, one, two);

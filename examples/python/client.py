@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Starts the greeter beside it, calls it in several ways, and shows its log."""
 
@@ -7,6 +7,8 @@ import sys
 
 import baton
 
+if len(sys.argv) > 1:
+    sys.exit(f"client.py: it takes no arguments, not even {sys.argv[1]!r}")
 GREETER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "greeter.py")
 
 with baton.Client() as client:

@@ -1,13 +1,17 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """A whole runner: baton call --exec ./greeter.py -- greet.Greeter/Greet string:world"""
 
 import logging
+import sys
 import time
 
 import baton
 
-runner = baton.Runner(software="greeter.py 1")
+try:
+    runner = baton.Runner(software="greeter.py 1")
+except baton.Error as error:  # started by hand
+    sys.exit(f"greeter.py: {error}")
 log = logging.getLogger("greeter")
 log.addHandler(baton.LogHandler(runner))
 log.setLevel(logging.INFO)

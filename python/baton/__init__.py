@@ -27,6 +27,12 @@ The protocol is the one of docs/protocol.md. Nothing but python3-protobuf is nee
 Runner and Client has a loop of its own, in one thread.
 """
 
+try:
+    import google.protobuf  # noqa: F401
+except ImportError as error:
+    raise ImportError("baton needs protobuf for Python: Debian's package python3-protobuf, and then /usr/bin/python3, "
+                      "is one way to have it") from error
+
 from ._wire import Limits
 from .calls import LATER, Answer, Call, Request
 from .client import AttachedRunner, Client, Exit, LogLine, RemoteRunner, RunnerEndedError, StartError
