@@ -216,8 +216,12 @@ int handle_threads_init(Handles *handles);
 void handle_threads_deinit(Handles *handles);
 
 /* handle_in_loop() - whether this is the loop's thread. */
+static inline bool handles_in_loop(const Handles *handles) {
+        return pthread_equal(atomic_load_explicit(&handles->loop_thread, memory_order_relaxed), pthread_self());
+}
+
 static inline bool handle_in_loop(const Handle *handle) {
-        return handles_is_loop_thread(handle->connection->handles);
+        return handles_in_loop(handle->connection->handles);
 }
 
 /*

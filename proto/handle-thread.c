@@ -33,11 +33,11 @@
 /* ---- which thread ---- */
 
 bool handles_is_loop_thread(const Handles *handles) {
-        return pthread_equal(atomic_load_explicit(&handles->loop_thread, memory_order_relaxed), pthread_self());
+        return handles_in_loop(handles);
 }
 
 int handles_dispatch(Handles *handles, int timeout_ms) {
-        if (!handles_is_loop_thread(handles))
+        if (!handles_in_loop(handles))
                 atomic_store_explicit(&handles->loop_thread, pthread_self(), memory_order_relaxed);
         return endpoint_dispatch(handles->endpoint, timeout_ms);
 }

@@ -26,7 +26,7 @@ typedef struct Frame {
         unsigned channel;
         Baton__Envelope *envelope;
         const uint8_t *body, *payload;
-        size_t length, size;
+        size_t length, envelope_size, size;
         int *fds;
         size_t n_fds;
         ArenaView view;    /* the payload, where it is a block */
@@ -160,6 +160,13 @@ static bool may_be_opened(Peer *peer, const Frame *frame) {
         return true;
 }
 
+/* has_method() - that a CALL names one of a length that is accepted. No short Envelope holds a long name. */
+static bool has_method(const Frame *frame) {
+        const char *method = frame->envelope->method;
+
+        return *method && (frame->envelope_size <= METHOD_MAX || strlen(method) <= METHOD_MAX);
+}
+
 static void on_call(Peer *peer, Frame *frame) {
         Channel *channel = &peer->channels[frame->channel];
         const Baton__Envelope *envelope = frame->envelope;
@@ -188,7 +195,7 @@ static void on_call(Peer *peer, Frame *frame) {
                  !share_is_method(peer, envelope->method))
                 peer_refuse_call(peer, frame->channel, id, STATUS_RESOURCE_EXHAUSTED,
                                  "%zu bytes wait for the caller to read them already", unsent);
-        else if (!*envelope->method || strlen(envelope->method) > METHOD_MAX)
+        else if (!has_method(frame))
                 peer_refuse_call(peer, frame->channel, id, STATUS_INVALID_ARGUMENT,
                                  "a method's name has 1 to %u bytes", METHOD_MAX);
         else
@@ -421,6 +428,7 @@ static bool frame_parse(Peer *peer, Frame *frame, const uint8_t *body, uint32_t 
         if (!frame->envelope)
                 return false;
         frame->payload = body + envelope_size;
+        frame->envelope_size = envelope_size;
         frame->size = length - envelope_size;
         return true;
 }

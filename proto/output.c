@@ -150,18 +150,11 @@ static bool fits_inline(const Peer *peer, const Baton__Envelope *envelope, const
                frame_bound(baton__envelope__get_packed_size(envelope), outgoing->size, outgoing->n_fds + 1) <= max;
 }
 
-/*
- * outgoing_set() - how the payload, @buffer's if there is one, of @envelope travels; one of more than @most bytes rather
- * not inline, but with at most @most_fds descriptors. @outgoing must live as long as @envelope is used. Nothing to undo; outgoing_load() comes next.
- */
-static void outgoing_set(const Peer *peer, Outgoing *outgoing, Baton__Envelope *envelope, PeerBuffer *buffer,
-                         uint64_t object, uint64_t most, size_t most_fds) {
+/* outgoing_choose() - of outgoing_set(), what is not simply bytes that fit a frame. */
+static void outgoing_choose(const Peer *peer, Outgoing *outgoing, Baton__Envelope *envelope, PeerBuffer *buffer,
+                            uint64_t object, uint64_t most, size_t most_fds) {
         bool can_be_object = object_is_accepted(peer, object ? object : outgoing->size);
 
-        outgoing->n_fds = outgoing->n_given;
-        outgoing->object = 0;
-        outgoing->buffer = NULL;
-        outgoing->has_block = outgoing->is_passed = false;
         if (object && outgoing->n_given > 0) {
                 outgoing->is_passed = true;
                 outgoing->size = (size_t) object;
@@ -185,6 +178,21 @@ static void outgoing_set(const Peer *peer, Outgoing *outgoing, Baton__Envelope *
                 outgoing->object = outgoing->size;
                 outgoing->n_fds++;
         }
+}
+
+/*
+ * outgoing_set() - how the payload, @buffer's if there is one, of @envelope travels; one of more than @most bytes rather
+ * not inline, but with at most @most_fds descriptors. @outgoing must live as long as @envelope is used. Nothing to undo;
+ * outgoing_load() comes next.
+ */
+static inline void outgoing_set(const Peer *peer, Outgoing *outgoing, Baton__Envelope *envelope, PeerBuffer *buffer,
+                                uint64_t object, uint64_t most, size_t most_fds) {
+        outgoing->n_fds = outgoing->n_given;
+        outgoing->object = 0;
+        outgoing->buffer = NULL;
+        outgoing->has_block = outgoing->is_passed = false;
+        if (buffer || object || outgoing->size >= peer_max_frame(peer) / 2 || outgoing->size > most)
+                outgoing_choose(peer, outgoing, envelope, buffer, object, most, most_fds);
 }
 
 /* outgoing_load() - the bytes of an object that the peer does not take as such. 0 or a negative errno. */
