@@ -342,8 +342,8 @@ static void on_ready(Peer *peer, bool renewed) {
 static void on_ended(Peer *peer, Status status, const char *reason) {
         Side *side = peer_userdata(peer);
 
-        if (world.fails && status == STATUS_RESOURCE_EXHAUSTED)
-                world.finishing = true; /* for lack of memory, or the other one's */
+        /* For lack of memory, or the other one's, which may be told later. */
+        world.finishing |= world.fails && (status == STATUS_RESOURCE_EXHAUSTED || status == STATUS_UNAVAILABLE);
         if (!world.finishing)
                 fail_msg("peer %u ended with %s, \"%s\"", side->index, status_name(status), reason);
         CHECK(!side->ended && !side->freed);
