@@ -39,9 +39,10 @@
 #define PARCEL_REST_MAX                             \
         (2u * (1u + VARINT_MAX) + 2u + VARINT_MAX + \
          6u) /* id, time left, object; tag and length of the list of descriptors */
-#define TOO_LARGE "the call has %llu bytes, the peer accepts frames of %llu and objects of %llu"
-#define ITEM_COST 64u
-#define FD_COST   4096u
+#define TOO_LARGE    "the call has %llu bytes, the peer accepts frames of %llu and objects of %llu"
+#define DISOWNED_MAX 4096u /* descriptors: their ids fit into every frame */
+#define ITEM_COST    64u
+#define FD_COST      4096u
 
 static void answer_written(Channel *channel) {
         if (channel_sent(channel) >= channel->answers_mark) {
@@ -422,6 +423,59 @@ static void flush_lane(Peer *peer) {
         peer_update_watch(peer, PEER_LANE);
 }
 
+/*
+ * note_fds() - that those of @parcel go before a frame of channel 1 or 2. Kept are the last so many as can be without
+ * credit, all the others have been read. 0 or -ENOMEM.
+ */
+static int note_fds(const Peer *peer, Channel *channel, const Parcel *parcel) {
+        uint32_t max = MIN(peer->remote.fd_credit, DISOWNED_MAX), n = (uint32_t) MIN(parcel->n_fds, (size_t) max);
+        uint32_t needed = MIN(channel->n_sent_fds + n, max), surplus = channel->n_sent_fds + n - needed;
+        uint64_t *ids = channel->sent_fds;
+
+        if (needed > channel->size_sent_fds) {
+                ids = realloc(ids, needed * sizeof(*ids));
+                if (!ids)
+                        return -ENOMEM;
+                channel->sent_fds = ids;
+                channel->size_sent_fds = needed;
+        }
+        if (surplus > 0)
+                memmove(ids, ids + surplus, (channel->n_sent_fds - surplus) * sizeof(*ids));
+        memcpy(ids + needed - n, parcel->ids + parcel->n_fds - n, n * sizeof(*ids));
+        channel->n_sent_fds = needed;
+        return 0;
+}
+
+/*
+ * What was listed in frames that nobody read stays unclaimed over there, and its credit is gone. Which of them that is we
+ * do not know; so all are listed again, where the receiver closes what it still has and returns the credit, and takes no
+ * notice of the others. It goes when the kernel has taken them all.
+ */
+void peer_disown_fds(Peer *peer, unsigned n) {
+        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+        const Channel *channel = &peer->channels[n];
+        Parcel *parcel;
+
+        if (channel->n_sent_fds == 0)
+                return;
+        envelope.kind = BATON__KIND__CREDIT;
+        parcel = parcel_allocate(baton__envelope__get_packed_size(&envelope), 0, channel->n_sent_fds);
+        if (!parcel) {
+                peer_doom(peer);
+                return;
+        }
+        baton__envelope__pack(&envelope, parcel->bytes);
+        parcel->kind = PARCEL_ITEM; /* of no call */
+        parcel->channel = CHANNEL_RPC;
+        parcel->n_fds = channel->n_sent_fds;
+        memcpy(parcel->ids, channel->sent_fds, parcel->n_fds * sizeof(*parcel->ids));
+        for (size_t i = 0; i < parcel->n_fds; i++)
+                parcel->fds[i] = -1; /* they are gone */
+        parcel->on_lane = true;
+        parcel->mark = lane_mark(&peer->lane);
+        parcel_queue(peer, parcel);
+}
+
 /* parcel_to_lane() - gives the descriptors to the lane, all or none. */
 static int parcel_to_lane(Peer *peer, Parcel *parcel) {
         int r = 0;
@@ -437,6 +491,8 @@ static int parcel_to_lane(Peer *peer, Parcel *parcel) {
         peer->lane_calls += parcel->kind == PARCEL_CALL;
         for (size_t i = 0; i < parcel->n_fds && r == 0; i++)
                 r = lane_queue(&peer->lane, parcel->ids[i], fd_take(&parcel->fds[i]));
+        if (r == 0 && parcel->channel != CHANNEL_RPC)
+                r = note_fds(peer, &peer->channels[parcel->channel], parcel);
         parcel->mark = lane_mark(&peer->lane);
         if (r < 0)
                 peer_end(peer, STATUS_RESOURCE_EXHAUSTED, true, "out of memory while sending descriptors");

@@ -58,6 +58,8 @@ typedef struct Channel {
         uint64_t partial_since; /* a frame has begun and not ended; 0: none */
         uint64_t next_out;      /* id of our next call */
         uint64_t last_in;       /* highest id the peer has called with */
+        uint64_t *sent_fds; /* 1 and 2: the last descriptors that went before frames of it, for peer_disown_fds() */
+        uint32_t n_sent_fds, size_sent_fds;
 } Channel;
 
 struct Call {
@@ -293,6 +295,8 @@ typedef struct ParcelParts {
 Parcel *peer_restore_parcel(Peer *peer, const ParcelParts *parts);
 /* peer_drop_parcel() - with its descriptors. */
 void peer_drop_parcel(Peer *peer, Parcel *parcel);
+/* peer_disown_fds() - channel @n, not 0, is lost, and with it frames that list descriptors: their credit comes back. */
+void peer_disown_fds(Peer *peer, unsigned n);
 /* peer_max_frame() - what the peer accepts. */
 static inline uint64_t peer_max_frame(const Peer *peer) {
         return peer->remote.protocol ? peer->remote.max_frame : FRAME_LIMIT_BEFORE_HELLO;

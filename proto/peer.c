@@ -155,6 +155,7 @@ static void channel_close(Peer *peer, unsigned n) {
         }
         frame_reader_deinit(&channel->reader);
         frame_writer_deinit(&channel->writer);
+        free(channel->sent_fds);
         channel_reset(channel);
 }
 
@@ -620,6 +621,7 @@ void peer_channel_lost(Peer *peer, unsigned n, int error) {
                 peer_end_calls(peer, (int) n, false, STATUS_UNAVAILABLE, "the peer has closed the channel");
                 if (peer->state != PEER_STATE_ENDED && peer->channels[n].lost) {
                         drop_answers(peer, n);
+                        peer_disown_fds(peer, n);
                         channel_close(peer, n);
                         peer->channels[n].lost = true;
                 }

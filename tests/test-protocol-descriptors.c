@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "proto/peer-internal.h"
 #include "tests/peer-host.h"
 #include "tests/seam.h"
 #include "tests/test.h"
@@ -583,6 +584,53 @@ static void test_largest_answer_while_owing(void **state) {
         test_bench_close(&bench);
 }
 
+/* Frames that nobody read when their channel was closed: what they list is listed again, and its credit comes back. */
+static void test_channel_lost_with_fds(void **state) {
+        static const PeerLimits few = { .fd_credit = 4 };
+        const PeerConfig config = { .side = 0, .n_channels = 3, .renewal = LANE_RENEWAL_SELF, .limits = &few };
+        RawFrame frame = { .kind = BATON__KIND__CREDIT, .n_fds = 3 };
+        TestAnswer answer = { 0 };
+        TestBench bench = { .n_channels = 0 };
+        uint64_t before;
+        int fds[2];
+
+        (void) state;
+        test_bench_ready(&bench, &config);
+        before = bench.test.peer->fd_credit;
+        for (unsigned i = 0; i < 3; i++) {
+                CallParameters parameters = { .channel = CHANNEL_DATA, .method = "m", .fds_consume = fds, .n_fds = 2 };
+
+                assert_int_equal(pipe(fds), 0);
+                assert_int_equal(call_start(bench.test.peer, &parameters, test_done, &answer, NULL), 0);
+        }
+        test_bench_settle(&bench);
+        assert_int_equal(bench.test.peer->fd_credit, before - 6);
+        bench.raw.channels[CHANNEL_DATA] = fd_close(bench.raw.channels[CHANNEL_DATA]);
+        test_bench_settle(&bench);
+        assert_int_equal(answer.n, 3);
+        assert_int_equal(answer.status, STATUS_UNAVAILABLE);
+        test_raw_expect(&bench.raw, CHANNEL_RPC, BATON__KIND__CREDIT, 0);
+        assert_int_equal(bench.raw.last->n_fds, 6);
+        for (unsigned i = 0; i < 6; i++)
+                fd_close(test_raw_take(&bench.raw, bench.raw.last->fds[i]));
+        test_raw_send(&bench.raw, &(RawFrame){ .kind = BATON__KIND__CREDIT, .fd_credit = 6 });
+        test_bench_settle(&bench);
+        assert_int_equal(bench.test.peer->fd_credit, before);
+
+        /* And so the engine itself: of three two are there. */
+        for (unsigned i = 0; i < 3; i++)
+                frame.fds[i] = test_raw_fd_id(&bench.raw, 0, 3 + i);
+        for (unsigned i = 0; i < 2; i++)
+                test_raw_lane(&bench.raw, frame.fds[i], 8, STDIN_FILENO, 1);
+        test_raw_send(&bench.raw, &frame);
+        test_bench_settle(&bench);
+        test_raw_expect(&bench.raw, CHANNEL_RPC, BATON__KIND__CREDIT, 0);
+        assert_int_equal(bench.raw.last->fd_credit, 2);
+        assert_int_equal(bench.test.peer->lane.n_arrived, 0);
+        test_bench_alive(&bench, "a channel lost");
+        test_bench_close(&bench);
+}
+
 static const struct CMUnitTest tests[] = {
         TEST(test_absent_in_call),
         TEST(test_absent_in_answer),
@@ -597,6 +645,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_full_lane),
         TEST(test_cancelled_after_descriptors),
         TEST(test_frame_size_with_descriptors),
+        TEST(test_channel_lost_with_fds),
         TEST(test_largest_answer_while_owing),
 };
 
