@@ -230,9 +230,8 @@ static int bind_manager(const char *path) {
         memcpy(address.sun_path, path, n);
         if (*path == '@')
                 address.sun_path[0] = '\0';
-        assert_int_equal(bind(fd, (struct sockaddr *) &address,
-                              (socklen_t) (offsetof(struct sockaddr_un, sun_path) + n)),
-                         0);
+        assert_int_equal(
+                bind(fd, (struct sockaddr *) &address, (socklen_t) (offsetof(struct sockaddr_un, sun_path) + n)), 0);
         (void) setenv("NOTIFY_SOCKET", path, 1);
         return fd;
 }
