@@ -143,9 +143,10 @@ void group_forgive(Group *group) {
 
 /* ----------------------------------------------------------------------------------------------------- coming together */
 
-/* is_going() - a member that the others wait for. */
+/* is_going() - a member that the others wait for: on its way down, or just told to be, or waiting for its delay. */
 static bool is_going(const Runner *runner) {
-        return runner->desired == DESIRED_UP && (runner->state == POLICY_STOPPING || runner->state == POLICY_BACKOFF);
+        return runner->desired == DESIRED_UP && (runner->state == POLICY_STOPPING || runner->state == POLICY_BACKOFF ||
+                                                 runner->events & 1u << POLICY_EVENT_RESTART);
 }
 
 static void find_going(Runner *runner, void *userdata) {
@@ -165,7 +166,6 @@ const Runner *group_holds(const Runner *runner) {
                 for_each(group, find_going, &found);
                 if (found && found != runner)
                         return found;
-                group->restarting = false;
         }
         return NULL;
 }
@@ -177,9 +177,15 @@ static void look_again(Runner *runner, void *userdata) {
 }
 
 void group_changed(Runner *runner) {
-        for (Group *group = runner->group; group; group = group->parent)
-                if (group->restarting && !is_going(runner))
-                        for_each(group, look_again, NULL);
+        for (Group *group = runner->group; group; group = group->parent) {
+                const Runner *found = NULL;
+
+                if (!group->restarting || is_going(runner))
+                        continue;
+                for_each(group, look_again, NULL);
+                for_each(group, find_going, &found);
+                group->restarting = found;
+        }
 }
 
 /* -------------------------------------------------------------------------------------------------- from configuration */

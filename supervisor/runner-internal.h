@@ -11,6 +11,8 @@
 #include "supervisor/runner.h"
 
 /* ---- runner.c ---- */
+/* runner_new_hidden() - as runner_new(), named as @config is, in no table: forgotten by itself when it has ended. */
+int runner_new_hidden(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config);
 /* runner_free() - its instance too. It is in no table, no group, and nobody's neighbour any more. */
 void runner_free(Runner *runner);
 /* runner_forget() - it is at rest: out of every list, watchers hear GONE, and it is freed. */

@@ -28,6 +28,7 @@
 #include "common/log.h"
 #include "supervisor/events.h"
 #include "supervisor/group.h"
+#include "supervisor/hooks.h"
 #include "supervisor/schedule.h"
 #include "supervisor/supervisor.h"
 
@@ -86,6 +87,8 @@ static void note_end(Runner *runner, const Instance *instance, bool success, con
         };
 
         runner_note_exit(runner, &exit);
+        if (runner->hidden)
+                return;
         events_publish(runner->supervisor->events, &(Event){
                                                            .kind = EVENT_RUNNER_EXITED,
                                                            .runner = runner->name,
@@ -96,6 +99,7 @@ static void note_end(Runner *runner, const Instance *instance, bool success, con
                                                            .uptime_us = exit.uptime_us,
                                                            .text = success ? NULL : text,
                                                    });
+        hooks_run(runner, CONFIG_HOOK_EXIT);
 }
 
 /* allows() - one more restart; or says that it is one too many. */
@@ -297,6 +301,8 @@ static void changed(Runner *runner, PolicyState before) {
         const Instance *instance = IS_LIVE(runner->instance) ? runner->instance : NULL;
 
         runner->changed_us = clock_wall();
+        if (runner->hidden)
+                return;
         events_publish(runner->supervisor->events, &(Event){
                                                            .kind = EVENT_RUNNER_STATE,
                                                            .runner = runner->name,
@@ -313,6 +319,7 @@ static void changed(Runner *runner, PolicyState before) {
                 log_warning("runner %s: %s; started again in %.3g s", runner->name,
                             runner->why ? runner->why : "ended",
                             (double) (runner->next_us - MIN(clock_now(), runner->next_us)) / USEC_PER_SEC);
+        hooks_run(runner, runner->state);
         runner_changed(runner);
         group_changed(runner);
 }

@@ -32,28 +32,49 @@ static int add(Supervisor *supervisor, Runner *runner) {
         return runner->by_name.tbl ? 0 : -ENOMEM;
 }
 
-int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config, uint32_t number) {
-        char text[CONFIG_NAME_MAX + 1];
-        const char *name = runner_config_instance_name(config, number, text);
-        Runner *runner;
+static int make(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config, const char *name, uint32_t number) {
+        Runner *runner = calloc(1, sizeof(*runner) + strlen(name) + 1);
 
-        if (runner_find(supervisor, name))
-                return -EEXIST;
-        runner = calloc(1, sizeof(*runner) + strlen(name) + 1);
         if (!runner)
                 return -ENOMEM;
         (void) strcpy(runner->name, name);
         runner->supervisor = supervisor;
         runner->number = number;
         LIST_INIT(&runner->watchers);
-        if (runner_log_new(&runner->log, supervisor->logs, runner->name, &config->log) < 0 ||
-            add(supervisor, runner) < 0) {
-                runner_log_free(runner->log);
+        if (runner_log_new(&runner->log, supervisor->logs, runner->name, &config->log) < 0) {
                 free(runner);
                 return -ENOMEM;
         }
-        runner->config = runner_config_ref(config);
         runner_log_set_over(runner->log, true); /* until it is started */
+        runner->config = runner_config_ref(config);
+        *ret_runner = runner;
+        return 0;
+}
+
+int runner_new_hidden(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config) {
+        int r = make(ret_runner, supervisor, config, config->name, 0);
+
+        if (r == 0)
+                (*ret_runner)->hidden = true;
+        return r;
+}
+
+int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config, uint32_t number) {
+        char text[CONFIG_NAME_MAX + 1];
+        const char *name = runner_config_instance_name(config, number, text);
+        Runner *runner = NULL;
+        int r;
+
+        if (runner_find(supervisor, name))
+                return -EEXIST;
+        r = make(&runner, supervisor, config, name, number);
+        if (r == 0)
+                r = add(supervisor, runner);
+        if (r < 0) {
+                if (runner)
+                        runner_free(runner);
+                return r;
+        }
         *ret_runner = runner;
         return 0;
 }
@@ -61,6 +82,8 @@ int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config
 void runner_free(Runner *runner) {
         if (runner->queued)
                 TAILQ_REMOVE(&runner->supervisor->raised, runner, link);
+        if (runner->instance)
+                supervisor_unqueue_spawn(runner->supervisor, runner->instance);
         instance_free(runner->instance);
         schedule_stop(runner);
         if (runner->timer)
@@ -80,7 +103,8 @@ void runner_free(Runner *runner) {
 void runner_forget(Runner *runner) {
         group_leave(runner);
         runner_unlink(runner);
-        HASH_DELETE(by_name, runner->supervisor->runners, runner);
+        if (!runner->hidden)
+                HASH_DELETE(by_name, runner->supervisor->runners, runner);
         runner_tell(runner, RUNNER_OUTCOME_GONE);
         runner_free(runner);
 }

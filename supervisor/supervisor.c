@@ -84,7 +84,7 @@ static void handle_raised(LoopTask *task) {
                         continue;
                 if (runner->transient)
                         transient_settled(runner);
-                else if (runner->removed)
+                else if (runner->removed || runner->hidden)
                         runner_forget(runner);
         }
 }
@@ -228,6 +228,7 @@ void supervisor_stop(Supervisor *supervisor, const char *why) {
         loop_timer_set(supervisor->loop, &supervisor->last_call, supervisor->stop_deadline);
         HASH_ITER (by_name, supervisor->runners, runner, next)
                 runner_stop(runner, 0);
+        hooks_stop(supervisor->hooks);
         supervisor->stopping = true;
         loop_task_queue(supervisor->loop, &supervisor->down);
 }
@@ -297,6 +298,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         if (r == 0)
                 r = schedules_new(&supervisor->schedules, supervisor->loop);
         if (r == 0)
+                r = hooks_new(&supervisor->hooks, supervisor);
+        if (r == 0)
                 r = keeper_link_new(&supervisor->link, supervisor->loop, fd_take(&keeper), &link_handlers, supervisor);
         /* A private one's runners do not outlive it. */
         if (r == 0)
@@ -315,11 +318,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
 static void free_runners(Supervisor *supervisor) {
         Runner *runner, *next;
 
-        HASH_CLEAR(by_id, supervisor->instances);
         HASH_ITER (by_name, supervisor->runners, runner, next) {
                 HASH_DELETE(by_name, supervisor->runners, runner);
-                if (runner->instance)
-                        supervisor_unqueue_spawn(supervisor, runner->instance);
                 runner_tell(runner, RUNNER_OUTCOME_GONE);
                 runner_free(runner);
         }
@@ -331,6 +331,8 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         supervisor->listener = listener_free(supervisor->listener);
         supervisor->control = control_free(supervisor->control);
         groups_free(supervisor);
+        HASH_CLEAR(by_id, supervisor->instances);
+        supervisor->hooks = hooks_free(supervisor->hooks);
         free_runners(supervisor);
         supervisor->config = config_unref(supervisor->config);
         supervisor->source = config_source_free(supervisor->source);

@@ -11,6 +11,7 @@
 #include "supervisor/events.h"
 #include "supervisor/fleet.h"
 #include "supervisor/group.h"
+#include "supervisor/hooks.h"
 #include "supervisor/instance.h"
 #include "supervisor/keeper-link.h"
 #include "supervisor/schedule.h"
@@ -66,6 +67,7 @@ struct Supervisor {
         RolePolicy role_policy;
         struct GroupList groups;
         Schedules *schedules;
+        Hooks *hooks;
         Transients transients;
 
         Control *control;   /* the private client; NULL: gone */
