@@ -16,18 +16,13 @@
 
 #include "client/command.h"
 #include "client/exit-code.h"
+#include "client/libexec.h"
 #include "client/options.h"
 #include "client/output.h"
 #include "common/parse.h"
 #include "common/places.h"
 
 #define KEEPER "baton-keeper"
-
-static const char *libexec_directory(void) {
-        const char *directory = secure_getenv("BATON_LIBEXEC");
-
-        return directory && *directory ? directory : BATON_LIBEXECDIR;
-}
 
 /* What the keeper is given; strings are ours or argv's. */
 typedef struct SuperviseOptions {
@@ -36,20 +31,6 @@ typedef struct SuperviseOptions {
         char **configs;
         size_t n_configs;
 } SuperviseOptions;
-
-/* execute() - returns only on failure. */
-static int execute(char **arguments) {
-        char program[PLACES_PATH_MAX];
-        int n = snprintf(program, sizeof(program), "%s/" KEEPER, libexec_directory());
-
-        errno = ENAMETOOLONG;
-        if (n > 0 && (size_t) n < sizeof(program))
-                (void) execv(program, arguments);
-        output_error("supervise: cannot execute %s: %s; is baton installed whole? $BATON_LIBEXEC names another "
-                     "directory",
-                     program, strerror(errno));
-        return EXIT_CODE_BROKEN;
-}
 
 /* find_places() - 0, or an exit code. */
 static int find_places(const SuperviseOptions *options, char paths[4][PLACES_PATH_MAX]) {
@@ -95,7 +76,7 @@ static int become_keeper(const SuperviseOptions *options) {
                 arguments[n++] = (char *) (uintptr_t) places[i];
         for (size_t i = 0; i < options->n_configs; i++)
                 arguments[n++] = options->configs[i];
-        return execute(arguments);
+        return libexec_execute("supervise", KEEPER, arguments);
 }
 
 /* set() - NULL, or what is wrong. */

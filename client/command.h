@@ -12,6 +12,7 @@ typedef struct Command {
 
 extern const Command command_bench;
 extern const Command command_call;
+extern const Command command_check;
 extern const Command command_logs;
 extern const Command command_methods;
 extern const Command command_ping;

@@ -15,11 +15,12 @@ enum {
         EXIT_CODE_WRONG_FORMAT = 42,
         EXIT_CODE_EXITED_EARLY = 43,
         EXIT_CODE_DID_NOT_CONNECT = 44,
-        EXIT_CODE_ALREADY = 45,      /* with --strict: it was so already */
-        EXIT_CODE_NO_SOCKET = 46,    /* no supervisor: there is no control socket */
-        EXIT_CODE_NOBODY = 47,       /* no supervisor: the socket of one that is gone */
-        EXIT_CODE_KEEPER_ALONE = 48, /* no supervisor: its keeper is there, and starts another or has given up */
-        EXIT_CODE_SIGNAL = 128,      /* + number of the signal that ended the runner, or baton */
+        EXIT_CODE_ALREADY = 45,       /* with --strict: it was so already */
+        EXIT_CODE_NO_SOCKET = 46,     /* no supervisor: there is no control socket */
+        EXIT_CODE_NOBODY = 47,        /* no supervisor: the socket of one that is gone */
+        EXIT_CODE_KEEPER_ALONE = 48,  /* no supervisor: its keeper is there, and starts another or has given up */
+        EXIT_CODE_CONFIGURATION = 49, /* it cannot be used; supervisor/check.h has the same number */
+        EXIT_CODE_SIGNAL = 128,       /* + number of the signal that ended the runner, or baton */
 };
 
 #define EXIT_TEXT_MAX 96

@@ -31,8 +31,8 @@ static const Command command_help_ = {
 };
 
 static const Command *const commands[] = {
-        &command_call,  &command_run,       &command_logs,    &command_methods, &command_ping,
-        &command_bench, &command_supervise, &command_version, &command_help_,
+        &command_call,  &command_run,       &command_logs,  &command_methods, &command_ping,
+        &command_bench, &command_supervise, &command_check, &command_version, &command_help_,
 };
 
 static const Command *find(const char *name) {

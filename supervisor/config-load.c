@@ -300,6 +300,7 @@ static void check_members(Load *load, const ConfigName *name) {
 }
 
 static int load_group(Load *load, const ConfigName *name) {
+        static const char *const no_names[] = { NULL };
         GroupConfig draft = { .name = name->name,
                               .strategy = CONFIG_ONE_FOR_ONE,
                               .intensity = { .restarts = CONFIG_GROUP_RESTARTS,
@@ -316,7 +317,7 @@ static int load_group(Load *load, const ConfigName *name) {
                 add_name(load, &members, name->group->members.items[i]);
         if (load->loader.no_memory)
                 return -ENOMEM;
-        draft.members = members.names;
+        draft.members = members.names ? members.names : no_names;
         r = group_config_new(&load->config->groups[load->config->n_groups], &draft);
         load->config->n_groups += r == 0;
         return r;
