@@ -199,5 +199,6 @@ int main(int argc, char **argv) {
         if (missing)
                 return usage(missing);
         (void) signal(SIGPIPE, SIG_IGN);
+        (void) signal(SIGXFSZ, SIG_IGN); /* a log beyond RLIMIT_FSIZE is an error to be told, not our end */
         return serve(&arguments);
 }
