@@ -10,6 +10,11 @@
  *         bytes CHANNEL HEX                the runner writes
  *         lane HEX                         the runner sends a lane message, with the end of a pipe
  *         call CHANNEL METHOD [N]          the supervisor calls, with N descriptors
+ *         stream CHANNEL METHOD            the same with streams both ways
+ *         send I HEX                       the supervisor sends an item with its Ith call
+ *         end I                            and the half-close
+ *         items I N BYTES                  with its Ith call came so many items so far, so many bytes together
+ *         streamed N BYTES                 with calls of "up" so many items, bytes; each such call was half-closed
  *         answered I STATUS PAYLOAD N      its Ith call (from 0) has been answered so, with N descriptors
  *         heard METHOD PAYLOAD N           the runner's next call; it is echoed, but "keep" is kept
  *         cancelled N                      so many of those kept were cancelled
@@ -48,7 +53,13 @@ typedef struct Replay {
         unsigned line, n_hellos;
         size_t longest; /* write */
         TestAnswer answers[MAX_CALLS];
+        Call *calls[MAX_CALLS];
         unsigned n_calls;
+        struct Items {
+                unsigned n;
+                size_t size;
+        } items[MAX_CALLS], up;
+        unsigned n_up; /* not half-closed */
         Heard heard[MAX_CALLS];
         unsigned n_heard, n_checked;
 } Replay;
@@ -62,6 +73,18 @@ static Replay *replay;
                                  replay->cut.once, #_condition);                                            \
         } while (0)
 
+static bool on_item(Call *call, const Item *item, void *userdata) {
+        struct Items *items = userdata;
+
+        items->n += !item->bare;
+        items->size += item->size;
+        if (item->end) {
+                replay->n_up--;
+                (void) call_answer(call, &(AnswerParameters){ .status = STATUS_OK });
+        }
+        return true;
+}
+
 static void on_call(Peer *peer, Call *call) {
         Heard *heard = &replay->heard[replay->n_heard++];
         AnswerParameters answer = { .type = call_envelope(call)->type };
@@ -73,6 +96,11 @@ static void on_call(Peer *peer, Call *call) {
         memcpy(heard->payload, answer.payload, answer.size);
         heard->size = answer.size;
         answer.fds_consume = call_fds(call, &heard->n_fds);
+        if (strcmp(heard->method, "up") == 0) {
+                replay->n_up++;
+                call_on_stream(call, on_item, NULL, &replay->up);
+                return;
+        }
         if (strcmp(heard->method, "keep") == 0) {
                 test_keep(peer, call);
                 return;
@@ -134,6 +162,20 @@ static void do_lane(char *const *words) {
         test_bench_settle(&replay->bench);
 }
 
+static bool on_answer_item(Call *call, const Item *item, void *userdata) {
+        struct Items *items = &replay->items[(TestAnswer *) userdata - replay->answers];
+
+        (void) call;
+        items->n++;
+        items->size += item->size;
+        return true;
+}
+
+static void on_stream_done(Call *call, const Answer *answer, void *userdata) {
+        replay->calls[(TestAnswer *) userdata - replay->answers] = NULL;
+        test_done(call, answer, userdata);
+}
+
 static void do_call(char *const *words) {
         CallParameters parameters = { .channel = (unsigned) atoi(words[1]), .method = words[2] };
         int fds[2];
@@ -150,6 +192,47 @@ static void do_call(char *const *words) {
         CHECK(call_start(replay->bench.test.peer, &parameters, test_done, &replay->answers[replay->n_calls++], NULL) ==
               0);
         test_bench_settle(&replay->bench);
+}
+
+static void do_stream(char *const *words) {
+        unsigned n = replay->n_calls++;
+        CallParameters parameters = {
+                .channel = (unsigned) atoi(words[1]), .method = words[2], .stream = true, .item = on_answer_item
+        };
+
+        CHECK(n < MAX_CALLS);
+        CHECK(call_start(replay->bench.test.peer, &parameters, on_stream_done, &replay->answers[n],
+                         &replay->calls[n]) == 0);
+        test_bench_settle(&replay->bench);
+}
+
+static void do_send(char *const *words) {
+        ItemParameters item = { .payload = NULL };
+        uint8_t payload[256];
+
+        item.payload = payload;
+        item.size = from_hex(words[2], payload, sizeof(payload));
+        CHECK(call_send(replay->calls[atoi(words[1])], &item) == 0);
+        test_bench_settle(&replay->bench);
+}
+
+static void do_end(char *const *words) {
+        CHECK(call_end(replay->calls[atoi(words[1])]) == 0);
+        test_bench_settle(&replay->bench);
+}
+
+static void check_items(const struct Items *items, const char *n, const char *size) {
+        CHECK(items->n == (unsigned) atoi(n));
+        CHECK(items->size == (size_t) atoi(size));
+}
+
+static void do_items(char *const *words) {
+        check_items(&replay->items[atoi(words[1])], words[2], words[3]);
+}
+
+static void do_streamed(char *const *words) {
+        check_items(&replay->up, words[1], words[2]);
+        CHECK(replay->n_up == 0);
 }
 
 static void do_answered(char *const *words) {
@@ -226,9 +309,11 @@ static const struct {
         unsigned n_min, n_max; /* words after it; the last takes the rest of the line */
         void (*function)(char *const *words);
 } table[] = {
-        { "bytes", 2, 2, do_bytes },       { "lane", 1, 1, do_lane },   { "call", 2, 3, do_call },
-        { "answered", 4, 4, do_answered }, { "heard", 3, 3, do_heard }, { "cancelled", 1, 1, do_cancelled },
-        { "hello", 4, 4, do_hello },       { "renew", 1, 1, do_renew }, { "ended", 2, 2, do_ended },
+        { "bytes", 2, 2, do_bytes },       { "lane", 1, 1, do_lane },         { "call", 2, 3, do_call },
+        { "answered", 4, 4, do_answered }, { "heard", 3, 3, do_heard },       { "cancelled", 1, 1, do_cancelled },
+        { "stream", 2, 2, do_stream },     { "send", 2, 2, do_send },         { "end", 1, 1, do_end },
+        { "items", 3, 3, do_items },       { "streamed", 2, 2, do_streamed }, { "hello", 4, 4, do_hello },
+        { "renew", 1, 1, do_renew },       { "ended", 2, 2, do_ended },
 };
 
 static void do_line(char *line) {
