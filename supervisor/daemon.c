@@ -2,8 +2,8 @@
 
 /*
  * Daemon: the beginning. First the keeper's table is read to its end, the listener and the configuration as it was loaded
- * among it; then what is left of runners is recovered, then clients are let in, then SERVING. Clients that connect before
- * wait in the listener's queue, which the keeper has had open all the time.
+ * among it; then the configuration makes runners, and those that have a process already adopt it; then clients are let in,
+ * then SERVING. Clients that connect before wait in the listener's queue, which the keeper has had open all the time.
  *
  * Directories for bootstrap sockets that lie around are those of runners that had not connected when a supervisor died:
  * they are dead, and their directories go first.
@@ -57,22 +57,24 @@ Daemon *daemon_free(Daemon *daemon) {
 
 /* ------------------------------------------------------------------------------------------------- bootstrap directories */
 
-/* remove_directory() - the one thing that is in such a directory, and then it. */
+/* remove_directory() - the one thing that is in it, whichever of the two, and then it. */
 static void remove_directory(int boot, const char *name) {
         _cleanup_fd_ int fd = openat(boot, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-        if (fd >= 0)
+        if (fd >= 0) {
                 (void) unlinkat(fd, "bootstrap", 0);
+                (void) unlinkat(fd, "notify", 0);
+        }
         if (unlinkat(boot, name, AT_REMOVEDIR) < 0)
                 log_debug("cannot remove %s, left by a supervisor before: %s", name, strerror(errno));
 }
 
-static void clean_boot(const char *runtime_dir) {
+static void clean_boot(const Daemon *daemon) {
         _cleanup_free_ char *path = NULL;
         struct dirent *entry;
         DIR *dir;
 
-        if (asprintf(&path, "%s/boot", runtime_dir) < 0) {
+        if (asprintf(&path, "%s/boot", daemon->options.runtime_dir) < 0) {
                 path = NULL;
                 return;
         }
@@ -80,7 +82,7 @@ static void clean_boot(const char *runtime_dir) {
         if (!dir)
                 return;
         while ((entry = readdir(dir)))
-                if (entry->d_name[0] != '.')
+                if (entry->d_name[0] != '.' && !recovery_uses(&daemon->recovery, entry->d_name))
                         remove_directory(dirfd(dir), entry->d_name);
         (void) closedir(dir);
 }
@@ -130,13 +132,13 @@ static int begin(Daemon *daemon) {
         LogStore *logs = daemon->supervisor->logs;
         int r;
 
-        clean_boot(daemon->options.runtime_dir);
+        clean_boot(daemon);
         log_store_recover(logs);
-        recovery_run(&daemon->recovery, daemon->supervisor);
-        log_store_settle(logs);
         r = configure(daemon);
         if (r < 0)
                 return r;
+        recovery_run(&daemon->recovery, daemon->supervisor);
+        log_store_settle(logs);
         return listen_to_clients(daemon);
 }
 

@@ -2,7 +2,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What the files of the instance share, and nobody else includes: instance.c (its life), instance-start.c, instance-ready.c
+ * What the files of the instance share, and nobody else includes: instance.c (its life), instance-start.c, instance-adopt.c
+ * (taken over from a supervisor before), instance-ready.c
  * (when it is ready, and that it lives), instance-stop.c, instance-methods.c (what it may call).
  */
 
@@ -34,6 +35,8 @@ void instance_doom(Instance *instance, RunnerCause cause, ProcessEvent event);
 
 /* ---- instance-start.c ---- */
 void instance_prepare(Instance *instance);
+/* instance_make_peer() - without a lane (-1), or with that of a runner that was adopted. 0 or a negative errno. */
+int instance_make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume);
 /* instance_connected() - the runner has come in by its bootstrap socket. */
 void instance_connected(Bootstrap *bootstrap, int lane_fd_consume);
 /* instance_close_bootstrap() - the way in goes, whatever is left of it. */
@@ -42,6 +45,8 @@ void instance_close_bootstrap(Instance *instance);
 /* ---- instance-ready.c ---- */
 /* instance_open_ready() - what a runner that is no native one says its readiness by. 0 or a negative errno. */
 int instance_open_ready(Instance *instance, const char **ret_step);
+/* instance_adopt_ready() - @fd_consume is that of one that was adopted; @path of its socket, NULL: a pipe. */
+int instance_adopt_ready(Instance *instance, const char *path, int fd_consume);
 /* instance_close_ready() - and it goes. */
 void instance_close_ready(Instance *instance);
 /* instance_ready_variables() - what it is told about that, from number @n on; to be freed. Returns how many there are. */

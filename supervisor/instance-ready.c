@@ -82,6 +82,11 @@ int instance_open_ready(Instance *instance, const char **ret_step) {
         return 0;
 }
 
+int instance_adopt_ready(Instance *instance, const char *path, int fd_consume) {
+        return notify_adopt(&instance->notify, instance->supervisor->loop, instance->runner->name, path, fd_consume,
+                            told, instance);
+}
+
 void instance_close_ready(Instance *instance) {
         if (!instance->notify)
                 return;

@@ -20,6 +20,7 @@
 #include "common/version.h"
 #include "supervisor/notify.h"
 #include "supervisor/peer-loop.h"
+#include "supervisor/runner-record.h"
 
 /* ------------------------------------------------------------------------------------------------ before the process */
 
@@ -37,13 +38,14 @@ static void reserved(KeeperLink *link, int result, void *userdata) {
                       instance->pid ? PROCESS_EVENT_EXITED : PROCESS_EVENT_FAILED);
 }
 
-static int make_peer(Instance *instance) {
+int instance_make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume) {
         char software[64];
         PeerLimits limits = instance->config->rpc ? *instance->config->rpc : (PeerLimits){ 0 };
         const PeerConfig config = {
                 .side = 0,
                 .n_channels = LANE_CHANNELS,
                 .renewal = LANE_RENEWAL_SELF,
+                .epoch = epoch,
                 .objects = PEER_OBJECTS_PASS,
                 .limits = &limits,
                 .software = software,
@@ -60,7 +62,7 @@ static int make_peer(Instance *instance) {
         /* The start has a time-out of its own, which knows more to say. */
         limits.hello_timeout_us = clock_after(instance->config->start_timeout_us, USEC_PER_SEC);
         (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
-        return peer_loop_new(&instance->peer, &parameters, -1);
+        return peer_loop_new(&instance->peer, &parameters, lane_fd_consume);
 }
 
 /* make_way_in() - 0, or a negative errno with the step in @ret_step. */
@@ -79,14 +81,17 @@ static int make_way_in(Instance *instance, const char **ret_step) {
         if (r < 0)
                 return r;
         *ret_step = "making its channels";
-        return make_peer(instance);
+        return instance_make_peer(instance, 0, -1);
 }
 
 static int store_all(Instance *instance) {
-        uint32_t flags = KEEPER_FLAG_KILL_GROUP | (runner_config_native(instance->config) ? KEEPER_FLAG_NATIVE : 0);
+        uint32_t flags = KEEPER_FLAG_KILL_GROUP | (runner_config_native(instance->config) ? KEEPER_FLAG_NATIVE : 0) |
+                         (instance->runner->hidden ? KEEPER_FLAG_TRANSIENT : 0);
+        uint8_t record[KEEPER_RECORD_SIZE];
         int r;
 
-        r = keeper_link_reserve(instance->supervisor->link, instance->id, instance->runner->name, flags, NULL,
+        runner_pack(instance->runner, record);
+        r = keeper_link_reserve(instance->supervisor->link, instance->id, instance->runner->name, flags, record,
                                 reserved, instance);
         if (r < 0)
                 return r;
@@ -196,6 +201,8 @@ static void spawned(Instance *instance, const RunnerStart *start, const SpawnPar
         (void) keeper_link_spawned(instance->supervisor->link, instance->id, result);
         instance->reserved = false;
         instance->born = result->born;
+        if (result->born)
+                runner_record_started(instance->runner);
         instance->pid = instance->last_pid = result->born ? result->pid : 0;
         log_input_born(&instance->input, instance->pid);
         instance->pidfd = result->pidfd;

@@ -33,6 +33,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/relay.h"
+#include "supervisor/runner-record.h"
 
 /* What the end of a process's channels may take to be read, after its exit: somebody may have inherited them. */
 #define LINGER_US (100 * USEC_PER_MSEC)
@@ -157,7 +158,9 @@ static void check_gone(Instance *instance) {
             instance->is_gone)
                 return;
         instance->is_gone = true;
-        if (instance->born)
+        if (instance->born && runner_is_recorded(instance->runner))
+                runner_record_ended(instance->runner);
+        else if (instance->born)
                 (void) keeper_link_ack(instance->supervisor->link, instance->id);
         loop_task_queue(instance->supervisor->loop, &instance->gone);
 }

@@ -22,6 +22,7 @@
 #include "supervisor/runner.h"
 
 typedef struct Notify Notify;
+typedef struct Recovered Recovered;
 typedef struct Relay Relay;
 typedef struct InstanceDrop InstanceDrop;
 typedef struct InstanceWatcher InstanceWatcher;
@@ -130,6 +131,13 @@ int instance_new(Instance **ret_instance, Runner *runner, uint64_t id);
 /* instance_free() - in no table and no queue any more. Accepts NULL, returns NULL. */
 Instance *instance_free(Instance *instance);
 DEFINE_CLEANUP(Instance *, instance_free);
+
+/*
+ * instance_adopt() - what a supervisor before this one has left of an instance of @runner, which has none: with all that
+ * belongs to it, or, where some of that is missing, to be killed. It is the runner's from now on. Returns 1: it goes on; 0:
+ * its end will be reported, and then it is started over; -ENOMEM: nothing was done.
+ */
+int instance_adopt(Runner *runner, Recovered *slot);
 
 /* instance_start() - its runner hears what comes of it: runner_instance_ready(), runner_instance_over(). */
 void instance_start(Instance *instance);

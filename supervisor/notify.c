@@ -290,6 +290,24 @@ int notify_open_pipe(Notify **ret_notify, Loop *loop, const char *label, NotifyT
         return 0;
 }
 
+int notify_adopt(Notify **ret_notify, Loop *loop, const char *label, const char *path, int fd_consume, NotifyTold told,
+                 void *userdata) {
+        _cleanup_fd_ int fd = fd_consume;
+        Notify *notify;
+        int r = make(&notify, loop, label, told, userdata);
+
+        if (r < 0)
+                return r;
+        notify->path = path ? strdup(path) : NULL;
+        if (path && !notify->path) {
+                fd_close(notify_close(notify));
+                return -ENOMEM;
+        }
+        notify->fd = fd_take(&fd);
+        *ret_notify = notify;
+        return 0;
+}
+
 void notify_accept(Notify *notify, pid_t pid, int pidfd) {
         notify->pid = pid;
         notify->pidfd = pidfd;

@@ -39,6 +39,10 @@ int notify_open_socket(Notify **ret_notify, Loop *loop, const char *label, const
                        NotifyTold told, void *userdata, const char **ret_step);
 int notify_open_pipe(Notify **ret_notify, Loop *loop, const char *label, NotifyTold told, void *userdata, int *ret_fd);
 
+/* notify_adopt() - of a runner found after a crash; @path of the socket @fd_consume, NULL: it is a pipe. 0 or -ENOMEM. */
+int notify_adopt(Notify **ret_notify, Loop *loop, const char *label, const char *path, int fd_consume, NotifyTold told,
+                 void *userdata);
+
 /*
  * notify_accept() - the runner is @pid, the leader of its session; @pidfd (borrowed until notify_close()) tells whether it
  * still is. Datagrams of other processes than those of its session are refused, and logged.

@@ -21,5 +21,6 @@ int record_unpack(const uint8_t bytes[KEEPER_RECORD_SIZE], Record *ret_record) {
         memcpy(ret_record, bytes, sizeof(*ret_record));
         ret_record->n_restart_times =
                 ret_record->n_restart_times < RECORD_RESTARTS_MAX ? ret_record->n_restart_times : RECORD_RESTARTS_MAX;
+        ret_record->place[sizeof(ret_record->place) - 1] = '\0';
         return 0;
 }

@@ -23,45 +23,40 @@ enum {
         RECORD_RESTARTS_MAX = 8, /* of the window of restarts: the latest */
 };
 
-/* Flags: what the Runner has of the same name. */
 enum {
         RECORD_TRANSIENT = 1 << 0,
-        RECORD_AGAIN = 1 << 1,
-        RECORD_COMPLETED = 1 << 2,
-        RECORD_MANUAL = 1 << 3,
-        RECORD_READY = 1 << 4, /* the instance has said that it is ready */
-        RECORD_PARK = 1 << 5,  /* its log parks output */
+        RECORD_COMPLETED = 1 << 1, /* it has ended well since it was last started */
+        RECORD_READY = 1 << 2,     /* the instance is ready */
+
+        RECORD_EXIT_SUCCESS = 1 << 0,
+        RECORD_EXIT_KILLED = 1 << 1,
 };
 
 typedef struct Record {
         uint8_t version;
         uint8_t desired; /* Desired */
         uint8_t state;   /* PolicyState */
-        uint8_t flags;   /* RECORD_* */
+        uint8_t flags;   /* RECORD_TRANSIENT, ... */
         uint8_t n_restart_times;
         uint8_t n_exits; /* 1: the last end is below */
-        uint8_t exit_cause, exit_code;
-        int32_t exit_status;
-        int32_t exit_pid;
+        uint8_t exit_cause, exit_code, exit_flags;
+        char place[7]; /* of its notify socket: the directory in `boot/'; "": none */
 
-        uint64_t config_hash; /* of what the instance was started with; 0: no configuration has it */
-        uint64_t started_wall_us, up_us, changed_wall_us;
+        uint64_t started_us, started_wall_us; /* of the instance */
+        uint64_t up_us, changed_wall_us;
         uint64_t next_us; /* when it waits: of the next start */
-        uint64_t stop_us; /* when it is being stopped: when that must be over */
         uint64_t n_starts, n_restarts;
         uint64_t restart_us[RECORD_RESTARTS_MAX]; /* oldest first */
-        uint64_t exit_instance, exit_wall_us, exit_uptime_us;
 
-        uint64_t log_sequence; /* of the next line */
-        uint64_t rpc_sequence; /* of the next record that the runner sends by RPC */
-        uint64_t event;        /* id of the last life-cycle event */
+        uint64_t exit_instance, exit_started_wall_us, exit_wall_us, exit_uptime_us;
+        int32_t exit_status, exit_pid;
         uint32_t n_failures;
         uint32_t reserved;
 } Record;
 
 static_assert(sizeof(Record) <= KEEPER_RECORD_SIZE, "it fits");
-static_assert(offsetof(Record, config_hash) == 16 && sizeof(Record) % 8 == 0, "no padding, by design");
-static_assert(sizeof(Record) == 200, "what is added is added at the end");
+static_assert(offsetof(Record, started_us) == 16 && sizeof(Record) % 8 == 0, "no padding, by design");
+static_assert(sizeof(Record) == 184, "what is added is added at the end");
 
 /* record_pack() - into the bytes the keeper stores; the version is set, the rest of them is zero. */
 void record_pack(const Record *record, uint8_t bytes[KEEPER_RECORD_SIZE]);

@@ -57,8 +57,15 @@ void recovery_deinit(Recovery *recovery);
 /* recovered_take() - a descriptor of it, the caller's now, or -1. */
 int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag);
 
+/* recovery_place() - the path of @file in the directory in `boot/' that its record names, to be freed; NULL: it has none. */
+char *recovery_place(const Supervisor *supervisor, const Recovered *slot, const char *file);
+
+/* recovery_uses() - whether the directory @name in `boot/' is that of a runner that may be adopted. */
+bool recovery_uses(const Recovery *recovery, const char *name);
+
 /*
  * recovery_run() - every slot is taken care of: its instance adopted, or killed and, as far as it shall be up, started over.
- * Nothing of it runs unsupervised afterwards, nothing runs twice. Leaves @recovery empty.
+ * Nothing of it runs unsupervised afterwards, nothing runs twice. To be called when the configuration has made its
+ * runners, and before any of them was handled. Leaves @recovery empty.
  */
 void recovery_run(Recovery *recovery, Supervisor *supervisor);

@@ -29,6 +29,7 @@
 #include "supervisor/events.h"
 #include "supervisor/group.h"
 #include "supervisor/hooks.h"
+#include "supervisor/runner-record.h"
 #include "supervisor/schedule.h"
 #include "supervisor/supervisor.h"
 
@@ -303,6 +304,7 @@ static void changed(Runner *runner, PolicyState before) {
         runner->changed_us = clock_wall();
         if (runner->hidden)
                 return;
+        runner_record(runner);
         events_publish(runner->supervisor->events, &(Event){
                                                            .kind = EVENT_RUNNER_STATE,
                                                            .runner = runner->name,

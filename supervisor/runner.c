@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "supervisor/group.h"
+#include "supervisor/runner-record.h"
 #include "supervisor/schedule.h"
 #include "supervisor/supervisor.h"
 
@@ -101,6 +102,7 @@ void runner_free(Runner *runner) {
 }
 
 void runner_forget(Runner *runner) {
+        runner_record_forget(runner);
         group_leave(runner);
         runner_unlink(runner);
         if (!runner->hidden)

@@ -124,6 +124,7 @@ struct Runner {
         bool hidden : 1;       /* a hook's: not in the table of runners */
 
         uint64_t last_instance;   /* 0: none yet */
+        uint64_t kept;            /* slot in the keeper, without a process, that has its record; 0: none */
         uint64_t stop_timeout_us; /* of the stop that was asked for; 0: its configuration's */
         uint64_t changed_us;      /* wall clock, of the last change of state; 0: none yet */
         uint64_t up_us;           /* monotonic, since when it is ready; 0: it is not */

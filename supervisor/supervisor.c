@@ -267,6 +267,7 @@ static void watch_signals(Supervisor *supervisor, bool is_daemon) {
 
 static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         supervisor->generation = options->generation;
+        supervisor->followed = options->runtime_dir;
         supervisor->stop_timeout_us = options->stop_timeout_us;
         supervisor->has_nofile = options->nofile;
         if (options->nofile)

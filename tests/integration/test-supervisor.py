@@ -665,7 +665,9 @@ def sigterm(tree, folder):
 def started_by_hand(tree, folder):
     program = os.path.join(wire.BUILD, "baton-supervisor")
     for arguments, text in (([], "--generation is missing"), (["--generation=0"], "--generation wants a number from 1"),
-                            (["--generation=1"], "the keeper's socket is missing"), (["x"], "no arguments"),
+                            (["--generation=1", "--private"], "the keeper's socket is missing"),
+                            (["--generation=1"], "--private, or --runtime-dir, --state-dir, --log-dir and --socket are"),
+                            (["--generation=1", "--private", "x"], "no arguments"),
                             (["--generation=1", "--stop-timeout=x"], "--stop-timeout wants a duration")):
         result = subprocess.run([program, *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL)
         assert result.returncode == 2, result

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Instance, adopted: one whose supervisor died. Its process is known by the pidfd that the keeper made, its output goes on
+ * in the pipes that the keeper kept, and its exit is reported here whenever it comes, be it that it has come already. A
+ * native one gets fresh channels over its lane, in an epoch as high as our generation, and says Hello again; clients that
+ * are attached to it notice nothing.
+ *
+ * What cannot be adopted whole is killed, as an instance all the same: its runner hears of its end like of any other, and
+ * not before is there another one.
+ */
+
+#include "supervisor/instance-internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "supervisor/notify.h"
+#include "supervisor/recovery.h"
+
+static int adopt_output(Instance *instance, Recovered *slot) {
+        static const InstanceStored stored[LOG_PIPES] = {
+                [LOG_SOURCE_STDOUT] = INSTANCE_STORED_STDOUT,
+                [LOG_SOURCE_STDERR] = INSTANCE_STORED_STDERR,
+        };
+
+        for (unsigned i = 0; i < LOG_PIPES; i++) {
+                int fd = recovered_take(slot, KEEPER_FD_LOG, i + 1), r;
+
+                if (fd < 0)
+                        return -EBADF;
+                instance->stored |= (uint8_t) (1u << stored[i]);
+                r = log_input_adopt(&instance->input, (LogSource) i, fd);
+                if (r < 0)
+                        return r;
+        }
+        log_input_born(&instance->input, instance->pid);
+        return 0;
+}
+
+static int adopt_lane(Instance *instance, Recovered *slot) {
+        _cleanup_fd_ int lane = recovered_take(slot, KEEPER_FD_LANE, 0);
+        int r;
+
+        if (!fd_is_unix_stream(lane))
+                return -EBADF;
+        instance->stored |= 1u << INSTANCE_STORED_LANE;
+        r = fd_dup(lane);
+        if (r < 0)
+                return r;
+        instance->lane = r;
+        return instance_make_peer(instance, instance->supervisor->generation, fd_take(&lane));
+}
+
+/* adopt_ready() - what it says its readiness and its life by, where it has that. */
+static int adopt_ready(Instance *instance, Recovered *slot) {
+        _cleanup_fd_ int fd = recovered_take(slot, KEEPER_FD_LISTENER, 1);
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        if (fd < 0)
+                return 0;
+        instance->stored |= 1u << INSTANCE_STORED_NOTIFY;
+        if (instance->config->ready == CONFIG_READY_NOTIFY) {
+                path = recovery_place(instance->supervisor, slot, "notify");
+                if (!path)
+                        return -ENOENT;
+        }
+        r = instance_adopt_ready(instance, path, fd_take(&fd));
+        if (r == 0)
+                notify_accept(instance->notify, instance->pid, instance->pidfd);
+        return r;
+}
+
+/* adopt_all() - what belongs to it. 0, or a negative errno: something is missing. */
+static int adopt_all(Instance *instance, Recovered *slot) {
+        int r = adopt_output(instance, slot);
+
+        if (r < 0 || slot->state == KEEPER_SLOT_EXITED)
+                return r;
+        if (slot->pidfd < 0)
+                return -EBADF;
+        instance->pidfd = fd_take(&slot->pidfd);
+        if (slot->flags & KEEPER_FLAG_NATIVE)
+                return adopt_lane(instance, slot);
+        return adopt_ready(instance, slot);
+}
+
+/* is_ready() - was it, under the supervisor before? What has no way to say so was when it was executed. */
+static bool is_ready(const Instance *instance, const Recovered *slot) {
+        return instance->config->ready == CONFIG_READY_NONE || (slot->record.flags & RECORD_READY);
+}
+
+/* go_on() - as if it had been ours all the time. */
+static void go_on(Instance *instance, const Recovered *slot) {
+        Supervisor *supervisor = instance->supervisor;
+        Runner *runner = instance->runner;
+        bool ready = is_ready(instance, slot);
+
+        instance->was_up = ready;
+        instance->state = ready ? PROCESS_UP : PROCESS_STARTING;
+        runner->state = ready && !instance->config->oneshot ? POLICY_UP : POLICY_STARTING;
+        runner->up_us = runner->state != POLICY_UP ? 0
+                        : slot->record.up_us       ? slot->record.up_us
+                                                   : instance->started_us;
+        if (slot->state == KEEPER_SLOT_EXITED)
+                return;
+        if (ready)
+                instance_watch_over(instance);
+        else
+                loop_timer_set(supervisor->loop, &instance->timer,
+                               clock_after(instance->started_us, instance->config->start_timeout_us));
+}
+
+/* One that takes the place of what was killed is a restart that we asked for, not one that it needed. */
+static void be_killed(Instance *instance) {
+        instance->state = PROCESS_UP;
+        instance->runner->state = POLICY_STOPPING;
+        instance_doom(instance, RUNNER_CAUSE_STOPPED, PROCESS_EVENT_DOOMED);
+}
+
+static void fill(Instance *instance, const Recovered *slot) {
+        uint64_t now = clock_now();
+
+        instance->born = true;
+        instance->pid = instance->last_pid = slot->pid;
+        instance->event = (uint64_t) instance->supervisor->generation << 32; /* above all that it was told before */
+        instance->started_us = slot->record.started_us ? MIN(slot->record.started_us, now) : now;
+        instance->started_wall_us = slot->record.started_wall_us ? slot->record.started_wall_us : clock_wall();
+}
+
+int instance_adopt(Runner *runner, Recovered *slot) {
+        Instance *instance;
+        int r = instance_new(&instance, runner, slot->instance);
+
+        if (r < 0)
+                return r;
+        r = supervisor_add_instance(runner->supervisor, instance);
+        if (r < 0) {
+                instance_free(instance);
+                return r;
+        }
+        fill(instance, slot);
+        runner->instance = instance;
+        runner->last_instance = instance->id;
+        runner->events = 0; /* it needs no start */
+        runner_log_set_over(runner->log, false);
+        r = adopt_all(instance, slot);
+        if (r == 0 && !(slot->flags & KEEPER_FLAG_DOOMED)) {
+                go_on(instance, slot);
+                return true;
+        }
+        log_warning("runner %s: pid %d cannot be taken over from the supervisor before: %s; it is started over",
+                    runner->name, slot->pid, r < 0 ? strerror(-r) : "its start was not finished");
+        be_killed(instance);
+        return false;
+}
