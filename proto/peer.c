@@ -499,6 +499,9 @@ static void renewed_by_peer(Peer *peer, uint32_t epoch, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
 
         peer->renewing = true;
+        /* The other side may have our Hello, although its own has not been read: its frames are as large as that allows. */
+        for (unsigned n = 0; n < peer->n_channels; n++)
+                peer->channels[n].reader.limit = (uint32_t) peer->limits.max_frame;
         if (peer->remote.protocol)
                 peer_read_rest(peer, LANE_CHANNELS);
         peer->renewing = false;
