@@ -23,7 +23,7 @@ enum {
 };
 
 /* The room libev's watchers need; loop.c asserts that they fit. */
-#define LOOP_WATCHER_WORDS 12
+#define LOOP_WATCHER_WORDS 6
 
 /* A descriptor being watched. Its owner stops it before the descriptor is closed. */
 struct LoopIo {

@@ -141,6 +141,7 @@ void instance_stop(Instance *instance, uint64_t timeout_us) {
         uint64_t timeout = timeout_us ? timeout_us : instance->config->stop_timeout_us;
         uint64_t deadline = clock_after(clock_now(), timeout);
 
+        supervisor_begin_now(instance->supervisor, instance); /* so that it ends as others do */
         if (!instance_is_live(instance))
                 return;
         if (instance->state == PROCESS_STOPPING) {

@@ -9,7 +9,7 @@
  *
  * End: the keeper's report (or, where there never was a process, the failure) is followed by: output read to its end and
  * `on_exit` told; the peer given a moment to read what the process left in its channels; every stored descriptor
- * dropped there and then closed here; ACK; `on_gone` told, and the runner, which judges what follows. A descriptor that
+ * dropped there and then closed here; ACK; the runner is told, which judges what follows. A descriptor that
  * is watched must not be closed while its duplicate lives in the keeper: libev would have to make a new epoll set.
  *
  * The report may come before or after the end of the lane, and twice; it is effective once. Events that actions raise are
@@ -75,7 +75,6 @@ int instance_new(Instance **ret_instance, Runner *runner, uint64_t id) {
         LIST_INIT(&instance->relays);
         LIST_INIT(&instance->drops);
         LIST_INIT(&instance->on_exit);
-        LIST_INIT(&instance->on_gone);
         log_input_init(&instance->input, runner->log, id);
         *ret_instance = instance;
         return 0;
@@ -109,7 +108,6 @@ Instance *instance_free(Instance *instance) {
                 peer_close(instance->peer, STATUS_UNAVAILABLE, "the supervisor is ending");
         relay_end_all(instance);
         call_watchers(instance, &instance->on_exit);
-        call_watchers(instance, &instance->on_gone);
         instance_close_bootstrap(instance);
         instance_close_ready(instance);
         forget_drops(instance);
@@ -263,7 +261,6 @@ static void tell_gone(LoopTask *task) {
 
         instance->over = true;
         supervisor_instance_gone(instance->supervisor, instance);
-        call_watchers(instance, &instance->on_gone);
         runner_instance_over(instance->runner);
 }
 
@@ -416,18 +413,12 @@ static void timer_fired(LoopTimer *timer) {
                 instance_raise(instance, PROCESS_EVENT_TIMEOUT);
 }
 
-static bool watch(Instance *instance, struct InstanceWatchers *watchers, InstanceWatcher *watcher) {
-        watcher->instance = instance;
-        LIST_INSERT_HEAD(watchers, watcher, link);
-        return true;
-}
-
 bool instance_watch_exit(Instance *instance, InstanceWatcher *watcher) {
-        return !instance->ended && watch(instance, &instance->on_exit, watcher);
-}
-
-bool instance_watch_gone(Instance *instance, InstanceWatcher *watcher) {
-        return !instance->over && watch(instance, &instance->on_gone, watcher);
+        if (instance->ended)
+                return false;
+        watcher->instance = instance;
+        LIST_INSERT_HEAD(&instance->on_exit, watcher, link);
+        return true;
 }
 
 void instance_unwatch(InstanceWatcher *watcher) {

@@ -81,6 +81,7 @@ struct Instance {
         uint8_t n_events;
         uint8_t stored; /* bits of InstanceStored: duplicates in the keeper */
         bool handling : 1;
+        bool waiting : 1;     /* for its turn to begin */
         bool queued : 1;      /* to be spawned */
         bool reserved : 1;    /* the keeper has a slot, and nobody has been put into it */
         bool refused : 1;     /* the keeper had no slot: no exit will be reported */
@@ -122,7 +123,6 @@ struct Instance {
         LIST_HEAD(, InstanceDrop) drops; /* stored descriptors on their way out */
         LoopTask gone;                   /* everything is gone: tell */
         struct InstanceWatchers on_exit; /* the exit is known and the output was read */
-        struct InstanceWatchers on_gone; /* no descriptor and no process is left */
 };
 
 /* instance_new() - of @runner, with its present configuration; not started yet, in no table. 0 or -ENOMEM. */
@@ -151,9 +151,8 @@ void instance_stop(Instance *instance, uint64_t timeout_us);
 /* instance_exited() - the keeper's report. Effective once. */
 void instance_exited(Instance *instance, ExitStatus exit);
 
-/* instance_watch_exit(), instance_watch_gone() - calls back once. False: that has been already, and nothing will come. */
+/* instance_watch_exit() - calls back once. False: that has been already, and nothing will come. */
 bool instance_watch_exit(Instance *instance, InstanceWatcher *watcher);
-bool instance_watch_gone(Instance *instance, InstanceWatcher *watcher);
 /* instance_unwatch() - does nothing for one that does not wait. */
 void instance_unwatch(InstanceWatcher *watcher);
 

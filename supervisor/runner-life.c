@@ -207,7 +207,10 @@ static void make_instance(Runner *runner) {
         runner->instance = instance;
         runner->begun_us = clock_now();
         runner->last_instance = instance->id;
-        instance_start(instance);
+        if (runner->transient || runner->hidden)
+                instance_start(instance);
+        else
+                supervisor_queue_begin(supervisor, instance);
 }
 
 static void announce(Runner *runner) {

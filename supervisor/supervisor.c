@@ -91,19 +91,45 @@ static void handle_raised(LoopTask *task) {
 
 /* ------------------------------------------------------------------------------------------------------ making processes */
 
+/* How many are prepared at once: what they ask of the keeper fits into its window, and their descriptors are few. */
+#define PREPARED_MAX 16u
+
+void supervisor_queue_begin(Supervisor *supervisor, Instance *instance) {
+        TAILQ_INSERT_TAIL(&supervisor->to_begin, instance, link);
+        instance->waiting = true;
+        loop_task_queue(supervisor->loop, &supervisor->spawn);
+}
+
+void supervisor_begin_now(Supervisor *supervisor, Instance *instance) {
+        if (!instance->waiting)
+                return;
+        TAILQ_REMOVE(&supervisor->to_begin, instance, link);
+        instance->waiting = false;
+        instance_start(instance);
+}
+
 void supervisor_queue_spawn(Supervisor *supervisor, Instance *instance) {
         TAILQ_INSERT_TAIL(&supervisor->to_spawn, instance, link);
+        supervisor->n_to_spawn++;
         instance->queued = true;
         loop_task_queue(supervisor->loop, &supervisor->spawn);
 }
 
 void supervisor_unqueue_spawn(Supervisor *supervisor, Instance *instance) {
+        if (instance->waiting) {
+                TAILQ_REMOVE(&supervisor->to_begin, instance, link);
+                instance->waiting = false;
+        }
         if (!instance->queued)
                 return;
         TAILQ_REMOVE(&supervisor->to_spawn, instance, link);
+        supervisor->n_to_spawn--;
         instance->queued = false;
+        if (!TAILQ_EMPTY(&supervisor->to_begin))
+                loop_task_queue(supervisor->loop, &supervisor->spawn);
 }
 
+/* spawn_queued() - what is prepared becomes processes, then as many more are prepared, whose turn comes with the next call. */
 static void spawn_queued(LoopTask *task) {
         Supervisor *supervisor = CONTAINER_OF(task, Supervisor, spawn);
         Instance *instance;
@@ -112,6 +138,8 @@ static void spawn_queued(LoopTask *task) {
                 supervisor_unqueue_spawn(supervisor, instance);
                 instance_spawn(instance);
         }
+        while (supervisor->n_to_spawn < PREPARED_MAX && (instance = TAILQ_FIRST(&supervisor->to_begin)))
+                supervisor_begin_now(supervisor, instance);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- the keeper */
@@ -276,6 +304,7 @@ static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         supervisor->down = LOOP_TASK_NULL(go_down);
         supervisor->policy = LOOP_TASK_NULL(handle_raised);
         supervisor->last_call = LOOP_TIMER_NULL(last_call);
+        TAILQ_INIT(&supervisor->to_begin);
         TAILQ_INIT(&supervisor->to_spawn);
         TAILQ_INIT(&supervisor->raised);
         TAILQ_INIT(&supervisor->groups);

@@ -60,7 +60,9 @@ struct Supervisor {
         struct RunnerQueue raised;     /* those that have something to handle */
         LoopTask policy;               /* handles them */
         Instance *instances;           /* uthash, by id: those that are not over */
+        struct InstanceQueue to_begin; /* nothing is made of them yet: not too many are prepared at once */
         struct InstanceQueue to_spawn; /* prepared; each waits until the link is idle */
+        unsigned n_to_spawn;
         LoopTask spawn;
 
         Config *config;       /* the one that holds; NULL: none */
@@ -105,6 +107,10 @@ uint64_t supervisor_next_id(Supervisor *supervisor);
 /* supervisor_add_instance() - it is found by its id, until supervisor_instance_gone(). 0 or -ENOMEM. */
 int supervisor_add_instance(Supervisor *supervisor, Instance *instance);
 void supervisor_instance_gone(Supervisor *supervisor, Instance *instance);
+
+/* supervisor_queue_begin() - instance_start() when its turn comes. supervisor_begin_now() - now, if it waits for its turn. */
+void supervisor_queue_begin(Supervisor *supervisor, Instance *instance);
+void supervisor_begin_now(Supervisor *supervisor, Instance *instance);
 
 /* supervisor_queue_spawn() - instance_spawn() when all that was sent to the keeper is in the kernel. */
 void supervisor_queue_spawn(Supervisor *supervisor, Instance *instance);
