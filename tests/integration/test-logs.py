@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`baton logs' and log files, with a daemon: what is printed, in which order and form; followed over restarts of the runner,
+over a SIGKILL of the supervisor; rotation; what is said of names that are none.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+import daemon_tests
+from daemon_tests import BATON, TIMEOUT, children, test, until
+
+
+def runner(name, script, **more):
+    lines = [f"  {name}:", f"    command: {json.dumps(['/bin/sh', '-c', script])}"]
+    return "\n".join(lines + [f"    {key}: {value}" for key, value in more.items()]) + "\n"
+
+
+def start(daemon, *runners):
+    daemon.answers = lambda: daemon.process.poll() is None and daemon.baton("logs", "nobody", check=False).returncode == 21
+    daemon.start("runners:\n" + "".join(runners))
+
+
+def supervisor(daemon):
+    def find():
+        for pid in children(daemon.keeper()):
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if b"--generation" in file.read():
+                    return pid
+        return 0
+    return until(find, "a supervisor")
+
+
+def lines(daemon, *words):
+    return daemon.baton("logs", *words).stdout.splitlines()
+
+
+def objects(daemon, *words):
+    return [json.loads(line) for line in lines(daemon, "--json", *words)]
+
+
+class Follower:
+    """`baton logs -f --json' whose objects are read one by one."""
+
+    def __init__(self, daemon, *words):
+        self.process = subprocess.Popen([BATON, "logs", "-f", "-n", "all", "--json", *words], env=daemon.environment,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        daemon_tests.owned.add(self.process.pid)
+
+    def next(self):
+        return json.loads(self.process.stdout.readline())
+
+    def end(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=TIMEOUT)
+        return self.process.returncode, errors
+
+
+@test
+def lines_of_one(daemon):
+    start(daemon, runner("web", "echo one; echo two >&2; printf three; exec sleep 1000"))
+    until(lambda: len(lines(daemon, "web")) == 2, "two lines")
+    form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (stdout|stderr) (\d+) (.*)"
+    found = sorted(re.fullmatch(form, line).groups() for line in lines(daemon, "web"))
+    assert [(stream, text) for stream, _, text in found] == [("stderr", "two"), ("stdout", "one")], found
+    assert len({pid for _, pid, _ in found}) == 1
+    assert [o["text"] for o in objects(daemon, "web", "--stream=stderr")] == ["two"]
+    assert len(lines(daemon, "web", "-n", "1")) == 1
+    assert lines(daemon, "web", "--since", "1970-01-01T00:00:00Z") == lines(daemon, "web")
+    assert not lines(daemon, "web", "--since", "2999-01-01")
+    one = next(o for o in objects(daemon, "web") if o["text"] == "one")
+    assert set(one) == {"time", "monotonic_us", "runner", "seq", "instance", "pid", "stream", "text"}, one
+    assert one["runner"] == "web" and one["stream"] == "stdout"
+
+
+@test
+def several_in_order(daemon):
+    script = "i=0; while [ $i -lt 20 ]; do i=$((i+1)); echo $i; sleep 0.01; done; exec sleep 1000"
+    start(daemon, runner("a", script), runner("long.name", script), runner("silent", "exec sleep 1000"))
+    until(lambda: len(lines(daemon, "a")) == 20 and len(lines(daemon, "long.name")) == 20, "all lines")
+    found = [line.split() for line in lines(daemon, "a", "long.name", "silent")]
+    assert len(found) == 40
+    times = [time for _, time, _, _, _ in found]
+    assert times == sorted(times)
+    for name in ("a", "long.name"):
+        assert [int(text) for who, _, _, _, text in found if who == name] == list(range(1, 21))
+
+
+@test
+def patterns(daemon):
+    start(daemon, runner("web.a", "echo a; exec sleep 1000"), runner("web.b", "echo b; exec sleep 1000"),
+          runner("db", "echo c; exec sleep 1000"))
+    if daemon.baton("logs", "web.*", check=False).returncode == 28:
+        raise daemon_tests.Skip("this supervisor has no method Status, which says what a pattern fits")
+    until(lambda: sorted(o["text"] for o in objects(daemon, "web.*")) == ["a", "b"], "lines of both")
+
+
+@test
+def followed_over_restarts(daemon):
+    start(daemon, runner("quick", "echo $$", restart="always", backoff="{initial: 0s, max: 0s}",
+                         intensity="{restarts: 0}"))
+    follower = Follower(daemon, "quick")
+    instances = set()
+    for seq in range(1, 21):
+        line = follower.next()
+        assert line["seq"] == seq and int(line["text"]) == line["pid"], line
+        instances.add(line["instance"])
+    assert len(instances) == 20
+    assert follower.end()[0] == 128 + signal.SIGINT
+
+
+@test
+def followed_over_a_crash(daemon):
+    start(daemon, runner("web", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.002; done",
+                         log="{directory: %s}" % daemon.folder))
+    follower, seq, crashes = Follower(daemon, "web"), 0, 0
+    pid, expected = None, 0
+    while seq < 1500:
+        line = follower.next()
+        seq += 1
+        assert line["seq"] == seq, (line, seq)
+        if line["pid"] != pid:  # it was started over: then it is counted anew
+            pid, expected = line["pid"], 0
+        expected += 1
+        assert line["text"] == str(expected), (line, expected)
+        if seq % 400 == 0:
+            crashes += 1
+            os.kill(supervisor(daemon), signal.SIGKILL)
+    code, errors = follower.end(signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    assert errors == "baton: logs: the supervisor is gone; connecting to the next one\n" * crashes, errors
+    daemon.end()
+    with open(os.path.join(daemon.folder, "web.log"), encoding="ascii") as file:
+        texts = [line.split()[2:] for line in file]
+    assert len(texts) >= 1500 and len(set(map(tuple, texts))) == len(texts)
+
+
+@test
+def files_are_rotated(daemon):
+    start(daemon, runner("web", "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; done; exec sleep 1000",
+                         log="{directory: %s/deep, max_size: 20000, keep: 50}" % daemon.folder))
+    path = os.path.join(daemon.folder, "deep", "web.log")
+
+    def content():
+        texts, number = [], 1
+        while os.path.exists(f"{path}.{number}"):
+            assert os.path.getsize(f"{path}.{number}") <= 20000
+            number += 1
+        for name in [f"{path}.{n}" for n in range(number - 1, 0, -1)] + [path]:
+            if os.path.exists(name):
+                with open(name, encoding="ascii") as file:
+                    texts += [int(line.split()[3]) for line in file]
+        return texts
+    until(lambda: len(content()) == 3000, "all lines in files")
+    assert content() == list(range(1, 3001))
+    assert os.stat(path).st_mode & 0o7777 == 0o640
+
+
+@test
+def not_there(daemon):
+    done = subprocess.run([BATON, "logs", "web"], env=daemon.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 46 and "no supervisor runs here" in done.stderr, done
+    start(daemon, runner("web", "echo here; exec sleep 1000"))
+    until(lambda: lines(daemon, "web"), "a line")
+    done = daemon.baton("logs", "nobody", "web", check=False)
+    assert done.returncode == 21, done
+    assert done.stderr.startswith("baton: logs nobody: NOT_FOUND: runner nobody: there is none of that name"), done
+    assert done.stdout.endswith(" here\n"), done
+
+
+@test
+def nobody_reads(daemon):
+    start(daemon, runner("web", "while :; do echo line; sleep 0.01; done"))
+    until(lambda: lines(daemon, "web"), "a line")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([BATON, "logs", "web"], env=daemon.environment, stdout=writing, stderr=subprocess.PIPE,
+                          text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 128 + signal.SIGPIPE and done.stderr == "", done
+
+
+if __name__ == "__main__":
+    daemon_tests.main()
