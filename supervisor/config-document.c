@@ -51,6 +51,8 @@ typedef struct Walk {
 /* ------------------------------------------------------------------------------------------------------------- output */
 
 static void put_bytes(Walk *walk, const char *bytes, size_t n) {
+        if (n == 0)
+                return;
         if (walk->used + n > walk->size) {
                 size_t size = MAX(walk->size * 2, walk->used + n + 4096);
                 char *out = realloc(walk->out, size);

@@ -49,6 +49,8 @@ static void builder_deinit(Builder *builder) {
 }
 
 static void put(Builder *builder, const char *bytes, size_t n) {
+        if (n == 0)
+                return;
         if (builder->used + n > builder->size) {
                 size_t size = MAX(builder->size * 2, builder->used + n + 1024);
                 char *text = realloc(builder->text, size);
