@@ -32,7 +32,9 @@ static void error_deinit(ConfigError *error) {
 
 void config_errors_add(ConfigErrors *errors, const char *file, uint32_t line, const char *key, const char *format,
                        ...) {
-        ConfigError error = { .file = strdup(file), .line = line, .key = key ? strdup(key) : NULL };
+        ConfigError error = {
+                .file = strdup(file), .line = line, .key = key ? strdup(key) : NULL, .order = (unsigned) errors->n
+        };
         va_list arguments;
 
         va_start(arguments, format);
@@ -54,9 +56,11 @@ static int compare(const void *a, const void *b) {
         const ConfigError *one = a, *other = b;
         int files = strcmp(one->file, other->file);
 
-        if (files != 0 || one->line == other->line)
+        if (files != 0)
                 return files;
-        return one->line < other->line ? -1 : 1;
+        if (one->line != other->line)
+                return one->line < other->line ? -1 : 1;
+        return one->order < other->order ? -1 : 1;
 }
 
 void config_errors_sort(ConfigErrors *errors) {

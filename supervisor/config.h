@@ -345,6 +345,7 @@ typedef struct ConfigError {
         uint32_t line; /* 0: of the whole file */
         char *key;     /* "runners.web.command"; NULL: none */
         char *message;
+        unsigned order; /* in which they were found */
 } ConfigError;
 
 /* In the order of files and lines; bounded. Null value: all zero. */
