@@ -881,7 +881,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_everything), TEST(test_defaults),  TEST(test_limit_names), TEST(test_errors),
                 TEST(test_cycle),      TEST(test_several),   TEST(test_many_errors), TEST(test_directory),
-                TEST(test_unreadable), TEST(test_rubbish),   TEST(test_bomb),        TEST(test_too_many),
+                TEST(test_unreadable), TEST(test_rubbish),   TEST(test_bomb),        TEST_SLOW(test_too_many, 60),
                 TEST(test_check),      TEST(test_pack),      TEST(test_unpack),      TEST(test_compare),
                 TEST(test_no_memory),  TEST(test_footprint),
         };

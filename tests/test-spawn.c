@@ -50,7 +50,7 @@ typedef struct Report {
         uint64_t fds; /* bit per open number */
         uint64_t ignored, blocked;
         char cwd[256];
-        struct rlimit nofile, core;
+        struct rlimit nofile, memlock;
         mode_t umask;
         bool leads_session;
         int pdeathsig, n_groups, nice, ioprio, oom_score_adj;
@@ -105,7 +105,7 @@ static int report_main(void) {
         report.blocked = signals_in_status("SigBlk:");
         if (!getcwd(report.cwd, sizeof(report.cwd)) || getrlimit(RLIMIT_NOFILE, &report.nofile) < 0)
                 return 1;
-        (void) getrlimit(RLIMIT_CORE, &report.core);
+        (void) getrlimit(RLIMIT_MEMLOCK, &report.memlock);
         report.nice = getpriority(PRIO_PROCESS, 0);
         report.ioprio = (int) syscall(SYS_ioprio_get, 1, 0);
         report.oom_score_adj = read_oom_score_adj();
@@ -332,7 +332,7 @@ static int scenario_user(void) {
 
 /* Also as another user, who could do none of it: it comes before the user changes. */
 static int scenario_attributes(void) {
-        const SpawnLimit limits[] = { { RLIMIT_CORE, { 4096, 8192 } }, { RLIMIT_NOFILE, { 55, 66 } } };
+        const SpawnLimit limits[] = { { RLIMIT_MEMLOCK, { 4096, 8192 } }, { RLIMIT_NOFILE, { 55, 66 } } };
         struct rlimit nofile = { 77, 4096 };
         SpawnUser user = { .uid = 65534, .gid = 65533 };
         SpawnParameters p = parameters_of("tests/test-spawn", report_argv);
@@ -347,7 +347,7 @@ static int scenario_attributes(void) {
         p.oom_score_adj = 0;
         p.user = &user;
         CHECK(spawn_report(&p, &report) == 0);
-        CHECK(report.core.rlim_cur == 4096 && report.core.rlim_max == 8192);
+        CHECK(report.memlock.rlim_cur == 4096 && report.memlock.rlim_max == 8192);
         CHECK(report.nofile.rlim_cur == 55 && report.nofile.rlim_max == 66);
         CHECK(report.nice == -3 && report.ioprio == (2 << 13 | 6) && report.oom_score_adj == 0);
         p.oom_score_adj = 345;
