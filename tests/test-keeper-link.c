@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "common/cmsg.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/record.h"
 #include "tests/seam.h"
 #include "tests/test.h"
 
@@ -232,12 +234,165 @@ static void test_link_ends(void **state) {
         }
 }
 
+/* ---------------------------------------------------------------------------------------------------- the beginning */
+
+typedef struct Told {
+        LinkTest t; /* the first, since the handlers above take it for theirs */
+        unsigned n_slots, n_stored, n_loaded, n_reloads;
+        char name[KEEPER_NAME_SIZE];
+        uint8_t first_byte;
+        bool has_pidfd;
+        uint64_t stored_instance;
+} Told;
+
+static void told_slot(KeeperLink *link, const KeeperSlot *slot, int pidfd_consume, void *userdata) {
+        Told *told = userdata;
+
+        (void) link;
+        told->n_slots++;
+        (void) strcpy(told->name, slot->name);
+        told->first_byte = slot->record[0];
+        told->has_pidfd = pidfd_consume >= 0;
+        fd_close(pidfd_consume);
+}
+
+static void told_stored(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume,
+                        void *userdata) {
+        Told *told = userdata;
+
+        (void) link;
+        assert_true(kind == KEEPER_FD_RING && tag == 7 && fd_consume >= 0);
+        told->n_stored++;
+        told->stored_instance = instance;
+        fd_close(fd_consume);
+}
+
+static void told_loaded(KeeperLink *link, void *userdata) {
+        Told *told = userdata;
+
+        (void) link;
+        told->n_loaded++;
+}
+
+static void told_reload(KeeperLink *link, void *userdata) {
+        Told *told = userdata;
+
+        (void) link;
+        told->n_reloads++;
+        loop_stop(told->t.loop);
+}
+
+static const KeeperLinkHandlers told_handlers = {
+        link_exited, link_idle, link_closed, told_slot, told_stored, told_loaded, told_reload,
+};
+
+static void told_begin(Told *told) {
+        int fds[2];
+
+        *told = (Told){ .t = { .keeper = -1 } };
+        assert_int_equal(loop_new(&told->t.loop), 0);
+        assert_int_equal(fd_socketpair(SOCK_SEQPACKET, fds), 0);
+        told->t.keeper = fds[0];
+        assert_int_equal(keeper_link_new(&told->t.link, told->t.loop, fds[1], &told_handlers, told), 0);
+}
+
+static void tell(Told *told, KeeperMessage m, bool with_fd) {
+        const int fd = STDIN_FILENO;
+
+        m.version = KEEPER_VERSION;
+        assert_int_equal(cmsg_send(told->t.keeper, &m, sizeof(m), &fd, with_fd), sizeof(m));
+}
+
+static void test_link_table(void **state) {
+        KeeperMessage slot = { .type = KEEPER_SLOT, .instance = 3, .result = KEEPER_SLOT_BORN, .name = "web" }, m;
+        Told told;
+        int fd;
+
+        (void) state;
+        told_begin(&told);
+        slot.record[0] = 9;
+        tell(&told, slot, true);
+        tell(&told, (KeeperMessage){ .type = KEEPER_STORED, .instance = 3, .fd_kind = KEEPER_FD_RING, .fd_tag = 7 },
+             true);
+        tell(&told, (KeeperMessage){ .type = KEEPER_END, .instance = 1, .fd_tag = 1 }, false);
+        tell(&told, (KeeperMessage){ .type = KEEPER_PING }, false);
+        tell(&told, (KeeperMessage){ .type = KEEPER_RELOAD }, false);
+        loop_run(told.t.loop);
+        assert_int_equal(told.n_slots, 1);
+        assert_string_equal(told.name, "web");
+        assert_int_equal(told.first_byte, 9);
+        assert_true(told.has_pidfd);
+        assert_int_equal(told.n_stored, 1);
+        assert_int_equal(told.stored_instance, 3);
+        assert_int_equal(told.n_loaded, 1);
+        assert_int_equal(told.n_reloads, 1);
+        assert_true(link_read(&told.t, &m, &fd));
+        assert_int_equal(m.type, KEEPER_PONG);
+
+        assert_int_equal(keeper_link_keep(told.t.link, 3), 0);
+        assert_true(link_read(&told.t, &m, &fd));
+        assert_true(m.type == KEEPER_ACK && m.flags == KEEPER_FLAG_KEPT && m.instance == 3);
+        assert_int_equal(keeper_link_notify(told.t.link, KEEPER_NOTIFY_READY, "one line\nNOT=1"), 0);
+        assert_true(link_read(&told.t, &m, &fd));
+        assert_true(m.type == KEEPER_NOTIFY && m.result == KEEPER_NOTIFY_READY);
+        assert_string_equal((const char *) m.record, "one line");
+        assert_int_equal(keeper_link_record(told.t.link, 3, slot.record), 0);
+        assert_true(link_read(&told.t, &m, &fd));
+        assert_true(m.type == KEEPER_RECORD && m.instance == 3 && m.record[0] == 9);
+        assert_int_equal(keeper_link_replace(told.t.link, 0, KEEPER_FD_CONFIG, 0, STDIN_FILENO, NULL, NULL), 0);
+        assert_true(link_read(&told.t, &m, &fd));
+        assert_true(m.type == KEEPER_PUT && m.flags == KEEPER_FLAG_REPLACE && fd >= 0);
+        fd_close(fd);
+        assert_int_equal(keeper_link_serving(told.t.link), 0);
+        assert_int_equal(keeper_link_active(told.t.link, 3), 0);
+        assert_true(link_read(&told.t, &m, &fd) && m.type == KEEPER_SERVING);
+        assert_true(link_read(&told.t, &m, &fd) && m.type == KEEPER_ACTIVE);
+        link_end(&told.t);
+}
+
+static void test_link_bad_table(void **state) {
+        int level = log_get_level();
+
+        (void) state;
+        for (int way = 0; way < 3; way++) {
+                KeeperMessage slot = { .type = KEEPER_SLOT, .instance = 3, .result = KEEPER_SLOT_BORN };
+                Told told;
+
+                told_begin(&told);
+                log_set_level(-1);
+                if (way == 0)
+                        memset(slot.name, 'x', sizeof(slot.name)); /* no NUL */
+                else
+                        slot.result = way == 1 ? -1 : _KEEPER_SLOT_STATE_N;
+                tell(&told, slot, true);
+                loop_run(told.t.loop);
+                log_set_level(level);
+                assert_int_equal(told.t.n_closed, 1);
+                assert_int_equal(told.n_slots, 0);
+                link_end(&told.t);
+        }
+}
+
+static void test_record(void **state) {
+        uint8_t bytes[KEEPER_RECORD_SIZE] = { 0 };
+        Record record = { .desired = 1, .n_restart_times = 200, .n_failures = 7 }, back;
+
+        (void) state;
+        assert_int_equal(record_unpack(bytes, &back), -ENODATA);
+        record_pack(&record, bytes);
+        assert_int_equal(record_unpack(bytes, &back), 0);
+        assert_int_equal(back.n_failures, 7);
+        assert_int_equal(back.n_restart_times, RECORD_RESTARTS_MAX);          /* whatever it says */
+        memset(bytes + sizeof(record), 0xff, sizeof(bytes) - sizeof(record)); /* what a later program has added */
+        assert_int_equal(record_unpack(bytes, &back), 0);
+        bytes[0] = RECORD_VERSION + 1;
+        assert_int_equal(record_unpack(bytes, &back), -EPROTO);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_link_window),
-                TEST(test_link_full),
-                TEST(test_link_retry),
-                TEST(test_link_ends),
+                TEST(test_link_window), TEST(test_link_full),      TEST(test_link_retry), TEST(test_link_ends),
+                TEST(test_link_table),  TEST(test_link_bad_table), TEST(test_record),
         };
 
         return test_run(tests, ARRAY_SIZE(tests));

@@ -141,11 +141,117 @@ static void test_table_fds(void **state) {
         assert_int_equal(fd_count(), before);
 }
 
+/* What is kept without a process, beside those that have one; which of them is active; what the supervisor owes. */
+static void test_table_kept(void **state) {
+        Table *table = NULL;
+        TableSlot *slot;
+
+        (void) state;
+        assert_int_equal(table_new(&table, 1024), 0);
+        assert_int_equal(reserve_as(table, 1, "a", KEEPER_FLAG_KEPT), 0);
+        assert_int_equal(reserve_as(table, 2, "a", KEEPER_FLAG_KEPT), -EBUSY);
+        assert_int_equal(table_find(table, 1)->state, TABLE_KEPT);
+        assert_int_equal(table_find(table, 1)->record[0], 1);
+        assert_int_equal(table_born(table, 1, 100), -EALREADY); /* never has a process */
+        assert_int_equal(reserve(table, 2, "a"), 0);
+        assert_int_equal(reserve(table, 3, "a"), 0);
+        assert_int_equal(reserve(table, 4, "a"), -EBUSY);
+
+        assert_int_equal(table_born(table, 2, 100), 0);
+        assert_int_equal(table_born(table, 3, 101), 0);
+        assert_int_equal(table_count(table).unstarted, 2);
+        table_started(table, table_find(table, 2));
+        table_started(table, table_find(table, 2));
+        assert_int_equal(table_count(table).unstarted, 1);
+        table_doom(table, table_find(table, 3));
+        table_started(table, table_find(table, 3));
+        assert_int_equal(table_count(table).unstarted, 0);
+        table_activate(table, table_find(table, 2));
+        table_activate(table, table_find(table, 3));
+        assert_false(table_find(table, 2)->active);
+        assert_true(table_find(table, 3)->active);
+
+        slot = table_find(table, 2);
+        table_exited(table, slot, CLD_EXITED, 3);
+        assert_int_equal(table_count(table).exited, 1);
+        assert_int_equal(table_keep(table, slot), -EBUSY);
+        table_free_slot(table, table_find(table, 1));
+        assert_int_equal(table_keep(table, slot), 0);
+        assert_int_equal(table_count(table).exited, 0);
+        assert_null(table_next_exit(table));
+        assert_int_equal(slot->pid, 0);
+        assert_int_equal(reserve(table, 5, "a"), 0); /* it does not count among those that have a process */
+        assert_null(table_free(table));
+}
+
+static void test_table_report_again(void **state) {
+        Table *table = NULL;
+
+        (void) state;
+        assert_int_equal(table_new(&table, 1024), 0);
+        for (uint64_t i = 1; i <= 4; i++) {
+                char name[] = { (char) ('a' + i), '\0' };
+
+                assert_int_equal(reserve(table, i, name), 0);
+                assert_int_equal(table_born(table, i, (pid_t) (100 + i)), 0);
+                table_exited(table, table_find(table, i), CLD_EXITED, 0);
+        }
+        for (int i = 0; i < 3; i++)
+                table_reported(table, table_next_exit(table));
+        table_free_slot(table, table_find(table, 2));
+        table_report_again(table);
+        for (uint64_t i = 1; i <= 4; i++) {
+                if (i == 2)
+                        continue;
+                assert_int_equal(table_next_exit(table)->instance, i);
+                table_reported(table, table_next_exit(table));
+        }
+        assert_null(table_next_exit(table));
+        assert_null(table_free(table));
+}
+
+/* Everything that stays is met once, whatever comes and goes meanwhile; the table's own slot has descriptors only. */
+static void test_table_walk(void **state) {
+        size_t cursor = 0, n = 0;
+        Table *table = NULL;
+        int before = fd_count();
+
+        (void) state;
+        assert_int_equal(table_new(&table, 1024), 0);
+        assert_int_equal(table_put(table, 0, KEEPER_FD_CONTROL, 0, false, a_descriptor()), 0);
+        assert_null(table_find(table, 0));
+        for (uint64_t i = 1; i <= 6; i++) {
+                char name[] = { (char) ('a' + i), '\0' };
+
+                assert_int_equal(reserve(table, i, name), 0);
+                assert_int_equal(table_put(table, i, KEEPER_FD_LOG, 1, false, a_descriptor()), 0);
+        }
+        assert_int_equal(table_walk_slots(table, &cursor)->instance, 1);
+        assert_int_equal(table_walk_slots(table, &cursor)->instance, 2);
+        table_free_slot(table, table_find(table, 1));
+        table_free_slot(table, table_find(table, 3));
+        table_free_slot(table, table_find(table, 6));
+        assert_int_equal(table_walk_slots(table, &cursor)->instance, 4);
+        assert_int_equal(table_walk_slots(table, &cursor)->instance, 5);
+        assert_null(table_walk_slots(table, &cursor));
+        for (cursor = 0; table_walk_fds(table, &cursor); n++)
+                ;
+        assert_int_equal(n, 4); /* of 2, 4, 5, and the table's own */
+
+        assert_int_equal(table_put(table, 2, KEEPER_FD_LOG, 1, false, a_descriptor()), -EEXIST);
+        assert_int_equal(table_put(table, 2, KEEPER_FD_LOG, 1, true, a_descriptor()), 0);
+        assert_int_equal(table_find(table, 2)->n_fds, 1);
+        assert_true(table_get(table_find(table, 2), KEEPER_FD_LOG, 1) >= 0);
+        assert_int_equal(table_get(table_find(table, 2), KEEPER_FD_LOG, 2), -1);
+        assert_int_equal(fd_count(), before + 4);
+        assert_null(table_free(table));
+        assert_int_equal(fd_count(), before);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_table_slots),
-                TEST(test_table_full),
-                TEST(test_table_fds),
+                TEST(test_table_slots), TEST(test_table_full),         TEST(test_table_fds),
+                TEST(test_table_kept),  TEST(test_table_report_again), TEST(test_table_walk),
         };
 
         return test_run(tests, ARRAY_SIZE(tests));
