@@ -12,7 +12,11 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/fd.h"
@@ -509,6 +513,183 @@ static void test_open(void **state) {
         tear_down(&f);
 }
 
+/* ---- after each instruction ---- */
+
+enum { STEP_LINES = 120, STEP_BATCH = 150 };
+
+static size_t step_text(char *text, unsigned number) {
+        return (size_t) sprintf(text, "line %u %.*s\n", number, (int) (number % 23), "abcdefghijklmnopqrstuvwxyz");
+}
+
+/* step_writer() - takes what is in the pipe, batch by batch, and makes lines of it: old ones go, the ring's end is passed. */
+static int step_writer(void *argument) {
+        Fixture *f = argument;
+
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+                return 77;
+        (void) raise(SIGSTOP);
+        for (;;) {
+                ssize_t n = log_scratch_take(f->scratch, f->ring, f->stream, f->pipe[0], STEP_BATCH);
+
+                if (n == -EAGAIN)
+                        break;
+                if (n <= 0)
+                        return 1;
+                (void) log_ring_frame(f->ring, f->stream, LOG_RING_KEEP_NOTHING);
+        }
+        return 0;
+}
+
+/* copy_pipe() - what is in @from, which keeps it, in a pipe of its own. */
+static void copy_pipe(int from, int ret_fds[2]) {
+        int n = 0;
+
+        assert_int_equal(pipe2(ret_fds, O_CLOEXEC | O_NONBLOCK), 0);
+        assert_int_equal(ioctl(from, FIONREAD, &n), 0);
+        if (n > 0)
+                assert_int_equal(tee(from, ret_fds[1], (size_t) n, SPLICE_F_NONBLOCK), n);
+}
+
+/* copy_ring() - the ring as it is now; of the stages as much as the test uses. */
+static LogRing *copy_ring(const LogRing *ring) {
+        LogRing *copy;
+
+        assert_int_equal(log_ring_new(&copy, log_ring_name(ring), log_ring_id(ring), log_ring_size(ring)), 0);
+        memcpy(copy->header, ring->header, sizeof(*ring->header));
+        memcpy(log_ring_stage(copy, 0), log_ring_stage(ring, 0), 4096);
+        memcpy(copy->records, ring->records, ring->size);
+        return copy;
+}
+
+/* check_lines() - every line that is kept is whole. */
+static void check_lines(const LogRing *ring) {
+        const LogRingState *now = log_ring_state(ring);
+        uint64_t position = now->tail;
+        char text[64];
+        LogLine line;
+
+        assert_true(now->next_seq - now->first_seq > 10);
+        for (uint64_t seq = now->first_seq; seq < now->next_seq; seq++) {
+                assert_true(log_ring_read(ring, &position, &line));
+                assert_int_equal(line.seq, seq);
+                assert_int_equal(line.size, step_text(text, (unsigned) seq) - 1);
+                assert_memory_equal(line.text, text, line.size);
+        }
+}
+
+/* check_step() - the writer is killed here: whoever comes next makes the same lines of what there is, and no others. */
+static void check_step(const Fixture *f) {
+        int fds[LOG_SCRATCH_FDS] = { -1, -1, -1 }, pipe[2];
+        LogRing *ring = copy_ring(f->ring);
+        LogScratch *scratch;
+        ssize_t n;
+
+        check_lines(ring);
+        copy_pipe(log_scratch_fd(f->scratch, LOG_SCRATCH_READ), fds);
+        fds[LOG_SCRATCH_PAGE] = fd_dup(log_scratch_fd(f->scratch, LOG_SCRATCH_PAGE));
+        assert_int_equal(log_scratch_open(&scratch, fds), 0);
+        copy_pipe(f->pipe[0], pipe);
+        log_scratch_recover(scratch, &ring, 1);
+        assert_true(log_ring_frame(ring, f->stream, LOG_RING_KEEP_NOTHING));
+        do {
+                /* What is taken is said for the copy: the page is the writer's. */
+                uint64_t *head = &ring->header->streams[f->stream].head;
+
+                n = read(pipe[0],
+                         log_ring_stage(ring, f->stream) + log_ring_state(ring)->streams[f->stream].begin +
+                                 log_ring_waiting(ring, f->stream),
+                         4000);
+                *head += (uint64_t) MAX(n, (ssize_t) 0);
+                assert_true(log_ring_frame(ring, f->stream, LOG_RING_KEEP_NOTHING));
+        } while (n > 0);
+
+        check_lines(ring);
+        fd_close_all(pipe, 2);
+        log_scratch_free(scratch);
+        log_ring_free(ring);
+}
+
+/* fill_before() - so many lines that the writer's are behind the ring's end. Returns the number of the next one. */
+static unsigned fill_before(Fixture *f) {
+        unsigned number = 1;
+        char text[64];
+
+        while (log_ring_state(f->ring)->head % log_ring_size(f->ring) < log_ring_size(f->ring) - 600 ||
+               log_ring_state(f->ring)->tail == 0) {
+                size_t size = step_text(text, number++);
+
+                assert_true(come(f, text, size, LOG_RING_KEEP_NOTHING));
+        }
+        return number;
+}
+
+/* Steps that change nothing of what the next one finds need no check. */
+typedef struct Seen {
+        LogRingHeader header;
+        uint8_t stage[4096], records[SIZE];
+        int held[2];
+} Seen;
+
+static bool has_changed(const Fixture *f, Seen *seen) {
+        int held[2] = { 0, 0 };
+        bool same;
+
+        assert_int_equal(ioctl(log_scratch_fd(f->scratch, LOG_SCRATCH_READ), FIONREAD, &held[0]), 0);
+        assert_int_equal(ioctl(f->pipe[0], FIONREAD, &held[1]), 0);
+        same = memcmp(&seen->header, f->ring->header, sizeof(seen->header)) == 0 &&
+               memcmp(seen->stage, log_ring_stage(f->ring, 0), sizeof(seen->stage)) == 0 &&
+               memcmp(seen->records, f->ring->records, sizeof(seen->records)) == 0 &&
+               memcmp(seen->held, held, sizeof(held)) == 0;
+        if (same)
+                return false;
+        memcpy(&seen->header, f->ring->header, sizeof(seen->header));
+        memcpy(seen->stage, log_ring_stage(f->ring, 0), sizeof(seen->stage));
+        memcpy(seen->records, f->ring->records, sizeof(seen->records));
+        memcpy(seen->held, held, sizeof(held));
+        return true;
+}
+
+static void test_each_instruction(void **state) {
+        static Seen seen;
+        unsigned number, steps = 0, checks = 0;
+        size_t size = 0;
+        int status = 0;
+        char text[64];
+        Fixture f;
+        pid_t pid;
+
+        (void) state;
+        set_up(&f);
+        assert_int_equal(f.stream, 0);
+        assert_int_equal(fcntl(f.pipe[0], F_SETFL, O_NONBLOCK), 0);
+        number = fill_before(&f);
+        for (unsigned i = 0; i < STEP_LINES; i++) {
+                size = step_text(text, number + i);
+                assert_int_equal(write(f.pipe[1], text, size), size);
+        }
+        pid = test_child(step_writer, &f);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (WIFEXITED(status)) { /* 77: nobody may be traced here */
+                tear_down(&f);
+                skip();
+        }
+        for (;; steps++) {
+                if (has_changed(&f, &seen)) {
+                        check_step(&f);
+                        checks++;
+                }
+                if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) < 0 || waitpid(pid, &status, 0) != pid)
+                        fail_msg("cannot step: %s", strerror(errno));
+                if (!WIFSTOPPED(status))
+                        break;
+        }
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        assert_true(steps > 1000);
+        assert_true(checks > 100);
+        print_message("killed after each of %u instructions, %u of which change something\n", steps, checks);
+        tear_down(&f);
+}
+
 static int make_both(void *argument) {
         LogScratch *scratch = NULL;
         LogRing *ring = NULL;
@@ -533,11 +714,21 @@ static void test_making_fails(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_numbers),      TEST(test_wraps),        TEST(test_cut_anywhere),
-        TEST(test_byte_by_byte), TEST(test_long_lines),   TEST(test_records),
-        TEST(test_long_record),  TEST(test_keep),         TEST(test_dropped_before_the_file),
-        TEST(test_streams),      TEST(test_each_step),    TEST(test_whose),
-        TEST(test_open),         TEST(test_making_fails),
+        TEST(test_numbers),
+        TEST(test_wraps),
+        TEST(test_cut_anywhere),
+        TEST(test_byte_by_byte),
+        TEST(test_long_lines),
+        TEST(test_records),
+        TEST(test_long_record),
+        TEST(test_keep),
+        TEST(test_dropped_before_the_file),
+        TEST(test_streams),
+        TEST(test_each_step),
+        TEST(test_whose),
+        TEST(test_open),
+        TEST_SLOW(test_each_instruction, 120),
+        TEST(test_making_fails),
 };
 
 int main(void) {
