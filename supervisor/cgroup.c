@@ -17,6 +17,7 @@
 
 #include "supervisor/cgroup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -327,4 +328,16 @@ bool cgroup_is_populated(const char *path) {
 
 int cgroup_remove(const char *path) {
         return rmdir(path) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+void cgroup_sweep(const CgroupTree *tree, const char *name) {
+        size_t length = strlen(name);
+        DIR *directory = opendir(tree->path);
+        struct dirent *entry;
+
+        while (directory && (entry = readdir(directory)))
+                if (strncmp(entry->d_name, name, length) == 0 && entry->d_name[length] == ':')
+                        (void) unlinkat(dirfd(directory), entry->d_name, AT_REMOVEDIR);
+        if (directory)
+                (void) closedir(directory);
 }

@@ -54,3 +54,6 @@ bool cgroup_is_populated(const char *path);
 
 /* cgroup_remove() - 0, also if it is gone; -EBUSY: processes are still in it; another negative errno. */
 int cgroup_remove(const char *path);
+
+/* cgroup_sweep() - removes those of earlier starts of @name in which no process is left. */
+void cgroup_sweep(const CgroupTree *tree, const char *name);

@@ -66,3 +66,11 @@ void instance_kill(Instance *instance);
 /* ---- instance-methods.c ---- */
 /* instance_called() - a call of the runner's to us. */
 void instance_called(Peer *peer, Call *call);
+
+/*
+ * instance_enter_cgroup() - the cgroup of one that has limits; what SpawnParameters want of it is the caller's to free, NULL:
+ * it has none. False: the start has failed.
+ */
+bool instance_enter_cgroup(Instance *instance, char **ret_procs);
+/* instance_leave_cgroup() - at its end: kills what is left in it, and removes it; sees whether memory was what it died of. */
+void instance_leave_cgroup(Instance *instance);

@@ -219,11 +219,13 @@ static void spawned(Instance *instance, const RunnerStart *start, const SpawnPar
 void instance_spawn(Instance *instance) {
         _cleanup_free_ RunnerStart *start = prepare_program(instance);
         SpawnParameters parameters = SPAWN_PARAMETERS_NULL;
+        _cleanup_free_ char *procs = NULL;
         SpawnResult result;
 
-        if (!start)
+        if (!start || !instance_enter_cgroup(instance, &procs))
                 return;
         runner_config_spawn(instance->config, &parameters);
+        parameters.cgroup_procs = procs;
         parameters.instance = instance->id;
         parameters.path = start->path;
         parameters.argv = start->argv;

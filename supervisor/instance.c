@@ -239,6 +239,7 @@ static void bury(Instance *instance) {
 
         exit_status_describe(instance->exit, text);
         settle_cause(instance);
+        instance_leave_cgroup(instance);
         if (!instance->was_up)
                 instance_fail(instance, INSTANCE_FAILURE_EXITED_EARLY, ": %s before it %s%s%s", text,
                               !runner_config_native(instance->config)         ? "was ready"

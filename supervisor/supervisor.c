@@ -25,6 +25,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/cgroup.h"
 #include "supervisor/control.h"
 #include "supervisor/daemon.h"
 #include "supervisor/listener.h"
@@ -374,6 +375,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         for (size_t i = 0; i < ARRAY_SIZE(supervisor->signals); i++)
                 loop_signal_stop(&supervisor->signals[i].watcher);
         supervisor->logs = log_store_free(supervisor->logs);
+        supervisor->cgroups = cgroup_tree_free(supervisor->cgroups);
         supervisor->daemon = daemon_free(supervisor->daemon);
         supervisor->link = keeper_link_free(supervisor->link);
         supervisor->events = events_free(supervisor->events);

@@ -46,10 +46,11 @@ typedef struct SupervisorOptions {
 struct Supervisor {
         Loop *loop;
         KeeperLink *link;
-        Daemon *daemon; /* the beginning */
-        Events *events; /* what happened */
-        LogStore *logs; /* what all runners' logs share */
-        bool followed;  /* by another supervisor, should this one die: what that must know is with the keeper */
+        Daemon *daemon;             /* the beginning */
+        Events *events;             /* what happened */
+        LogStore *logs;             /* what all runners' logs share */
+        struct CgroupTree *cgroups; /* NULL: none was needed */
+        bool followed; /* by another supervisor, should this one die: what that must know is with the keeper */
         uint32_t generation, last_n;
         uint64_t stop_timeout_us;
         bool has_nofile;
