@@ -8,7 +8,8 @@
  * Built with BUFFERS it is candidate buffer: payloads are made in place, in struct baton_buffer, which the library puts
  * where the other side can read them without a copy. The client writes every byte anew for each call, which the other
  * candidates are spared: they send the same bytes each time. The runner copies its answer from the call, where it lies.
- * Both sides look at each page of what they get, or else nobody would ever have.
+ * Both sides look at each page of what they get, or else nobody would ever have. For payloads of which the default for
+ * shared memory holds but one, there is room for a few.
  */
 
 #include <limits.h>
@@ -22,8 +23,15 @@
 
 #include "bench/candidate.h"
 
-#define METHOD      "echo.Echo/Unary"
-#define FRAME_SPARE (64u * 1024u) /* of a frame, for the Envelope, and the smallest limit that is accepted */
+#define METHOD         "echo.Echo/Unary"
+#define FRAME_SPARE    (64u * 1024u) /* of a frame, for the Envelope, and the smallest limit that is accepted */
+#define SHARED_DEFAULT ((size_t) 64 << 20)
+#define SHARED_FRAMES  4u
+
+/* shared_memory() - the limit of it for frames of @frame bytes; 0: the default. */
+static size_t shared_memory(size_t frame) {
+        return frame > SHARED_DEFAULT / SHARED_FRAMES ? frame * SHARED_FRAMES : 0;
+}
 
 /* ---- the runner ---- */
 
@@ -83,6 +91,7 @@ static int run_runner(char **arguments) {
         measure_pin(atoi(arguments[0]));
         answer_size = strtoul(arguments[1], NULL, 10);
         options.max_frame = strtoul(arguments[2], NULL, 10);
+        options.max_shared = shared_memory(options.max_frame);
         if (baton_runner_new(&runner, &options) < 0 || baton_runner_add_method(runner, METHOD, on_echo, NULL) < 0)
                 return EXIT_FAILURE;
         (void) baton_runner_run(runner);
@@ -164,6 +173,7 @@ static void client_open(const CandidateOptions *options, Meeting *meeting) {
         struct baton_client_options client_options = {
                 .size = sizeof(client_options),
                 .max_frame = options->size + FRAME_SPARE,
+                .max_shared = shared_memory(options->size + FRAME_SPARE),
         };
         struct baton_started started = { .size = sizeof(started) };
         int r = baton_client_new_private(&client.client, &client_options);
