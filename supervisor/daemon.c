@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -154,13 +155,16 @@ static void give_up(Daemon *daemon) {
 }
 
 void daemon_loaded(Daemon *daemon) {
-        KeeperLink *link = daemon->supervisor->link;
+        Supervisor *supervisor = daemon->supervisor;
 
         if (daemon->options.runtime_dir && begin(daemon) < 0) {
                 give_up(daemon);
                 return;
         }
-        (void) keeper_link_serving(link);
-        if (daemon->options.runtime_dir)
-                (void) keeper_link_notify(link, KEEPER_NOTIFY_READY, NULL);
+        supervisor->begun = true;
+        (void) keeper_link_serving(supervisor->link);
+        if (supervisor->stop_early)
+                supervisor_stop(supervisor, sigdescr_np(SIGTERM));
+        else if (daemon->options.runtime_dir)
+                (void) keeper_link_notify(supervisor->link, KEEPER_NOTIFY_READY, NULL);
 }

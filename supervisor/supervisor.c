@@ -265,7 +265,10 @@ void supervisor_stop(Supervisor *supervisor, const char *why) {
 static void signalled(LoopSignal *signal) {
         Supervisor *supervisor = CONTAINER_OF(signal, SupervisorSignal, watcher)->supervisor;
 
-        supervisor_stop(supervisor, sigdescr_np(signal->signal));
+        if (supervisor->begun)
+                supervisor_stop(supervisor, sigdescr_np(signal->signal));
+        else
+                supervisor->stop_early = true;
 }
 
 /* --------------------------------------------------------------------------------------------------------------- itself */

@@ -77,6 +77,8 @@ struct Supervisor {
         Control *control;   /* the private client; NULL: gone */
         Listener *listener; /* of the control socket; NULL: none */
         SupervisorSignal signals[3];
+        bool begun;      /* what the supervisor before has left is taken care of, and the configuration loaded */
+        bool stop_early; /* a stop was asked for before that: what is not known yet could not be stopped */
         bool stopping;
         uint64_t stop_deadline; /* when that must be over; what is left of the time is for the keeper */
         LoopTimer last_call;    /* for what is not by then */

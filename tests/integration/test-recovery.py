@@ -256,6 +256,22 @@ def a_stop_under_way(daemon):
     assert fleet.runners() == []
 
 
+@test
+def a_stop_in_the_beginning(daemon):
+    """SIGTERM comes while the next supervisor begins: what it has not adopted yet is stopped in order all the same."""
+    fleet = Fleet(daemon, """
+      runners:
+        a: { command: [sh, -c, "trap 'echo >> $BATON_TEST_FOLDER/asked; exit' TERM; echo; while :; do sleep 0.01; done"] }
+    """)
+    fleet.until_runners(1)
+    until(lambda: fleet.call("Logs", name="a").lines, "its word")
+    supervisor = fleet.supervisor()
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: fleet.supervisor() not in (0, supervisor), "the next supervisor")
+    assert daemon.stop() == 0
+    assert os.path.exists(os.path.join(daemon.folder, "asked")), "it was killed"
+
+
 # Says so when another one of its name is there: a lock that goes with its holder.
 EXCLUSIVE = """
 import fcntl, os, sys, time
