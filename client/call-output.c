@@ -101,11 +101,12 @@ int call_output_answer(const CallOptions *options, const ControlCall *invocation
 
 /* ---- failures ---- */
 
+json_t *call_output_exit(const ControlExit *how) {
+        return json_pack("{s:s, s:i}", "how", exit_how_name((int) how->how), "status", (int) how->status);
+}
+
 static int add_exit(json_t *all, const ControlExit *how) {
-        return how ? json_object_set_new(all, "exit",
-                                         json_pack("{s:s, s:i}", "how", exit_how_name((int) how->how), "status",
-                                                   (int) how->status))
-                   : 0;
+        return how ? json_object_set_new(all, "exit", call_output_exit(how)) : 0;
 }
 
 static int add_lines(json_t *all, char *const *lines, size_t n) {
@@ -128,6 +129,15 @@ static int add_ended(json_t *all, const ControlRunnerEnded *ended) {
         if (json_object_set_new(all, "runner", json_string(ended->name)) < 0 || add_exit(all, ended->exit) < 0)
                 return -1;
         return add_lines(all, ended->last_output, ended->n_last_output);
+}
+
+json_t *call_output_details(const ControlFailure *failure) {
+        json_auto_t *all = json_object();
+
+        if ((failure->start && add_start(all, failure->start) < 0) ||
+            (failure->ended && add_ended(all, failure->ended) < 0))
+                return NULL;
+        return json_incref(all);
 }
 
 int call_output_failure(const ControlFailure *failure, const Baton__Envelope *envelope, uint64_t time_us) {

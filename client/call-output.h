@@ -18,6 +18,12 @@ int call_output_answer(const CallOptions *options, const ControlCall *invocation
 json_t *call_output_frame(Status status, uint64_t time_us);
 int call_output_json(json_t *all_consume);
 
+/* call_output_exit() - {"how": "exited", "status": 3}. NULL: no memory. */
+json_t *call_output_exit(const ControlExit *how);
+
+/* call_output_details() - what is known of the runner that did not start, or ended: reason, exit, last_output. NULL: no memory. */
+json_t *call_output_details(const ControlFailure *failure);
+
 /*
  * call_output_failure() - the JSON object of a call, or start, that failed; @envelope of its answer, or NULL. 0, -EPIPE,
  * ...

@@ -13,10 +13,21 @@ typedef struct Command {
 extern const Command command_bench;
 extern const Command command_call;
 extern const Command command_check;
+extern const Command command_events;
 extern const Command command_logs;
 extern const Command command_methods;
+extern const Command command_metrics;
 extern const Command command_ping;
+extern const Command command_reload;
+extern const Command command_reset;
+extern const Command command_restart;
 extern const Command command_run;
+extern const Command command_scale;
+extern const Command command_shutdown;
+extern const Command command_signal;
+extern const Command command_start;
+extern const Command command_status;
+extern const Command command_stop;
 extern const Command command_supervise;
 extern const Command command_version;
 

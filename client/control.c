@@ -29,6 +29,7 @@
 
 void control_failure_deinit(ControlFailure *failure) {
         free(failure->message);
+        (void) message_free(failure->errors);
         (void) message_free(failure->start);
         (void) message_free(failure->ended);
         *failure = (ControlFailure){ 0 };
@@ -98,6 +99,8 @@ static void read_details(ControlFailure *failure, const Baton__Envelope *envelop
         for (size_t i = 0; envelope && i < envelope->n_details; i++) {
                 const Baton__Detail *detail = envelope->details[i];
 
+                if (!failure->errors)
+                        failure->errors = unpack_detail(detail, &baton__control__config_errors__descriptor);
                 if (!failure->start)
                         failure->start = unpack_detail(detail, &baton__control__start_failure__descriptor);
                 if (!failure->ended)

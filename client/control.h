@@ -32,6 +32,7 @@ typedef struct ControlFailure {
         char *message;              /* one line; may be NULL when there was no memory for it */
         ControlStartFailure *start; /* details, or NULL */
         ControlRunnerEnded *ended;
+        Baton__Control__ConfigErrors *errors;
 } ControlFailure;
 
 void control_failure_deinit(ControlFailure *failure);

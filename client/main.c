@@ -30,15 +30,25 @@ static const Command command_help_ = {
         .run = help,
 };
 
-static const Command *const commands[] = {
-        &command_call,  &command_run,       &command_logs,  &command_methods, &command_ping,
-        &command_bench, &command_supervise, &command_check, &command_version, &command_help_,
+static const struct {
+        const char *heading;
+        const Command *commands[10]; /* ended by NULL */
+} groups[] = {
+        { "Programs, each with a supervisor of its own",
+          { &command_call, &command_run, &command_methods, &command_ping, &command_bench } },
+        { "A supervisor that stays", { &command_supervise, &command_check, &command_reload, &command_shutdown } },
+        { "Its runners",
+          { &command_status, &command_start, &command_stop, &command_restart, &command_reset, &command_signal,
+            &command_scale } },
+        { "What they do", { &command_logs, &command_events, &command_metrics } },
+        { "Baton itself", { &command_version, &command_help_ } },
 };
 
 static const Command *find(const char *name) {
-        for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-                if (strcmp(commands[i]->name, name) == 0)
-                        return commands[i];
+        for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
+                for (size_t j = 0; groups[i].commands[j]; j++)
+                        if (strcmp(groups[i].commands[j]->name, name) == 0)
+                                return groups[i].commands[j];
         return NULL;
 }
 
@@ -50,17 +60,21 @@ static int unknown(const char *name) {
 static int help_all(void) {
         (void) printf("Usage: baton COMMAND [OPTION...] [ARGUMENT...]\n"
                       "\n"
-                      "Starts programs as supervised runners, and calls them.\n"
-                      "\n");
-        for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-                (void) printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
+                      "Starts programs as supervised runners, keeps them going, and calls them.\n");
+        for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
+                (void) printf("\n%s:\n", groups[i].heading);
+                for (size_t j = 0; groups[i].commands[j]; j++)
+                        (void) printf("  %-10s %s\n", groups[i].commands[j]->name, groups[i].commands[j]->summary);
+        }
         (void) printf(
                 "\n"
                 "baton COMMAND --help tells more. Exit codes: 0, 1 baton itself failed, 2 usage; others with their\n"
                 "command.\n"
                 "\n"
-                "Example: baton call --exec baton-runner-module libz.so.1 -- \\\n"
-                "                 'u64 crc32(u64, buffer, u32)' u64:0 buffer:hex:616263 u32:3\n");
+                "Examples: baton call --exec baton-runner-module libz.so.1 -- \\\n"
+                "                  'u64 crc32(u64, buffer, u32)' u64:0 buffer:hex:616263 u32:3\n"
+                "          baton supervise /etc/baton &\n"
+                "          baton status\n");
         return command_output_end("help");
 }
 

@@ -84,6 +84,39 @@ typedef struct BenchOptions {
         bool json;
 } BenchOptions;
 
+/* The command lines of the commands that go to a supervisor that runs. */
+typedef struct ControlOptions {
+        const char *socket; /* NULL: where the environment says */
+        bool json, no_wait, strict, dry_run, follow, watch;
+        uint64_t timeout_us;      /* of the command; 0: none */
+        uint64_t stop_timeout_us; /* 0: as configured */
+        uint64_t since;           /* number of an event; 0: the oldest */
+        bool has_since;
+        char **operands; /* argv's */
+        size_t n_operands;
+} ControlOptions;
+
+/* Options besides --socket and --help. */
+enum {
+        CONTROL_TAKES_JSON = 1 << 0,
+        CONTROL_TAKES_WAIT = 1 << 1, /* --wait, --no-wait, --timeout */
+        CONTROL_TAKES_STOP_TIMEOUT = 1 << 2,
+        CONTROL_TAKES_STRICT = 1 << 3,
+        CONTROL_TAKES_DRY_RUN = 1 << 4,
+        CONTROL_TAKES_FOLLOW = 1 << 5, /* -f, --since */
+        CONTROL_TAKES_WATCH = 1 << 6,
+};
+
+typedef struct ControlSyntax {
+        unsigned options;
+        size_t min, max;      /* operands */
+        const char *operands; /* what they are, for a message */
+} ControlSyntax;
+
+/* control_options_parse() - as those below; options may stand between the operands, and behind them. */
+int control_options_parse(const ControlSyntax *syntax, int argc, char **argv, ControlOptions *ret_options,
+                          char *error);
+
 /*
  * ..._options_parse() - the arguments after argv[0]. 0; OPTIONS_HELP; -EINVAL with one line in
  * @error, of OPTIONS_ERROR_MAX bytes; -ENOMEM. The result is to be deinit()ed on every path.

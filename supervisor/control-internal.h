@@ -3,11 +3,15 @@
 
 /* What the files of control share, and nobody else includes: control.c (the connection), control-runner.c, ... (the methods). */
 
+#include "common/clock.h"
 #include "proto/control.pb-c.h"
 #include "proto/message.h"
 #include "supervisor/audit.h"
 #include "supervisor/control.h"
 #include "supervisor/supervisor.h"
+
+/* Give up on more than this: an answer in our lifetime is meant. */
+#define TIMEOUT_MAX_US (24 * 3600 * USEC_PER_SEC)
 
 struct Control {
         Supervisor *supervisor;
@@ -26,7 +30,15 @@ struct Control {
 typedef void ControlMethod(Control *control, Call *call, const ProtobufCMessage *message);
 
 /* ---- control-runner.c ---- */
-ControlMethod control_start, control_stop, control_signal, control_call, control_logs, control_attach;
+ControlMethod control_start, control_stop, control_restart, control_reset, control_signal, control_call, control_logs,
+        control_attach;
 
 /* ---- control-supervisor.c ---- */
+ControlMethod control_status, control_scale, control_reload, control_shutdown, control_metrics;
+
+/* ---- control-events.c ---- */
 ControlMethod control_events;
+
+/* ---- control.c ---- */
+/* control_deny() - ends @call: what was asked for, @what, needs @role. */
+void control_deny(const Control *control, Call *call, const char *what, Role role);

@@ -22,9 +22,6 @@
 #include "supervisor/report.h"
 #include "supervisor/start-request.h"
 
-/* Give up on more than this: an answer in our lifetime is meant. */
-#define TIMEOUT_MAX_US (24 * 3600 * USEC_PER_SEC)
-
 /* find() - or @call is ended, NOT_FOUND, with the names that come near. */
 static Runner *find(Supervisor *supervisor, Call *call, const char *name) {
         Runner *runner = runner_find(supervisor, name);
@@ -49,46 +46,146 @@ static Instance *find_instance(Supervisor *supervisor, Call *call, const char *n
         return runner ? runner->instance : NULL;
 }
 
-/* --------------------------------------------------------------------------------------------------------------- Start */
+/* ------------------------------------------------------------------------------------------------------- calls that wait */
 
 /* A call that waits for what comes of a runner. */
 typedef struct Waiting {
         RunnerWatcher watcher;
         Call *call;
+        uint64_t before; /* Restart: the instance that there was; 0: none */
 } Waiting;
 
-static Waiting *waiting_new(Call *call, void (*callback)(RunnerWatcher *, Runner *, RunnerOutcome)) {
+/* waiting_new() - NULL: no memory, and @call is ended. */
+static Waiting *waiting_new(Call *call, const char *name, void (*callback)(RunnerWatcher *, Runner *, RunnerOutcome)) {
         Waiting *waiting = calloc(1, sizeof(*waiting));
 
         if (waiting)
                 *waiting = (Waiting){ .watcher = { .callback = callback }, .call = call };
+        else
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %.64s: no memory to wait for it", name);
         return waiting;
+}
+
+/* waiting_end() - its call, which is to be ended now; nobody cancels it any more. */
+static Call *waiting_end(Waiting *waiting) {
+        Call *call = waiting->call;
+
+        runner_unwatch(&waiting->watcher);
+        call_on_cancel(call, NULL, NULL);
+        free(waiting);
+        return call;
+}
+
+/* Nobody waits any more; what was begun goes on. */
+static void waiting_cancelled(Call *call, void *userdata) {
+        (void) waiting_end(userdata);
+        (void) call_fail(call, STATUS_CANCELLED, "cancelled; it goes on");
 }
 
 static bool is_on_its_way(RunnerOutcome outcome) {
         return outcome == RUNNER_OUTCOME_PENDING || outcome == RUNNER_OUTCOME_RETRYING;
 }
 
-static void started(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
-        Waiting *waiting = CONTAINER_OF(watcher, Waiting, watcher);
+static bool is_down(RunnerOutcome outcome) {
+        return outcome == RUNNER_OUTCOME_DOWN || outcome == RUNNER_OUTCOME_DONE || outcome == RUNNER_OUTCOME_FAILED;
+}
+
+static void fail_stopping(Call *call) {
+        (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
+}
+
+/* fail_command() - of runner_start() and runner_restart(). */
+static void fail_command(Call *call, const Runner *runner, int error) {
+        if (error == -ESHUTDOWN)
+                fail_stopping(call);
+        else
+                (void) call_fail(call, STATUS_NOT_FOUND, "runner %s: is being removed", runner->name);
+}
+
+/* report_not_up() - what came instead of a runner that is up. */
+static void report_not_up(Call *call, const Runner *runner, RunnerOutcome outcome) {
+        if (outcome == RUNNER_OUTCOME_GONE)
+                (void) call_fail(call, STATUS_UNAVAILABLE, "the runner was removed meanwhile");
+        else if (outcome == RUNNER_OUTCOME_DOWN)
+                (void) call_fail(call, STATUS_UNAVAILABLE, "runner %s: was stopped meanwhile", runner->name);
+        else if (outcome == RUNNER_OUTCOME_FAILED && runner->unmet != UNMET_NOTHING)
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: %s", runner->name,
+                                 runner->why ? runner->why : "cannot be started");
+        else
+                report_start_failure(call, runner);
+}
+
+static const char *software_of(const Runner *runner) {
+        const Instance *instance = runner->instance;
+        const char *software = instance && instance->peer ? peer_remote(instance->peer)->software : NULL;
+
+        return software ? software : "";
+}
+
+/* --------------------------------------------------------------------------------------------------------------- Start */
+
+static void answer_start(Call *call, const Runner *runner, bool already) {
         Baton__Control__StartResponse response = BATON__CONTROL__START_RESPONSE__INIT;
-        Call *call = waiting->call;
+
+        response.name = (char *) runner->name;
+        response.instance = runner->last_instance;
+        response.pid = runner_pid(runner);
+        response.software = (char *) software_of(runner);
+        response.already = already;
+        (void) call_answer_message(call, &response.base);
+}
+
+/* start_known() - one that there is. */
+static void started_known(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
+        Call *call;
+
+        if (outcome == RUNNER_OUTCOME_PENDING)
+                return;
+        call = waiting_end(CONTAINER_OF(watcher, Waiting, watcher));
+        if (outcome == RUNNER_OUTCOME_UP || outcome == RUNNER_OUTCOME_DONE || outcome == RUNNER_OUTCOME_SCHEDULED)
+                answer_start(call, runner, false);
+        else
+                report_not_up(call, runner, outcome);
+}
+
+static void start_known(Control *control, Call *call, const Baton__Control__StartRequest *request) {
+        Runner *runner = find(control->supervisor, call, request->name);
+        Waiting *waiting;
+        int r;
+
+        if (!runner)
+                return;
+        if (runner_outcome(runner) == RUNNER_OUTCOME_UP ||
+            (request->no_wait && runner_outcome(runner) == RUNNER_OUTCOME_PENDING && runner->desired == DESIRED_UP)) {
+                answer_start(call, runner, true);
+                return;
+        }
+        waiting = request->no_wait ? NULL : waiting_new(call, runner->name, started_known);
+        if (!waiting && !request->no_wait)
+                return;
+        r = runner_start(runner);
+        if (r < 0) {
+                free(waiting);
+                fail_command(call, runner, r);
+        } else if (!waiting) {
+                answer_start(call, runner, false);
+        } else {
+                runner_watch(runner, &waiting->watcher);
+                call_on_cancel(call, waiting_cancelled, waiting);
+        }
+}
+
+/* Of a new one. Its end is its failure: nothing of it is to stay. */
+static void started(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
+        Call *call;
 
         if (is_on_its_way(outcome))
                 return;
-        runner_unwatch(watcher);
-        free(waiting);
-        call_on_cancel(call, NULL, NULL);
-        if (outcome != RUNNER_OUTCOME_UP) {
+        call = waiting_end(CONTAINER_OF(watcher, Waiting, watcher));
+        if (outcome == RUNNER_OUTCOME_UP)
+                answer_start(call, runner, false);
+        else
                 report_start_failure(call, runner);
-                return;
-        }
-        response.name = runner->name;
-        response.instance = runner->instance->id;
-        response.pid = runner->instance->pid;
-        if (runner->instance->peer)
-                response.software = peer_remote(runner->instance->peer)->software;
-        (void) call_answer_message(call, &response.base);
 }
 
 /* Nobody waits for the start any more: nothing of it shall stay behind. The call is ended when the runner is gone. */
@@ -117,18 +214,28 @@ static int start_new(Supervisor *supervisor, const Baton__Control__StartRequest 
 
 void control_start(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StartRequest *request = (const Baton__Control__StartRequest *) message;
-        const char *wrong = start_request_check(request);
+        const char *wrong;
         Waiting *waiting;
         Runner *runner;
-        int r = -ENOMEM;
+        int r;
 
+        if (request->program.len == 0 && *request->name) {
+                start_known(control, call, request);
+                return;
+        }
+        if (control->client.role < ROLE_ADMIN) {
+                control_deny(control, call, "Start of another program", ROLE_ADMIN);
+                return;
+        }
+        wrong = start_request_check(request);
         if (wrong) {
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s", wrong);
                 return;
         }
-        waiting = waiting_new(call, started);
-        if (waiting)
-                r = start_new(control->supervisor, request, &runner);
+        waiting = waiting_new(call, request->name, started);
+        if (!waiting)
+                return;
+        r = start_new(control->supervisor, request, &runner);
         if (r == 0) {
                 runner_watch(runner, &waiting->watcher);
                 call_on_cancel(call, start_cancelled, waiting);
@@ -138,7 +245,7 @@ void control_start(Control *control, Call *call, const ProtobufCMessage *message
         if (r == -EEXIST)
                 (void) call_fail(call, STATUS_ALREADY_EXISTS, "runner %s: there is one of that name", request->name);
         else if (r == -ESHUTDOWN)
-                (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
+                fail_stopping(call);
         else
                 (void) call_fail(call, status_from_errno(r), "cannot start %.*s: %s",
                                  (int) MIN(request->program.len, (size_t) INSTANCE_FAILURE_SIZE),
@@ -147,9 +254,10 @@ void control_start(Control *control, Call *call, const ProtobufCMessage *message
 
 /* ---------------------------------------------------------------------------------------------------------------- Stop */
 
-static void answer_stop(Call *call, const Runner *runner) {
+/* answer_stop() - @runner NULL: it is gone, and nothing is known of it. */
+static void answer_stop(Call *call, const Runner *runner, bool already, bool ended) {
         Baton__Control__StopResponse response = BATON__CONTROL__STOP_RESPONSE__INIT;
-        const RunnerExit *last = runner_exit(runner, 0);
+        const RunnerExit *last = runner && ended ? runner_exit(runner, 0) : NULL;
         Baton__Control__Exit exit;
 
         if (last) {
@@ -157,41 +265,127 @@ static void answer_stop(Call *call, const Runner *runner) {
                 response.exit = &exit;
                 response.killed = last->killed;
         }
+        response.already = already;
         (void) call_answer_message(call, &response.base);
 }
 
-static bool is_down(RunnerOutcome outcome) {
-        return outcome == RUNNER_OUTCOME_DOWN || outcome == RUNNER_OUTCOME_DONE || outcome == RUNNER_OUTCOME_FAILED;
-}
-
 static void stopped(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
-        Waiting *waiting = CONTAINER_OF(watcher, Waiting, watcher);
-
-        if (!is_down(outcome) && outcome != RUNNER_OUTCOME_GONE)
-                return;
-        runner_unwatch(watcher);
-        answer_stop(waiting->call, runner);
-        free(waiting);
+        if (is_down(outcome) || outcome == RUNNER_OUTCOME_GONE)
+                answer_stop(waiting_end(CONTAINER_OF(watcher, Waiting, watcher)), runner, false, true);
 }
 
 void control_stop(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StopRequest *request = (const Baton__Control__StopRequest *) message;
         Runner *runner = find(control->supervisor, call, request->name);
-        Waiting *waiting;
+        Waiting *waiting = NULL;
+        bool already;
 
         if (!runner)
                 return;
-        if (is_down(runner_outcome(runner))) {
-                answer_stop(call, runner);
-                return;
+        already = is_down(runner_outcome(runner));
+        if (!already && !request->no_wait) {
+                waiting = waiting_new(call, runner->name, stopped);
+                if (!waiting)
+                        return;
+                runner_watch(runner, &waiting->watcher);
+                call_on_cancel(call, waiting_cancelled, waiting);
         }
-        waiting = waiting_new(call, stopped);
-        if (!waiting) {
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory", runner->name);
-                return;
-        }
-        runner_watch(runner, &waiting->watcher);
+        /* One that has failed, or is done, is then wanted down, too. */
         runner_stop(runner, MIN(request->timeout_us, TIMEOUT_MAX_US));
+        if (!waiting)
+                answer_stop(call, runner, already, already);
+}
+
+/* ------------------------------------------------------------------------------------------------------ Restart, Reset */
+
+/* end_of() - of that instance, if it is remembered. */
+static const RunnerExit *end_of(const Runner *runner, uint64_t instance) {
+        const RunnerExit *exit;
+
+        for (unsigned i = 0; instance > 0 && (exit = runner_exit(runner, i)); i++)
+                if (exit->instance == instance)
+                        return exit;
+        return NULL;
+}
+
+static void answer_restart(Call *call, const Runner *runner, uint64_t before) {
+        Baton__Control__RestartResponse response = BATON__CONTROL__RESTART_RESPONSE__INIT;
+        const RunnerExit *end = end_of(runner, before);
+        Baton__Control__Exit exit;
+
+        response.name = (char *) runner->name;
+        response.instance = runner->last_instance == before ? 0 : runner->last_instance;
+        response.pid = runner->last_instance == before ? 0 : runner_pid(runner);
+        response.software = (char *) software_of(runner);
+        if (end) {
+                report_exit(end->exit, &exit);
+                response.exit = &exit;
+                response.killed = end->killed;
+        }
+        (void) call_answer_message(call, &response.base);
+}
+
+static void restarted(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
+        Waiting *waiting = CONTAINER_OF(watcher, Waiting, watcher);
+        uint64_t before = waiting->before;
+        bool is_there = outcome == RUNNER_OUTCOME_UP || outcome == RUNNER_OUTCOME_DONE;
+
+        if (outcome == RUNNER_OUTCOME_PENDING || (is_there && runner->last_instance == before))
+                return;
+        if (is_there || outcome == RUNNER_OUTCOME_SCHEDULED)
+                answer_restart(waiting_end(waiting), runner, before);
+        else
+                report_not_up(waiting_end(waiting), runner, outcome);
+}
+
+void control_restart(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__RestartRequest *request = (const Baton__Control__RestartRequest *) message;
+        Runner *runner = find(control->supervisor, call, request->name);
+        Waiting *waiting = NULL;
+        uint64_t before;
+        int r;
+
+        if (!runner)
+                return;
+        if (runner->transient) {
+                (void) call_fail(
+                        call, STATUS_FAILED_PRECONDITION,
+                        "runner %s: was made by a client, and is not of the configuration: it cannot be restarted",
+                        runner->name);
+                return;
+        }
+        before = runner_pid(runner) > 0 ? runner->last_instance : 0;
+        if (!request->no_wait) {
+                waiting = waiting_new(call, runner->name, restarted);
+                if (!waiting)
+                        return;
+                waiting->before = before;
+        }
+        r = runner_restart(runner);
+        if (r == 0)
+                runner->stop_timeout_us = MIN(request->timeout_us, TIMEOUT_MAX_US);
+        if (r < 0) {
+                free(waiting);
+                fail_command(call, runner, r);
+        } else if (!waiting) {
+                answer_restart(call, runner, before);
+        } else {
+                runner_watch(runner, &waiting->watcher);
+                call_on_cancel(call, waiting_cancelled, waiting);
+        }
+}
+
+void control_reset(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__ResetRequest *request = (const Baton__Control__ResetRequest *) message;
+        Baton__Control__ResetResponse response = BATON__CONTROL__RESET_RESPONSE__INIT;
+        Runner *runner = find(control->supervisor, call, request->name);
+
+        if (!runner)
+                return;
+        response.already = runner->state != POLICY_FAILED && runner->state != POLICY_BACKOFF &&
+                           runner->n_failures == 0 && runner->n_restarts == 0;
+        runner_reset(runner);
+        (void) call_answer_message(call, &response.base);
 }
 
 /* ---------------------------------------------------------------------------------------- Signal, Call, Logs, Attach */

@@ -1,186 +1,410 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* What the methods of baton.Control say and do about the supervisor as a whole. */
+/* What the methods of baton.Control say of, and do to, more than one runner: Status, Scale, Reload, Shutdown, Metrics. */
 
 #include "supervisor/control-internal.h"
 
-#include <assert.h>
-#include <fnmatch.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "supervisor/report.h"
-#include "supervisor/runner.h"
+#include "common/text.h"
+#include "common/version.h"
+#include "supervisor/listener.h"
+#include "supervisor/metrics.h"
+#include "supervisor/near.h"
+#include "supervisor/reload.h"
+#include "supervisor/settle.h"
+#include "supervisor/runner-status.h"
 
-enum {
-        EVENTS_DEFAULT = 256,
-        EVENTS_MAX = 1024,
-        EVENTS_BYTES = 32 * 1024, /* of one answer: whoever cannot take more than the least frame gets it, too */
-        NAMES_MAX = 256,
-};
+/* -------------------------------------------------------------------------------------------------------------- Status */
 
-static_assert(_POLICY_STATE_N == BATON__CONTROL__RUNNER_STATUS__STATE__DONE + 1 &&
-                      POLICY_UP == (int) BATON__CONTROL__RUNNER_STATUS__STATE__UP &&
-                      _EVENT_KIND_N == BATON__CONTROL__EVENT__KIND__COMMAND + 1 &&
-                      _RUNNER_CAUSE_N == BATON__CONTROL__EXIT_RECORD__CAUSE__LOST + 1,
-              "the numbers are on the wire");
-
-/* ---------------------------------------------------------------------------------------------------------------- Events */
-
-/* A call that waits, or is being answered. */
-typedef struct Follower {
-        EventReader reader;
-        Events *events;
-        Call *call;
-        uint64_t from;
-        uint32_t max;
-        bool wait;
-        uint64_t dropped;
-        Baton__Control__EventsRequest *request; /* ours, for its names; NULL: there are none, all are wanted */
-} Follower;
-
-static void follower_free(Follower *follower) {
-        events_unwait(&follower->reader);
-        (void) message_free(follower->request);
-        free(follower);
+/* by_name() - web.2 comes before web.10. */
+static int by_name(const void *a, const void *b) {
+        return strverscmp((*(Runner *const *) a)->name, (*(Runner *const *) b)->name);
 }
 
-static bool is_wanted(const Follower *follower, const Event *event) {
-        const Baton__Control__EventsRequest *request = follower->request;
-
-        if (!request)
-                return true;
-        for (size_t i = 0; event->runner && i < request->n_names; i++)
-                if (fnmatch(request->names[i], event->runner, 0) == 0)
+static bool fits_any(const Runner *runner, char *const *patterns, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                if (runner_matches(runner, patterns[i]))
                         return true;
-        return false;
+        return n == 0;
 }
 
-/* What an answer is made of: for each event its messages, and its strings, which the ring may overwrite only later. */
-typedef struct EventMessage {
-        Baton__Control__Event event;
-        Baton__Control__ExitRecord record;
-        Baton__Control__Exit exit;
-} EventMessage;
+/* check_patterns() - each has to fit something. False: @call is ended. */
+static bool check_patterns(const Supervisor *supervisor, Call *call, char *const *patterns, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                Near near = { .wanted = patterns[i] };
+                char text[NEAR_TEXT_SIZE];
+                const Runner *runner;
 
-static void fill(EventMessage *message, const Event *event) {
-        Baton__Control__Event *e = &message->event;
-
-        baton__control__event__init(e);
-        e->seq = event->seq;
-        e->time_us = event->time_us;
-        e->monotonic_us = event->monotonic_us;
-        e->kind = (Baton__Control__Event__Kind) event->kind;
-        e->instance = event->instance;
-        e->pid = event->pid;
-        e->state = (Baton__Control__RunnerStatus__State) event->state;
-        e->previous = (Baton__Control__RunnerStatus__State) event->previous;
-        e->number = event->number;
-        if (event->runner)
-                e->runner = (char *) event->runner;
-        if (event->text)
-                e->text = (char *) event->text;
-        if (event->kind != EVENT_RUNNER_EXITED)
-                return;
-        baton__control__exit_record__init(&message->record);
-        message->record.instance = event->instance;
-        message->record.pid = event->pid;
-        message->record.time_us = event->time_us;
-        message->record.uptime_us = event->uptime_us;
-        message->record.cause = (Baton__Control__ExitRecord__Cause) event->cause;
-        report_exit(event->exit, &message->exit);
-        if (event->pid > 0)
-                message->record.exit = &message->exit;
-        e->exit = &message->record;
-}
-
-/* collect() - what is there from follower->from on, which moves behind it. How many. */
-static size_t collect(Follower *follower, EventMessage *messages, Baton__Control__Event **pointers) {
-        size_t n = 0, bytes = 0;
-        Event event;
-
-        while (n < follower->max && bytes < EVENTS_BYTES && events_find(follower->events, follower->from, &event)) {
-                if (event.seq > follower->from && follower->from > 0)
-                        follower->dropped += event.seq - follower->from;
-                follower->from = event.seq + 1;
-                if (!is_wanted(follower, &event))
+                for (runner = runner_first(supervisor); runner && !runner_matches(runner, patterns[i]);
+                     runner = runner_next(runner))
+                        near_offer(&near, runner->name);
+                if (runner)
                         continue;
-                fill(&messages[n], &event);
-                pointers[n] = &messages[n].event;
-                bytes += baton__control__event__get_packed_size(pointers[n]) + 4;
-                n++;
-        }
-        return n;
-}
-
-/* answer() - true: the call is ended, and @follower gone. False: there is nothing yet. */
-static bool answer(Follower *follower) {
-        Baton__Control__EventsResponse response = BATON__CONTROL__EVENTS_RESPONSE__INIT;
-        _cleanup_free_ Baton__Control__Event **pointers = NULL;
-        _cleanup_free_ EventMessage *messages = NULL;
-        Call *call = follower->call;
-
-        if (follower->wait && follower->from >= events_next_seq(follower->events))
+                (void) call_fail(call, STATUS_NOT_FOUND, "runner %.64s: there is none of that name%s", patterns[i],
+                                 near_text(&near, text));
                 return false;
-        messages = calloc(follower->max, sizeof(*messages));
-        pointers = calloc(follower->max, sizeof(Baton__Control__Event *));
-        if (!messages || !pointers) {
-                follower_free(follower);
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
-                return true;
         }
-        response.n_events = collect(follower, messages, pointers);
-        if (response.n_events == 0 && follower->dropped == 0 && follower->wait)
-                return false;
-        response.events = pointers;
-        response.next_seq = follower->from ? follower->from : events_next_seq(follower->events);
-        response.dropped = follower->dropped;
-        call_on_cancel(call, NULL, NULL);
-        (void) call_answer_message(call, &response.base);
-        follower_free(follower);
         return true;
 }
 
-static void published(EventReader *reader) {
-        Follower *follower = CONTAINER_OF(reader, Follower, reader);
+/* select_runners() - those asked for, in order. 0 or -ENOMEM. */
+static int select_runners(const Supervisor *supervisor, char *const *patterns, size_t n_patterns,
+                          Runner ***ret_runners, size_t *ret_n) {
+        size_t n_all = HASH_CNT(by_name, supervisor->runners), n = 0;
+        Runner **runners = calloc(n_all + 1, sizeof(*runners));
 
-        if (!answer(follower))
-                events_wait(follower->events, reader);
+        if (!runners)
+                return -ENOMEM;
+        for (Runner *runner = runner_first(supervisor); runner; runner = runner_next(runner))
+                if (fits_any(runner, patterns, n_patterns))
+                        runners[n++] = runner;
+        qsort(runners, n, sizeof(Runner *), by_name);
+        *ret_runners = runners;
+        *ret_n = n;
+        return 0;
 }
 
-static void cancelled(Call *call, void *userdata) {
-        follower_free(userdata);
-        (void) call_fail(call, STATUS_CANCELLED, "cancelled");
+static void fill_supervisor(const Control *control, char software[64], Baton__Control__SupervisorStatus *status) {
+        const Supervisor *supervisor = control->supervisor;
+        ListenerCounts counts = listener_counts(supervisor->listener);
+        char *const *paths = supervisor->source ? config_source_paths(supervisor->source) : NULL;
+
+        baton__control__supervisor_status__init(status);
+        (void) snprintf(software, 64, "baton-supervisor %s", version_release());
+        status->software = software;
+        status->generation = supervisor->generation;
+        status->pid = getpid();
+        status->keeper_pid = getppid();
+        status->uptime_us = clock_now() - supervisor->started_us;
+        status->stopping = supervisor->stopping;
+        if (paths && *paths)
+                status->configuration = *paths;
+        status->configuration_time_us = supervisor->configured_us;
+        status->runners = HASH_CNT(by_name, supervisor->runners);
+        status->clients = counts.clients;
+        status->clients_refused = (uint32_t) MIN(counts.refused, (uint64_t) UINT32_MAX);
+        status->last_event = events_next_seq(supervisor->events) - 1;
+        status->role = (char *) role_name(control->client.role);
 }
 
-void control_events(Control *control, Call *call, const ProtobufCMessage *message) {
-        const Baton__Control__EventsRequest *request = (const Baton__Control__EventsRequest *) message;
-        Events *events = control->supervisor->events;
-        Follower *follower;
-        uint32_t max = request->max_events ? MIN(request->max_events, (uint32_t) EVENTS_MAX) : EVENTS_DEFAULT;
+void control_status(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__StatusRequest *request = (const Baton__Control__StatusRequest *) message;
+        unsigned details = (request->history ? RUNNER_STATUS_WITH_HISTORY : 0) |
+                           (request->last_output ? RUNNER_STATUS_WITH_OUTPUT : 0);
+        Baton__Control__StatusResponse response = BATON__CONTROL__STATUS_RESPONSE__INIT;
+        _cleanup_free_ Baton__Control__RunnerStatus **pointers = NULL;
+        Baton__Control__SupervisorStatus supervisor;
+        _cleanup_free_ RunnerStatusMessage *messages = NULL;
+        _cleanup_free_ Runner **runners = NULL;
+        uint64_t now_us = clock_now();
+        char software[64];
+        size_t n = 0;
 
-        if (request->n_names > NAMES_MAX) {
-                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%zu names, more than %d", request->n_names,
-                                 NAMES_MAX);
+        if (!check_patterns(control->supervisor, call, request->names, request->n_names))
+                return;
+        if (select_runners(control->supervisor, request->names, request->n_names, &runners, &n) == 0) {
+                messages = calloc(n + 1, sizeof(*messages));
+                pointers = calloc(n + 1, sizeof(Baton__Control__RunnerStatus *));
+        }
+        if (!messages || !pointers) {
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
                 return;
         }
-        follower = calloc(1, sizeof(*follower));
-        if (follower && request->n_names > 0)
-                follower->request = message_copy(message);
-        if (!follower || (request->n_names > 0 && !follower->request)) {
-                free(follower);
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory to wait for an event");
+        for (size_t i = 0; i < n; i++) {
+                runner_status_fill(&messages[i], runners[i], details, now_us);
+                pointers[i] = &messages[i].status;
+        }
+        fill_supervisor(control, software, &supervisor);
+        response.supervisor = &supervisor;
+        response.runners = pointers;
+        response.n_runners = n;
+        (void) call_answer_message(call, &response.base);
+        for (size_t i = 0; i < n; i++)
+                runner_status_clear(&messages[i]);
+}
+
+/* ------------------------------------------------------------------------------------------------------- Scale, Reload */
+
+/* A change that was begun; what is to be answered when it has settled. */
+typedef struct Change {
+        Settle settle;
+        Call *call;
+        void (*answer)(struct Change *change);
+        uint32_t before, after; /* Scale */
+        Reload reload;
+} Change;
+
+static void change_free(Change *change) {
+        settle_deinit(&change->settle);
+        reload_deinit(&change->reload);
+        free(change);
+}
+
+static void change_end(Change *change) {
+        call_on_cancel(change->call, NULL, NULL);
+        change->answer(change);
+        change_free(change);
+}
+
+static void change_settled(Settle *settle) {
+        change_end(CONTAINER_OF(settle, Change, settle));
+}
+
+static void change_cancelled(Call *call, void *userdata) {
+        change_free(userdata);
+        (void) call_fail(call, STATUS_CANCELLED, "cancelled; it goes on");
+}
+
+static Change *change_new(const Control *control, Call *call, void (*answer)(Change *)) {
+        Change *change = calloc(1, sizeof(*change));
+
+        if (!change) {
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory to wait for the change");
+                return NULL;
+        }
+        settle_init(&change->settle, control->supervisor, change_settled);
+        change->call = call;
+        change->answer = answer;
+        return change;
+}
+
+static void change_wait(Change *change, bool no_wait) {
+        if (no_wait || settle_begin(&change->settle))
+                change_end(change);
+        else
+                call_on_cancel(change->call, change_cancelled, change);
+}
+
+/* has_failed() - it did not come to where it was wanted. */
+static bool has_failed(const Runner *runner) {
+        RunnerOutcome outcome = runner_outcome(runner);
+
+        return outcome == RUNNER_OUTCOME_FAILED || outcome == RUNNER_OUTCOME_RETRYING;
+}
+
+static void answer_scale(Change *change) {
+        Baton__Control__ScaleResponse response = BATON__CONTROL__SCALE_RESPONSE__INIT;
+        _cleanup_free_ char **failed = calloc(change->settle.n + 1, sizeof(*failed));
+
+        for (size_t i = 0; failed && i < change->settle.n; i++) {
+                const Runner *runner = runner_find(change->settle.supervisor, change->settle.names[i]);
+
+                if (runner && has_failed(runner))
+                        failed[response.n_failed++] = change->settle.names[i];
+        }
+        response.before = change->before;
+        response.after = change->after;
+        response.failed = failed;
+        (void) call_answer_message(change->call, &response.base);
+}
+
+/* watch_instances() - all that there are, and those that are to go. */
+static int watch_instances(Change *change, const char *template, uint32_t n) {
+        char name[CONFIG_NAME_MAX + 1];
+        int r = 0;
+
+        for (uint32_t i = 1; i <= n && r == 0; i++) {
+                (void) snprintf(name, sizeof(name), "%.*s.%u", CONFIG_NAME_MAX - 11, template, i);
+                r = settle_add(&change->settle, name);
+        }
+        return r;
+}
+
+static void fail_scale(Call *call, const Baton__Control__ScaleRequest *request, const char *error, int r) {
+        if (r == -ENOENT)
+                (void) call_fail(call, STATUS_NOT_FOUND, "template %.64s: there is none of that name", request->name);
+        else if (r == -EINVAL)
+                (void) call_fail(call, STATUS_INVALID_ARGUMENT,
+                                 "%.64s: is no template; give it `instances' in the configuration", request->name);
+        else if (r == -ERANGE)
+                (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%.64s: at most %d instances are possible",
+                                 request->name, CONFIG_INSTANCES_MAX);
+        else if (r == -ESHUTDOWN)
+                (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
+        else
+                (void) call_fail(call, status_from_errno(r), "%.64s: %s", request->name,
+                                 *error ? error : strerror(-r));
+}
+
+void control_scale(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__ScaleRequest *request = (const Baton__Control__ScaleRequest *) message;
+        Change *change = change_new(control, call, answer_scale);
+        char error[FLEET_ERROR_SIZE] = "";
+        int r;
+
+        if (!change)
+                return;
+        r = fleet_scale(control->supervisor, request->name, request->instances, &change->before, error);
+        if (r < 0) {
+                change_free(change);
+                fail_scale(call, request, error, r);
                 return;
         }
-        follower->reader = EVENT_READER_NULL(published);
-        follower->events = events;
-        follower->call = call;
-        /* Numbers beyond the last are those of another supervisor, before this one. */
-        follower->from = MIN(request->from_seq, events_next_seq(events));
-        follower->max = max;
-        follower->wait = request->wait;
-        if (answer(follower))
+        change->after = request->instances;
+        /* Without memory to watch them it is answered at once: what was begun goes on. */
+        r = watch_instances(change, request->name, MAX(change->before, change->after));
+        change_wait(change, request->no_wait || r < 0);
+}
+
+/* -- Reload */
+
+enum { CHANGE_KEYS_MAX = 64 };
+
+typedef struct ChangeMessage {
+        Baton__Control__ConfigChange change;
+        char *keys[CHANGE_KEYS_MAX];
+} ChangeMessage;
+
+static void fill_change(ChangeMessage *message, const ConfigChange *from) {
+        Baton__Control__ConfigChange *change = &message->change;
+        const char *key;
+
+        baton__control__config_change__init(change);
+        change->name = (char *) (from->after ? from->after->name : from->before->name);
+        change->action = !from->before                           ? BATON__CONTROL__CONFIG_CHANGE__ACTION__ADD
+                         : !from->after                          ? BATON__CONTROL__CONFIG_CHANGE__ACTION__REMOVE
+                         : from->effect == CONFIG_EFFECT_RESTART ? BATON__CONTROL__CONFIG_CHANGE__ACTION__RESTART
+                                                                 : BATON__CONTROL__CONFIG_CHANGE__ACTION__UPDATE;
+        for (unsigned i = 0; i < CHANGE_KEYS_MAX && (key = config_key_name(i)); i++)
+                if (from->before && from->after && from->keys & UINT64_C(1) << i)
+                        message->keys[change->n_keys++] = (char *) key;
+        change->keys = message->keys;
+}
+
+/* fill_section() - what is no runner's. */
+static void fill_section(ChangeMessage *message, const ConfigDifference *difference) {
+        baton__control__config_change__init(&message->change);
+        if (difference->groups)
+                message->keys[message->change.n_keys++] = (char *) "groups";
+        if (difference->supervisor)
+                message->keys[message->change.n_keys++] = (char *) "supervisor";
+        message->change.keys = message->keys;
+}
+
+static void answer_reload(Change *change) {
+        const ConfigDifference *difference = &change->reload.difference;
+        Baton__Control__ReloadResponse response = BATON__CONTROL__RELOAD_RESPONSE__INIT;
+        size_t n = difference->n_changes, n_all = n + (difference->groups || difference->supervisor);
+        _cleanup_free_ ChangeMessage *messages = calloc(n_all + 1, sizeof(*messages));
+        _cleanup_free_ Baton__Control__ConfigChange **pointers =
+                calloc(n_all + 1, sizeof(Baton__Control__ConfigChange *));
+
+        if (!messages || !pointers) {
+                (void) call_fail(change->call, STATUS_RESOURCE_EXHAUSTED,
+                                 "no memory for the answer; the configuration was loaded");
                 return;
-        call_on_cancel(call, cancelled, follower);
-        events_wait(events, &follower->reader);
+        }
+        for (size_t i = 0; i < n_all; i++) {
+                if (i < n)
+                        fill_change(&messages[i], &difference->changes[i]);
+                else
+                        fill_section(&messages[i], difference);
+                pointers[i] = &messages[i].change;
+        }
+        response.changes = pointers;
+        response.n_changes = n_all;
+        response.unchanged = (uint32_t) difference->n_same;
+        (void) call_answer_message(change->call, &response.base);
+}
+
+/* fail_reload() - ends @call, with the lines of all that is wrong. */
+static void fail_reload(Call *call, const Reload *reload, int error) {
+        Baton__Control__ConfigErrors errors = BATON__CONTROL__CONFIG_ERRORS__INIT;
+        Baton__Detail detail = BATON__DETAIL__INIT, *details[] = { &detail };
+        _cleanup_free_ char **lines = calloc(reload->errors.n_kept + 1, sizeof(*lines));
+        _cleanup_free_ uint8_t *packed = NULL;
+        AnswerParameters answer = { .status = STATUS_INVALID_ARGUMENT, .details = details, .n_details = 1 };
+        char message[FLEET_ERROR_SIZE + 64];
+
+        for (size_t i = 0; lines && i < reload->errors.n_kept; i++) {
+                lines[errors.n_lines] = config_error_line(&reload->errors.errors[i]);
+                errors.n_lines += lines[errors.n_lines] != NULL;
+        }
+        errors.lines = lines;
+        errors.found = (uint32_t) reload->errors.n;
+        packed = malloc(baton__control__config_errors__get_packed_size(&errors) + 1);
+        detail.type = (char *) errors.base.descriptor->name;
+        detail.value.data = packed;
+        detail.value.len = packed ? baton__control__config_errors__pack(&errors, packed) : 0;
+        (void) snprintf(message, sizeof(message), "%s",
+                        *reload->error       ? reload->error
+                        : errors.n_lines > 0 ? lines[0]
+                                             : strerror(-error));
+        text_mend(message);
+        answer.message = message;
+        (void) call_answer(call, &answer);
+        for (size_t i = 0; i < errors.n_lines; i++)
+                free(lines[i]);
+}
+
+/* watch_changes() - every runner that a difference is about. */
+static int watch_changes(Change *change) {
+        const ConfigDifference *difference = &change->reload.difference;
+        const Supervisor *supervisor = change->settle.supervisor;
+        int r = 0;
+
+        for (const Runner *runner = runner_first(supervisor); runner && r == 0; runner = runner_next(runner))
+                for (size_t i = 0; i < difference->n_changes && r == 0; i++) {
+                        const ConfigChange *one = &difference->changes[i];
+
+                        if (runner->config == one->before || runner->config == one->after)
+                                r = settle_add(&change->settle, runner->name);
+                }
+        return r;
+}
+
+void control_reload(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__ReloadRequest *request = (const Baton__Control__ReloadRequest *) message;
+        Change *change = change_new(control, call, answer_reload);
+        int r;
+
+        if (!change)
+                return;
+        r = reload_run(control->supervisor, request->dry_run, &change->reload);
+        if (r == 0) {
+                r = request->dry_run ? 0 : watch_changes(change);
+                change_wait(change, request->no_wait || request->dry_run || r < 0);
+                return;
+        }
+        if (r == -ENOENT)
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION,
+                                 "the supervisor was started without a configuration");
+        else if (r == -ESHUTDOWN)
+                (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor is stopping");
+        else
+                fail_reload(call, &change->reload, r);
+        change_free(change);
+}
+
+/* ---------------------------------------------------------------------------------------------------- Shutdown, Metrics */
+
+void control_shutdown(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__ShutdownRequest *request = (const Baton__Control__ShutdownRequest *) message;
+        Baton__Control__ShutdownResponse response = BATON__CONTROL__SHUTDOWN_RESPONSE__INIT;
+        Supervisor *supervisor = control->supervisor;
+
+        for (const Runner *runner = runner_first(supervisor); runner; runner = runner_next(runner))
+                response.runners += runner_pid(runner) > 0;
+        if (request->timeout_us > 0 && !supervisor->stopping)
+                supervisor->stop_timeout_us = MIN(request->timeout_us, TIMEOUT_MAX_US);
+        (void) call_answer_message(call, &response.base);
+        supervisor_stop(supervisor, "asked to by a client");
+}
+
+void control_metrics(Control *control, Call *call, const ProtobufCMessage *message) {
+        Baton__Control__MetricsResponse response = BATON__CONTROL__METRICS_RESPONSE__INIT;
+        _cleanup_free_ char *text = metrics_text(control->supervisor);
+
+        (void) message;
+        if (!text) {
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
+                return;
+        }
+        response.text = text;
+        (void) call_answer_message(call, &response.base);
 }

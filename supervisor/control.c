@@ -41,19 +41,25 @@ typedef struct Method {
 } Method;
 
 static const Method methods[] = {
-        { "Start", &baton__control__start_request__descriptor, control_start, ROLE_ADMIN, true, NULL },
+        { "Start", &baton__control__start_request__descriptor, control_start, ROLE_OPERATE, true, NULL },
         { "Stop", &baton__control__stop_request__descriptor, control_stop, ROLE_OPERATE, true, NULL },
+        { "Restart", &baton__control__restart_request__descriptor, control_restart, ROLE_OPERATE, true, NULL },
+        { "Reset", &baton__control__reset_request__descriptor, control_reset, ROLE_OPERATE, true, NULL },
+        { "Scale", &baton__control__scale_request__descriptor, control_scale, ROLE_OPERATE, true, "instances" },
+        { "Reload", &baton__control__reload_request__descriptor, control_reload, ROLE_OPERATE, true, NULL },
+        { "Shutdown", &baton__control__shutdown_request__descriptor, control_shutdown, ROLE_ADMIN, true, NULL },
         { "Signal", &baton__control__signal_request__descriptor, control_signal, ROLE_OPERATE, true, "signal" },
         { "Call", &baton__control__call_request__descriptor, control_call, ROLE_OPERATE, false, NULL },
         { "Attach", &baton__control__attach_request__descriptor, control_attach, ROLE_OPERATE, false, NULL },
         { "Logs", &baton__control__logs_request__descriptor, control_logs, ROLE_READ, false, NULL },
+        { "Status", &baton__control__status_request__descriptor, control_status, ROLE_READ, false, NULL },
+        { "Metrics", &baton__control__metrics_request__descriptor, control_metrics, ROLE_READ, false, NULL },
         { "Events", &baton__control__events_request__descriptor, control_events, ROLE_READ, false, NULL },
 };
 
 /* ---------------------------------------------------------------------------------------------------------- who may what */
 
-/* deny() - ends @call, with a RoleNeeded. */
-static void deny(const Control *control, Call *call, const Method *method) {
+void control_deny(const Control *control, Call *call, const char *what, Role role) {
         Baton__Control__RoleNeeded needed = BATON__CONTROL__ROLE_NEEDED__INIT;
         Baton__Detail detail = BATON__DETAIL__INIT, *details[] = { &detail };
         char message[128];
@@ -62,9 +68,9 @@ static void deny(const Control *control, Call *call, const Method *method) {
                 .status = STATUS_PERMISSION_DENIED, .message = message, .details = details, .n_details = 1
         };
 
-        (void) snprintf(message, sizeof(message), "%s needs role %s, this connection (uid %u) has %s", method->name,
-                        role_name(method->role), control->client.credentials.uid, role_name(control->client.role));
-        needed.needed = (char *) role_name(method->role);
+        (void) snprintf(message, sizeof(message), "%s needs role %s, this connection (uid %u) has %s", what,
+                        role_name(role), control->client.credentials.uid, role_name(control->client.role));
+        needed.needed = (char *) role_name(role);
         needed.has = (char *) role_name(control->client.role);
         detail.type = (char *) needed.base.descriptor->name;
         detail.value.data = packed;
@@ -140,7 +146,7 @@ static void client_called(Peer *peer, Call *call) {
         }
         account(control, call, method, message);
         if (control->client.role < method->role)
-                deny(control, call, method);
+                control_deny(control, call, method->name, method->role);
         else
                 method->function(control, call, message);
 }

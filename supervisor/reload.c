@@ -14,9 +14,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/listener.h"
+#include "supervisor/metrics.h"
 #include "supervisor/supervisor.h"
 
 void reload_deinit(Reload *reload) {
@@ -39,6 +41,15 @@ static void keep(Supervisor *supervisor, const ConfigSource *source) {
                             strerror(-r));
 }
 
+/* use_metrics() - where they can be had; that they cannot is said, and is no reason to refuse a configuration. */
+static void use_metrics(Supervisor *supervisor, const char *address) {
+        if (address && supervisor->metrics && strcmp(metrics_address(supervisor->metrics), address) == 0)
+                return;
+        supervisor->metrics = metrics_free(supervisor->metrics);
+        if (address)
+                (void) metrics_new(&supervisor->metrics, supervisor, address);
+}
+
 /* use_section() - what the section `supervisor' says. */
 static void use_section(Supervisor *supervisor, const SupervisorConfig *section) {
         const RolePolicy policy = {
@@ -53,6 +64,7 @@ static void use_section(Supervisor *supervisor, const SupervisorConfig *section)
         supervisor->role_policy = policy;
         if (supervisor->listener)
                 listener_set_policy(supervisor->listener, &policy);
+        use_metrics(supervisor, section->metrics);
 }
 
 /* use() - @source, which is kept for the next time. */
@@ -66,6 +78,7 @@ static int use(Supervisor *supervisor, ConfigSource *source, bool is_kept, Reloa
                 keep(supervisor, source);
         config_source_free(supervisor->source);
         supervisor->source = source;
+        supervisor->configured_us = clock_wall();
         return 0;
 }
 

@@ -27,6 +27,7 @@
 #include "common/log.h"
 #include "supervisor/cgroup.h"
 #include "supervisor/control.h"
+#include "supervisor/metrics.h"
 #include "supervisor/daemon.h"
 #include "supervisor/listener.h"
 #include "supervisor/log-store.h"
@@ -299,6 +300,7 @@ static void watch_signals(Supervisor *supervisor, bool is_daemon) {
 
 static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         supervisor->generation = options->generation;
+        supervisor->started_us = clock_now();
         supervisor->followed = options->runtime_dir;
         supervisor->stop_timeout_us = options->stop_timeout_us;
         supervisor->has_nofile = options->nofile;
@@ -363,6 +365,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         if (!supervisor)
                 return NULL;
         supervisor->listener = listener_free(supervisor->listener);
+        supervisor->metrics = metrics_free(supervisor->metrics);
         supervisor->control = control_free(supervisor->control);
         groups_free(supervisor);
         HASH_CLEAR(by_id, supervisor->instances);

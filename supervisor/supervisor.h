@@ -20,6 +20,7 @@
 
 typedef struct Control Control;
 typedef struct Daemon Daemon;
+typedef struct Metrics Metrics;
 
 TAILQ_HEAD(InstanceQueue, Instance);
 TAILQ_HEAD(RunnerQueue, Runner);
@@ -74,8 +75,11 @@ struct Supervisor {
         Hooks *hooks;
         Transients transients;
 
-        Control *control;   /* the private client; NULL: gone */
-        Listener *listener; /* of the control socket; NULL: none */
+        Control *control;       /* the private client; NULL: gone */
+        Listener *listener;     /* of the control socket; NULL: none */
+        Metrics *metrics;       /* NULL: nobody may read them but by the control socket */
+        uint64_t started_us;    /* monotonic */
+        uint64_t configured_us; /* wall clock, when the configuration was loaded; 0: there is none */
         SupervisorSignal signals[3];
         bool begun;      /* what the supervisor before has left is taken care of, and the configuration loaded */
         bool stop_early; /* a stop was asked for before that: what is not known yet could not be stopped */

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * baton status: a table of all runners, or everything about one. On a terminal the lines are cut to its width, states have
+ * colours unless $NO_COLOR is set, and --watch draws it anew whenever something has happened.
+ */
+
+#include <errno.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "client/ask.h"
+#include "client/exit-code.h"
+#include "client/output.h"
+#include "client/status-text.h"
+#include "common/clock.h"
+#include "proto/message.h"
+
+typedef Baton__Control__RunnerStatus Runner;
+typedef Baton__Control__StatusResponse StatusResponse;
+
+#define WATCH_US (2 * USEC_PER_SEC) /* drawn anew after so long, whatever happened: times pass */
+
+typedef struct View {
+        bool terminal, colour;
+        size_t width; /* columns; SIZE_MAX: no end */
+} View;
+
+static View view_of_stdout(void) {
+        View view = { .terminal = isatty(STDOUT_FILENO), .width = SIZE_MAX };
+        const char *no_color = getenv("NO_COLOR");
+        struct winsize size;
+
+        view.colour = view.terminal && (!no_color || !*no_color);
+        if (view.terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40)
+                view.width = size.ws_col;
+        return view;
+}
+
+static const char *colour_of(int state) {
+        switch (state) {
+        case BATON__CONTROL__RUNNER_STATUS__STATE__UP:
+                return "32";
+        case BATON__CONTROL__RUNNER_STATUS__STATE__FAILED:
+                return "31";
+        case BATON__CONTROL__RUNNER_STATUS__STATE__DOWN:
+        case BATON__CONTROL__RUNNER_STATUS__STATE__DONE:
+        case BATON__CONTROL__RUNNER_STATUS__STATE__SCHEDULED:
+                return "2";
+        default:
+                return "33";
+        }
+}
+
+/* put_state() - padded to @width. */
+static void put_state(const View *view, const Runner *runner, int width) {
+        const char *name = status_state_name((int) runner->state);
+
+        if (view->colour)
+                (void) printf("\033[%sm%-*s\033[0m", colour_of((int) runner->state), width, name);
+        else
+                (void) printf("%-*s", width, name);
+}
+
+/* ---- the table ---- */
+
+static void append(char *text, size_t size, const char *separator, const char *more) {
+        size_t n = strlen(text);
+
+        if (n < size)
+                (void) snprintf(text + n, size - n, "%s%s", n > 0 ? separator : "", more);
+}
+
+/* remark() - the last column: what it waits for, and why it is where it is. */
+static void remark(const Runner *runner, char *text, size_t size) {
+        char part[STATUS_TEXT_MAX + 32], time[STATUS_TEXT_MAX];
+
+        *text = '\0';
+        for (size_t i = 0; i < runner->n_waits_for; i++) {
+                if (i == 0)
+                        append(text, size, "", "waits for");
+                append(text, size, i ? ", " : " ", runner->waits_for[i]);
+        }
+        if (runner->next_start_us > 0) {
+                status_duration_text(runner->next_start_us, time);
+                (void) snprintf(part, sizeof(part), "starts in %.100s", time);
+                append(text, size, "; ", part);
+        }
+        if (*runner->status_text)
+                append(text, size, "; ", runner->status_text);
+        if (*runner->reason) {
+                append(text, size, "; ", runner->reason);
+        } else if (runner->last_exit) {
+                status_exit_describe(runner->last_exit, part);
+                append(text, size, "; ", part);
+        }
+        if (*text == '\0')
+                append(text, size, "", "-");
+}
+
+/* cut() - to @columns; a name or reason may have any character, so that it is cut between two. */
+static void cut(char *text, size_t columns) {
+        size_t n = 0;
+
+        for (char *p = text; *p; p++)
+                if ((*p & 0xc0) != 0x80 && n++ == columns) {
+                        *p = '\0';
+                        return;
+                }
+}
+
+static void print_row(const View *view, const Runner *runner, int name_width) {
+        size_t used = (size_t) name_width + 2 + 9 + 2 + 7 + 2 + 8 + 2 + 8 + 2;
+        char pid[16] = "-", up[STATUS_TEXT_MAX] = "-", text[1024];
+
+        if (runner->pid > 0)
+                (void) snprintf(pid, sizeof(pid), "%d", runner->pid);
+        if (runner->uptime_us > 0)
+                status_duration_text(runner->uptime_us, up);
+        remark(runner, text, sizeof(text));
+        if (view->width != SIZE_MAX)
+                cut(text, view->width > used + 10 ? view->width - used : 10);
+        (void) printf("%-*s  ", name_width, runner->name);
+        put_state(view, runner, 9);
+        (void) printf("  %7s  %8s  %8llu  ", pid, up, (unsigned long long) runner->restarts);
+        (void) output_text(stdout, text, strlen(text));
+        (void) fputc('\n', stdout);
+}
+
+static void print_sum(const StatusResponse *status) {
+        unsigned up = 0, failed = 0;
+
+        for (size_t i = 0; i < status->n_runners; i++) {
+                up += status->runners[i]->state == BATON__CONTROL__RUNNER_STATUS__STATE__UP;
+                failed += status->runners[i]->state == BATON__CONTROL__RUNNER_STATUS__STATE__FAILED;
+        }
+        (void) printf("%zu runners, %u up, %u failed%s\n", status->n_runners, up, failed,
+                      status->supervisor && status->supervisor->stopping ? "; the supervisor is stopping" : "");
+}
+
+static void print_table(const View *view, const StatusResponse *status) {
+        int name_width = 4;
+
+        for (size_t i = 0; i < status->n_runners; i++)
+                name_width = MAX(name_width, (int) strlen(status->runners[i]->name));
+        if (status->n_runners > 0)
+                (void) printf("%-*s  %-9s  %7s  %8s  %8s  %s\n", name_width, "NAME", "STATE", "PID", "UPTIME",
+                              "RESTARTS", "WHY");
+        for (size_t i = 0; i < status->n_runners; i++)
+                print_row(view, status->runners[i], name_width);
+        if (view->terminal || status->n_runners == 0)
+                print_sum(status);
+}
+
+/* ---- one runner ---- */
+
+static void print_line(const char *key, const char *text) {
+        (void) printf("  %-10s ", key);
+        (void) output_text(stdout, text, strlen(text));
+        (void) fputc('\n', stdout);
+}
+
+static void print_end(const char *key, const Baton__Control__ExitRecord *record) {
+        char how[STATUS_TEXT_MAX], time[STATUS_TEXT_MAX], up[STATUS_TEXT_MAX], text[3 * STATUS_TEXT_MAX + 32];
+
+        status_exit_describe(record, how);
+        status_time_text(record->time_us, time);
+        status_duration_text(record->uptime_us, up);
+        if (record->pid > 0)
+                (void) snprintf(text, sizeof(text), "%s  pid %d %s, after %s", time, record->pid, how, up);
+        else
+                (void) snprintf(text, sizeof(text), "%s  %s", time, how);
+        print_line(key, text);
+}
+
+static void print_process(const Runner *runner) {
+        char text[2 * STATUS_TEXT_MAX], up[STATUS_TEXT_MAX];
+
+        if (runner->pid <= 0)
+                return;
+        status_duration_text(runner->uptime_us, up);
+        (void) snprintf(text, sizeof(text), "%d, for %s, instance %llx", runner->pid, up,
+                        (unsigned long long) runner->instance);
+        print_line("pid", text);
+        if (*runner->software)
+                print_line("software", runner->software);
+}
+
+static void print_waiting(const Runner *runner) {
+        char text[STATUS_TEXT_MAX];
+
+        for (size_t i = 0; i < runner->n_waits_for; i++)
+                print_line("waits for", runner->waits_for[i]);
+        if (runner->next_start_us == 0)
+                return;
+        status_duration_text(runner->next_start_us, text);
+        print_line("starts in", text);
+}
+
+static void print_log(const Runner *runner) {
+        char text[STATUS_TEXT_MAX];
+
+        (void) snprintf(text, sizeof(text), "%llu lines, %llu bytes, %llu lines dropped",
+                        (unsigned long long) runner->log_lines, (unsigned long long) runner->log_bytes,
+                        (unsigned long long) runner->log_dropped);
+        print_line("log", text);
+        for (size_t i = 0; i < runner->n_last_output; i++)
+                print_line(i ? "" : "last lines", runner->last_output[i]);
+}
+
+static void print_one(const View *view, const Runner *runner) {
+        char time[STATUS_TEXT_MAX], text[STATUS_TEXT_MAX];
+
+        (void) printf("%s%s%s\n  %-10s ", runner->name, *runner->description ? " - " : "", runner->description,
+                      "state");
+        put_state(view, runner, 0);
+        status_time_text(runner->state_time_us, time);
+        if (runner->state_time_us > 0)
+                (void) printf(" since %s", time);
+        (void) printf("%s\n",
+                      runner->desired == BATON__CONTROL__RUNNER_STATUS__DESIRED__DESIRED_UP ? "" : "; not wanted up");
+        if (*runner->reason)
+                print_line("reason", runner->reason);
+        if (*runner->status_text)
+                print_line("says", runner->status_text);
+        print_process(runner);
+        print_waiting(runner);
+        (void) snprintf(text, sizeof(text), "%s%s%s",
+                        runner->kind == BATON__CONTROL__RUNNER_STATUS__KIND__NATIVE ? "native" : "plain",
+                        runner->oneshot ? ", runs once" : "", runner->transient ? ", made by a client" : "");
+        print_line("kind", text);
+        (void) snprintf(text, sizeof(text), "%llu", (unsigned long long) runner->restarts);
+        print_line("restarts", text);
+        for (size_t i = 0; i < runner->n_history; i++)
+                print_end(i ? "" : "ends", runner->history[i]);
+        print_log(runner);
+}
+
+/* ---- JSON ---- */
+
+static void print_json(const StatusResponse *status) {
+        json_t *runners = json_array();
+        json_auto_t *all = NULL;
+
+        for (size_t i = 0; i < status->n_runners; i++)
+                (void) json_array_append_new(runners, status_runner_json(status->runners[i]));
+        all = json_pack("{s:i, s:o, s:o}", "version", STATUS_JSON_VERSION, "supervisor",
+                        status_supervisor_json(status->supervisor), "runners", runners);
+        if (all)
+                (void) output_json(stdout, all);
+}
+
+/* ---- the command ---- */
+
+static StatusResponse *ask_status(Ask *ask) {
+        Baton__Control__StatusRequest request = BATON__CONTROL__STATUS_REQUEST__INIT;
+        const ControlOptions *options = &ask->options;
+
+        request.names = options->operands;
+        request.n_names = options->n_operands;
+        request.history = request.last_output = options->n_operands > 0;
+        return ask_call(ask, "Status", &request.base, &baton__control__status_response__descriptor,
+                        options->n_operands == 1 ? options->operands[0] : NULL, NULL);
+}
+
+static bool show(Ask *ask, uint64_t *ret_last_event) {
+        _cleanup_message_ StatusResponse *status = ask_status(ask);
+        View view = view_of_stdout();
+
+        if (!status || !status->supervisor)
+                return false;
+        *ret_last_event = status->supervisor->last_event;
+        if (ask->options.watch && view.terminal)
+                (void) fputs("\033[H\033[2J", stdout);
+        if (ask->options.json)
+                print_json(status);
+        else if (ask->options.n_operands == 1 && status->n_runners == 1 &&
+                 strcmp(ask->options.operands[0], status->runners[0]->name) == 0)
+                print_one(&view, status->runners[0]);
+        else
+                print_table(&view, status);
+        return output_flush(stdout) == 0;
+}
+
+/* wait_for_event() - or for the time to pass. False: the connection, or we, have come to an end. */
+static bool wait_for_event(Ask *ask, uint64_t last_event) {
+        Baton__Control__EventsRequest request = BATON__CONTROL__EVENTS_REQUEST__INIT;
+        uint64_t timeout_us = ask->options.timeout_us;
+        _cleanup_message_ Baton__Control__EventsResponse *response = NULL;
+        ControlFailure failure = { 0 };
+        bool late;
+
+        request.from_seq = last_event + 1;
+        request.wait = true;
+        ask->options.timeout_us = WATCH_US;
+        response =
+                ask_call(ask, "Events", &request.base, &baton__control__events_response__descriptor, NULL, &failure);
+        ask->options.timeout_us = timeout_us;
+        late = failure.status == STATUS_DEADLINE_EXCEEDED;
+        if (failure.status != STATUS_OK && !late)
+                (void) session_report(&ask->session, "status", &failure);
+        if (late)
+                ask->code = EXIT_CODE_OK;
+        control_failure_deinit(&failure);
+        return response || late;
+}
+
+static int status(int argc, char **argv) {
+        static const ControlSyntax syntax = { CONTROL_TAKES_JSON | CONTROL_TAKES_WATCH, 0, SIZE_MAX, "" };
+        uint64_t last_event = 0;
+        Ask ask;
+
+        if (ask_open(&ask, &command_status, &syntax, argc, argv) < 0)
+                return ask.code;
+        while (show(&ask, &last_event) && ask.options.watch && wait_for_event(&ask, last_event))
+                ;
+        return ask_close(&ask);
+}
+
+const Command command_status = {
+        .name = "status",
+        .summary = "what runners there are, and what they are at",
+        .help = "Usage: baton status [NAME...] [OPTION...]\n"
+                "\n"
+                "Prints a table of all runners, or of those named; of a single NAME everything that is known: how "
+                "its\n"
+                "last processes ended, and its last lines. NAME is a runner, a template, or a pattern (* ? [...]).\n"
+                "\n"
+                "  --watch                 draw it anew whenever something happens\n"
+                "  --json                  one JSON object; docs/status.md has its members\n"
+                "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"
+                "  --help\n"
+                "\n"
+                "STATE: down, scheduled, waiting (for others), starting, up, stopping, backoff (before its next\n"
+                "start), failed (given up: see baton reset), done.\n"
+                "\n"
+                "Example: baton status --watch 'web.*'\n",
+        .run = status,
+};

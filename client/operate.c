@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Operate: what names, patterns and templates stand for is asked first; one that stands for nothing ends the command before
+ * anything was done. Then all calls are
+ * under way at once, but for a bound, and outcomes are told as they come, failures on standard error. What depends on what
+ * is the supervisor's to know: it holds back what has to wait.
+ */
+
+#include "client/operate.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/call-output.h"
+#include "client/exit-code.h"
+#include "client/output.h"
+#include "client/status-text.h"
+#include "proto/message.h"
+
+enum { OPEN_MAX_CALLS = 256 };
+
+/* ---- the names ---- */
+
+static int add_target(Operate *o, const char *name) {
+        OperateTarget *grown;
+
+        for (size_t i = 0; i < o->n_targets; i++)
+                if (strcmp(o->targets[i].name, name) == 0)
+                        return 0;
+        grown = reallocarray(o->targets, o->n_targets + 1, sizeof(*grown));
+        if (!grown)
+                return -ENOMEM;
+        o->targets = grown;
+        grown[o->n_targets] = (OperateTarget){ .name = strdup(name) };
+        return grown[o->n_targets++].name ? 0 : -ENOMEM;
+}
+
+/* cannot_expand() - returns the exit code. */
+static int cannot_expand(Operate *o, int r, const ControlCall *call) {
+        if (r == -EINTR && o->session.signal)
+                return EXIT_CODE_SIGNAL + o->session.signal;
+        if (r < 0) {
+                output_error("%s: %s", o->command, strerror(-r));
+                return EXIT_CODE_BROKEN;
+        }
+        return session_report(&o->session, o->options->operands[0], &call->failure);
+}
+
+/* expand() - asks what the names stand for. 0, else the exit code after its words. */
+static int expand(Operate *o) {
+        Baton__Control__StatusRequest request = BATON__CONTROL__STATUS_REQUEST__INIT;
+        _cleanup_message_ Baton__Control__StatusResponse *response = NULL;
+        ControlCall call;
+        int r, code = 0;
+
+        request.names = o->options->operands;
+        request.n_names = o->n_names;
+        control_begin(&o->session.control, &call, "Status", &request.base, o->options->timeout_us);
+        r = control_wait(&o->session.control, &call);
+        response = control_unpack(&call, &baton__control__status_response__descriptor);
+        for (size_t i = 0; response && r == 0 && i < response->n_runners; i++)
+                r = add_target(o, response->runners[i]->name);
+        if (r < 0 || !response)
+                code = cannot_expand(o, r, &call);
+        control_call_deinit(&call);
+        return code;
+}
+
+/* ---- what came of it ---- */
+
+static const char *outcome_of_failure(const ControlFailure *failure) {
+        switch (failure->status) {
+        case STATUS_NOT_FOUND:
+                return "not_found";
+        case STATUS_DEADLINE_EXCEEDED:
+                return "timed_out";
+        case STATUS_PERMISSION_DENIED:
+                return "denied";
+        default:
+                return "failed";
+        }
+}
+
+static int print_json(const OperateTarget *target, const char *word, int code, const char *message, json_t *more) {
+        json_auto_t *all = json_pack("{s:i, s:s, s:s, s:i}", "version", STATUS_JSON_VERSION, "name", target->name,
+                                     "outcome", word, "code", code);
+        int r = all ? 0 : -ENOMEM;
+
+        if (r == 0 && message && *message && json_object_set_new(all, "message", json_string(message)) < 0)
+                r = -ENOMEM;
+        if (r == 0 && more && json_object_update(all, more) < 0)
+                r = -ENOMEM;
+        if (r == 0)
+                r = output_json(stdout, all);
+        return r;
+}
+
+static int tell_failure(Operate *o, OperateTarget *target, int *code) {
+        ControlFailure *failure = &target->call.failure;
+        json_auto_t *more = o->options->json ? call_output_details(failure) : NULL;
+
+        if (failure->status == STATUS_DEADLINE_EXCEEDED && o->options->timeout_us) {
+                free(failure->message);
+                failure->message = strdup("not within --timeout; it goes on");
+        }
+        *code = session_report(&o->session, target->name, failure);
+        return o->options->json ? print_json(target, outcome_of_failure(failure), *code, failure->message, more) : 0;
+}
+
+static int tell_success(Operate *o, OperateTarget *target, const void *response, int *code) {
+        OperateOutcome outcome = { .word = "done" };
+        int r;
+
+        o->read(o, response, &outcome);
+        *code = outcome.already && o->options->strict ? EXIT_CODE_ALREADY : EXIT_CODE_OK;
+        if (o->options->json)
+                r = print_json(target, outcome.already ? "already" : outcome.word, *code, outcome.text, outcome.more);
+        else
+                r = printf("%s: %s\n", target->name, outcome.text) < 0 ? -errno : 0;
+        json_decref(outcome.more);
+        return r;
+}
+
+/* tell() - of a call that is done. 0 or a negative errno of the output. */
+static int tell(Operate *o, OperateTarget *target, int *code) {
+        _cleanup_message_ void *response = control_unpack(&target->call, o->response);
+        int r;
+
+        target->finished = true;
+        o->n_finished++;
+        if (!response && target->call.failure.status == STATUS_OK)
+                target->call.failure.status = STATUS_INTERNAL;
+        r = response ? tell_success(o, target, response, code) : tell_failure(o, target, code);
+        control_call_deinit(&target->call);
+        return r < 0 ? r : output_flush(stdout);
+}
+
+/* ---- from start to end ---- */
+
+static void begin_more(Operate *o) {
+        while (o->n_begun < o->n_targets && o->n_begun - o->n_finished < OPEN_MAX_CALLS) {
+                o->targets[o->n_begun].begun = true;
+                o->begin(o, &o->session.control, &o->targets[o->n_begun++]);
+        }
+}
+
+/* take_done() - tells of the calls that are; @first is the code of the first runner, by its place, that failed. */
+static int take_done(Operate *o, size_t *first_place, int *first) {
+        int r = 0, code = 0;
+
+        for (size_t i = 0; i < o->n_begun && r == 0; i++) {
+                OperateTarget *target = &o->targets[i];
+
+                if (target->finished || !target->call.done)
+                        continue;
+                r = tell(o, target, &code);
+                if (code != 0 && i < *first_place) {
+                        *first_place = i;
+                        *first = code;
+                }
+        }
+        return r;
+}
+
+static int work(Operate *o) {
+        size_t first_place = SIZE_MAX;
+        int r, first = expand(o);
+
+        if (first != 0)
+                return first;
+        begin_more(o);
+        do {
+                r = take_done(o, &first_place, &first);
+                begin_more(o);
+                if (r == 0 && o->n_finished < o->n_targets)
+                        r = o->session.control.interrupted ? -EINTR : endpoint_dispatch(o->session.endpoint, -1);
+        } while (r == 0 && o->n_finished < o->n_targets);
+        if (r == -EINTR && o->session.signal)
+                return EXIT_CODE_SIGNAL + o->session.signal;
+        if (r < 0 && r != -EPIPE)
+                output_error("%s: %s", o->command, strerror(-r));
+        return r == -EPIPE ? EXIT_CODE_SIGNAL + SIGPIPE : r < 0 ? EXIT_CODE_BROKEN : first;
+}
+
+int operate_run(Operate *o) {
+        int code;
+
+        if (session_connect(&o->session, o->command, o->options->socket, &code) < 0)
+                return code;
+        code = work(o);
+        for (size_t i = 0; i < o->n_targets; i++) {
+                if (o->targets[i].begun)
+                        control_call_deinit(&o->targets[i].call);
+                free(o->targets[i].name);
+        }
+        free(o->targets);
+        session_close(&o->session);
+        return code;
+}

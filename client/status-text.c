@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Status in words and as JSON. Members that say nothing are left out of the JSON, so that it stays readable; those a program
+ * will want of every runner are always there: name, state, desired, kind, restarts.
+ */
+
+#include "client/status-text.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client/call-output.h"
+#include "client/exit-code.h"
+#include "common/clock.h"
+#include "common/log-line.h"
+
+static const char *const states[] = { "down",     "scheduled", "waiting", "starting", "up",
+                                      "stopping", "backoff",   "failed",  "done" };
+static const char *const causes[] = { "itself",   "stopped",      "killed",        "start_failed", "start_timeout",
+                                      "watchdog", "disconnected", "out_of_memory", "lost" };
+
+const char *status_state_name(int state) {
+        return state >= 0 && (size_t) state < ARRAY_SIZE(states) ? states[state] : "unknown";
+}
+
+const char *status_cause_name(int cause) {
+        return cause >= 0 && (size_t) cause < ARRAY_SIZE(causes) ? causes[cause] : "unknown";
+}
+
+/* What goes before how it ended; NULL: nothing. */
+static const char *cause_text(int cause) {
+        switch (cause) {
+        case BATON__CONTROL__EXIT_RECORD__CAUSE__STOPPED:
+                return "stopped, ";
+        case BATON__CONTROL__EXIT_RECORD__CAUSE__KILLED:
+                return "did not stop in time, ";
+        case BATON__CONTROL__EXIT_RECORD__CAUSE__START_FAILED:
+                return "start failed, ";
+        case BATON__CONTROL__EXIT_RECORD__CAUSE__START_TIMEOUT:
+                return "was not ready in time, ";
+        case BATON__CONTROL__EXIT_RECORD__CAUSE__WATCHDOG:
+                return "gave no sign of life, ";
+        case BATON__CONTROL__EXIT_RECORD__CAUSE__DISCONNECTED:
+                return "lost its connection, ";
+        case BATON__CONTROL__EXIT_RECORD__CAUSE__OUT_OF_MEMORY:
+                return "out of memory, ";
+        default:
+                return "";
+        }
+}
+
+void status_exit_describe(const Baton__Control__ExitRecord *record, char text[STATUS_TEXT_MAX]) {
+        char how[EXIT_TEXT_MAX];
+
+        if (!record) {
+                (void) snprintf(text, STATUS_TEXT_MAX, "-");
+                return;
+        }
+        if (record->cause == BATON__CONTROL__EXIT_RECORD__CAUSE__START_FAILED && !record->exit) {
+                (void) snprintf(text, STATUS_TEXT_MAX, "start failed");
+                return;
+        }
+        exit_describe(record->exit, how);
+        (void) snprintf(text, STATUS_TEXT_MAX, "%s%s", cause_text((int) record->cause), how);
+}
+
+void status_duration_text(uint64_t us, char text[STATUS_TEXT_MAX]) {
+        uint64_t s = us / USEC_PER_SEC;
+
+        if (s < 10)
+                (void) snprintf(text, STATUS_TEXT_MAX, "%.1fs", (double) us / USEC_PER_SEC);
+        else if (s < 60)
+                (void) snprintf(text, STATUS_TEXT_MAX, "%us", (unsigned) s);
+        else if (s < 3600)
+                (void) snprintf(text, STATUS_TEXT_MAX, "%um %us", (unsigned) (s / 60), (unsigned) (s % 60));
+        else if (s < 24 * 3600)
+                (void) snprintf(text, STATUS_TEXT_MAX, "%uh %um", (unsigned) (s / 3600), (unsigned) (s / 60 % 60));
+        else
+                (void) snprintf(text, STATUS_TEXT_MAX, "%ud %uh", (unsigned) (s / 86400), (unsigned) (s / 3600 % 24));
+}
+
+void status_time_text(uint64_t time_us, char text[STATUS_TEXT_MAX]) {
+        log_time_write(time_us, text);
+}
+
+/* ---- JSON ---- */
+
+static void set_text(json_t *object, const char *key, const char *text) {
+        if (text && *text)
+                (void) json_object_set_new(object, key, json_string(text));
+}
+
+static void set_number(json_t *object, const char *key, uint64_t number) {
+        if (number > 0)
+                (void) json_object_set_new(object, key, json_integer((json_int_t) number));
+}
+
+static void set_flag(json_t *object, const char *key, bool flag) {
+        if (flag)
+                (void) json_object_set_new(object, key, json_true());
+}
+
+static void set_texts(json_t *object, const char *key, char *const *texts, size_t n) {
+        json_t *array = n > 0 ? json_array() : NULL;
+
+        for (size_t i = 0; i < n; i++)
+                (void) json_array_append_new(array, json_string(texts[i]));
+        if (array)
+                (void) json_object_set_new(object, key, array);
+}
+
+json_t *status_exit_json(const Baton__Control__ExitRecord *record) {
+        json_t *object = json_pack("{s:s}", "cause", status_cause_name((int) record->cause));
+
+        if (!object)
+                return NULL;
+        set_number(object, "instance", record->instance);
+        set_number(object, "pid", record->pid > 0 ? (uint64_t) record->pid : 0);
+        set_number(object, "time_us", record->time_us);
+        set_number(object, "uptime_us", record->uptime_us);
+        if (record->exit)
+                (void) json_object_set_new(object, "exit", call_output_exit(record->exit));
+        return object;
+}
+
+static json_t *exits_to_json(const Baton__Control__RunnerStatus *runner) {
+        json_t *array = json_array();
+
+        for (size_t i = 0; i < runner->n_history; i++)
+                (void) json_array_append_new(array, status_exit_json(runner->history[i]));
+        return array;
+}
+
+json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
+        bool native = runner->kind == BATON__CONTROL__RUNNER_STATUS__KIND__NATIVE;
+        bool up = runner->desired == BATON__CONTROL__RUNNER_STATUS__DESIRED__DESIRED_UP;
+        json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:I}", "name", runner->name, "state",
+                                   status_state_name((int) runner->state), "desired", up ? "up" : "down", "kind",
+                                   native ? "native" : "plain", "restarts", (json_int_t) runner->restarts);
+
+        if (!object)
+                return NULL;
+        set_text(object, "template", runner->template_);
+        set_text(object, "description", runner->description);
+        set_flag(object, "oneshot", runner->oneshot);
+        set_flag(object, "transient", runner->transient);
+        set_number(object, "state_time_us", runner->state_time_us);
+        set_number(object, "instance", runner->instance);
+        set_number(object, "pid", runner->pid > 0 ? (uint64_t) runner->pid : 0);
+        set_number(object, "uptime_us", runner->uptime_us);
+        set_texts(object, "waits_for", runner->waits_for, runner->n_waits_for);
+        set_number(object, "next_start_us", runner->next_start_us);
+        set_text(object, "reason", runner->reason);
+        set_number(object, "service_state", runner->service_state);
+        set_text(object, "software", runner->software);
+        set_text(object, "status_text", runner->status_text);
+        if (runner->last_exit)
+                (void) json_object_set_new(object, "last_exit", status_exit_json(runner->last_exit));
+        (void) json_object_set_new(object, "log",
+                                   json_pack("{s:I, s:I, s:I}", "lines", (json_int_t) runner->log_lines, "bytes",
+                                             (json_int_t) runner->log_bytes, "dropped",
+                                             (json_int_t) runner->log_dropped));
+        if (runner->n_history > 0)
+                (void) json_object_set_new(object, "history", exits_to_json(runner));
+        set_texts(object, "last_output", runner->last_output, runner->n_last_output);
+        return object;
+}
+
+json_t *status_supervisor_json(const Baton__Control__SupervisorStatus *supervisor) {
+        json_t *object = json_pack("{s:s, s:i, s:i, s:i, s:I, s:i, s:i, s:I, s:s}", "software", supervisor->software,
+                                   "generation", (int) supervisor->generation, "pid", supervisor->pid, "keeper_pid",
+                                   supervisor->keeper_pid, "uptime_us", (json_int_t) supervisor->uptime_us, "runners",
+                                   (int) supervisor->runners, "clients", (int) supervisor->clients, "last_event",
+                                   (json_int_t) supervisor->last_event, "role", supervisor->role);
+
+        if (!object)
+                return NULL;
+        set_flag(object, "stopping", supervisor->stopping);
+        set_text(object, "configuration", supervisor->configuration);
+        set_number(object, "configuration_time_us", supervisor->configuration_time_us);
+        set_number(object, "clients_refused", supervisor->clients_refused);
+        return object;
+}
