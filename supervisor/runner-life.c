@@ -29,6 +29,7 @@
 #include "supervisor/events.h"
 #include "supervisor/group.h"
 #include "supervisor/hooks.h"
+#include "supervisor/leftovers.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/schedule.h"
 #include "supervisor/supervisor.h"
@@ -67,6 +68,8 @@ static const char *describe(const Instance *instance, char *text, size_t size) {
                                 (double) config->watchdog_us / USEC_PER_SEC);
         else if (instance->cause == RUNNER_CAUSE_DISCONNECTED)
                 (void) snprintf(text, size, "%s; %s", instance_text(instance->lost), exit);
+        else if (instance->cause == RUNNER_CAUSE_OUT_OF_MEMORY)
+                (void) snprintf(text, size, "ran out of the memory that its cgroup may have, and was killed by the kernel");
         else if (instance->cause == RUNNER_CAUSE_KILLED)
                 (void) snprintf(text, size, "did not stop in time, and was killed");
         else
@@ -138,6 +141,18 @@ static PolicyEvent judge(Runner *runner, const char *text, bool success) {
         return policy_judge(&end);
 }
 
+/* look_for_leftovers() - after a stop that somebody asked for. */
+static void look_for_leftovers(Runner *runner) {
+        if (runner->desired != DESIRED_DOWN || runner->supervisor->stopping || runner->hidden ||
+            runner->instance->last_pid == 0)
+                return;
+        runner->leftovers = leftovers_find(runner, runner->instance->last_pid);
+        for (char **one = runner->leftovers; one && *one; one++)
+                log_warning("runner %s: left a process behind that is not of its group: %s; it lives until baton ends, or "
+                            "somebody kills it",
+                            runner->name, *one);
+}
+
 /* over() - nothing is left of the present instance, or none could be made: instance NULL. */
 static PolicyEvent over(Runner *runner) {
         const Instance *instance = runner->instance;
@@ -149,6 +164,7 @@ static PolicyEvent over(Runner *runner) {
                 success = is_success(instance);
                 describe(instance, text, sizeof(text));
                 note_end(runner, instance, success, text);
+                look_for_leftovers(runner);
         }
         if (success)
                 runner->completed = true;
@@ -191,6 +207,7 @@ static void make_instance(Runner *runner) {
         Instance *instance;
 
         runner->instance = instance_free(runner->instance); /* the one before */
+        runner->leftovers = leftovers_free(runner->leftovers);
         runner_log_set_over(runner->log, false);
         runner->n_starts++;
         runner->completed = false;

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "supervisor/group.h"
+#include "supervisor/leftovers.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/schedule.h"
 #include "supervisor/supervisor.h"
@@ -95,6 +96,7 @@ void runner_free(Runner *runner) {
         free(runner->timer);
         free(runner->why);
         free(runner->status);
+        leftovers_free(runner->leftovers);
         free(runner->exits);
         free(runner->after);
         free(runner->before);

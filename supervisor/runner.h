@@ -139,6 +139,7 @@ struct Runner {
         RunnerTimer *timer;  /* of the delay, or of the schedule; NULL: none was needed yet */
         char *why;           /* it has failed, or is held up, because: one line; NULL: nothing to say */
         char *status;        /* STATUS= of a runner that notifies; NULL: none */
+        char **leftovers;    /* processes that outlived its last stop, "PID NAME" each, ended by NULL; NULL: none */
         RunnerExit *exits;   /* ring, n_exits of them, the next at next_exit; NULL: none */
         Runner **after;      /* those it comes after, NULL: none; the first n_requires it requires */
         Runner **before;     /* those that come after it */

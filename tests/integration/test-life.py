@@ -592,6 +592,23 @@ def a_stop_has_a_bound(daemon):
     assert life.until_exit("polite")[0].exit.cause == Cause.STOPPED
 
 
+@test
+def out_of_memory(daemon):
+    hungry = python(daemon, "hungry.py", "x = []\nwhile True: x.append(bytearray(1 << 20))")
+    life = Life(daemon, f"""
+      runners:
+        hungry: {{ command: {hungry}, cgroup: {{ memory_max: 20M, swap_max: "0" }}, restart: never }}
+        other: {{ command: [sleep, 1000] }}
+    """)
+    life.up("other")
+    event = life.until_state("hungry", State.FAILED)[0]
+    if "start failed" in event.text:  # nothing is delegated to us here: that is what it says
+        has(event.text, "cgroup")
+        raise daemon_tests.Skip(event.text)
+    has(event.text, "ran out of the memory that its cgroup may have")
+    assert life.until_exit("hungry")[0].exit.cause == Cause.OUT_OF_MEMORY
+
+
 # ---------------------------------------------------------------------------------------------------------------- storms
 
 
@@ -665,6 +682,7 @@ time.sleep(1000)
     life.up("one")
     until(lambda: os.path.exists(os.path.join(daemon.folder, "forked")), "its daemon")
     life.call("Stop", name="one")
+    until(lambda: "runner one: left a process behind that is not of its group: " in daemon.said(), "its name")
     assert daemon.stop() == 0  # and nothing is left: the end of this test looks
 
 
