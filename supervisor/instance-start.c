@@ -183,7 +183,8 @@ static RunnerStart *prepare_program(Instance *instance) {
 
         if (instance->bootstrap && asprintf(&variables[0], "BATON_BOOTSTRAP=%s", instance->bootstrap->path) >= 0)
                 n = 1;
-        if (!instance->runner->transient && asprintf(&variables[n], "BATON_RUNNER=%s", instance->runner->name) >= 0)
+        if (!instance->runner->transient && !instance->runner->hidden &&
+            asprintf(&variables[n], "BATON_RUNNER=%s", instance->runner->name) >= 0)
                 n++;
         n = instance_ready_variables(instance, variables, n);
         (void) memcpy(extra, variables, n * sizeof(*extra));

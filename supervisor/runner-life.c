@@ -69,7 +69,8 @@ static const char *describe(const Instance *instance, char *text, size_t size) {
         else if (instance->cause == RUNNER_CAUSE_DISCONNECTED)
                 (void) snprintf(text, size, "%s; %s", instance_text(instance->lost), exit);
         else if (instance->cause == RUNNER_CAUSE_OUT_OF_MEMORY)
-                (void) snprintf(text, size, "ran out of the memory that its cgroup may have, and was killed by the kernel");
+                (void) snprintf(text, size,
+                                "ran out of the memory that its cgroup may have, and was killed by the kernel");
         else if (instance->cause == RUNNER_CAUSE_KILLED)
                 (void) snprintf(text, size, "did not stop in time, and was killed");
         else
@@ -148,9 +149,10 @@ static void look_for_leftovers(Runner *runner) {
                 return;
         runner->leftovers = leftovers_find(runner, runner->instance->last_pid);
         for (char **one = runner->leftovers; one && *one; one++)
-                log_warning("runner %s: left a process behind that is not of its group: %s; it lives until baton ends, or "
-                            "somebody kills it",
-                            runner->name, *one);
+                log_warning(
+                        "runner %s: left a process behind that is not of its group: %s; it lives until baton ends, or "
+                        "somebody kills it",
+                        runner->name, *one);
 }
 
 /* over() - nothing is left of the present instance, or none could be made: instance NULL. */
