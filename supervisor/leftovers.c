@@ -86,7 +86,8 @@ char **leftovers_find(const Runner *runner, pid_t leader) {
         while (known && n < LEFTOVERS_MAX && fscanf(file, "%d", &pid) == 1) {
                 pid_t one = pid;
 
-                if (bsearch(&one, known, n_known, sizeof(*known), compare) ||
+                /* What is of the group has been killed with it, and may still be on its way out. */
+                if (bsearch(&one, known, n_known, sizeof(*known), compare) || getpgid(one) == leader ||
                     (getsid(one) != leader && !has_mark(one, mark)))
                         continue;
                 if (!found)

@@ -59,6 +59,15 @@ def children(pid):
         return [int(word) for word in file.read().split()]
 
 
+def descendants(pid):
+    """@pid and all below it that live: some programs overwrite their environment."""
+    try:
+        below = [one for child in children(pid) for one in descendants(child)]
+    except OSError:
+        return []
+    return [pid, *below] if is_alive(pid) else below
+
+
 class Daemon:
     """`baton supervise' in @folder. Not started yet: start() writes the configuration and does."""
 
@@ -136,7 +145,8 @@ class Daemon:
                         found.append(int(entry))
             except OSError:
                 pass
-        return [pid for pid in found if pid != os.getpid()]
+        below = descendants(self.process.pid) if self.process and self.process.returncode is None else []
+        return [pid for pid in {*found, *below} if pid != os.getpid()]
 
     def end(self):
         """Stops it, if it is still there. Nothing may be left."""

@@ -23,6 +23,13 @@ def program(name, *places):
     return found
 
 
+def let_others_in(folder):
+    """Programs that change their user find their files all the same."""
+    while os.stat(folder).st_uid == os.getuid() and folder not in ("/", "/tmp"):
+        os.chmod(folder, os.stat(folder).st_mode | 0o711)
+        folder = os.path.dirname(folder)
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -62,8 +69,8 @@ def stopped_well(daemon, name):
 def nginx(daemon):
     command, port = program("nginx"), free_port()
     site = os.path.join(daemon.folder, "site")
-    os.mkdir(site)
-    os.chmod(daemon.folder, 0o755)
+    os.mkdir(site, 0o755)
+    let_others_in(daemon.folder)
     with open(os.path.join(site, "index.html"), "w", encoding="utf-8") as file:
         file.write("served by a runner")
     settings = os.path.join(daemon.folder, "nginx.conf")
@@ -134,7 +141,7 @@ def postgresql(daemon):
     except KeyError:
         raise Skip("there is no user postgres") from None
     data, sockets = os.path.join(daemon.folder, "data"), os.path.join(daemon.folder, "sockets")
-    os.chmod(daemon.folder, 0o755)
+    let_others_in(daemon.folder)
     for folder in (data, sockets):
         os.mkdir(folder, 0o700)
         os.chown(folder, user.pw_uid, user.pw_gid)
