@@ -423,11 +423,13 @@ static void check_runner(Load *load, const ConfigName *name) {
 static int load_all(Load *load, const ConfigSource *source) {
         int r = 0;
 
-        load->documents = calloc(MAX(source->n, (size_t) 1), sizeof(*load->documents));
         load->config = calloc(1, sizeof(*load->config));
-        if (!load->documents || !load->config)
+        if (!load->config)
                 return -ENOMEM;
         load->config->refs = 1;
+        load->documents = calloc(MAX(source->n, (size_t) 1), sizeof(*load->documents));
+        if (!load->documents)
+                return -ENOMEM;
         for (; load->n_documents < source->n && r == 0; load->n_documents += r == 0)
                 r = config_document_load(&load->documents[load->n_documents], &source->files[load->n_documents],
                                          load->loader.errors);
