@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "common/text.h"
 
 enum { ENV_FILE_MAX = 1024 * 1024 };
 
@@ -383,6 +384,15 @@ static int finish(const Builder *builder, size_t n_arguments, size_t n_env, bool
         return 0;
 }
 
+/* add_uds_path() - as an argument what the variable says. Where there is none (a check) there is nothing to be told. */
+static void add_uds_path(Builder *builder, const char *const *extra) {
+        for (; extra && *extra; extra++)
+                if (text_begins(*extra, BOOTSTRAP)) {
+                        add_literal(builder, "--uds-path");
+                        add_literal(builder, *extra + strlen(BOOTSTRAP));
+                }
+}
+
 static int build(Builder *builder, const Whose *whose, const char *const *command, const char *const *extra,
                  RunnerStart **ret_start, char *error) {
         const char *cwd = whose->config->cwd;
@@ -391,6 +401,8 @@ static int build(Builder *builder, const Whose *whose, const char *const *comman
 
         for (; *command; command++)
                 add(builder, whose, *command);
+        if (whose->config->uds_path)
+                add_uds_path(builder, extra);
         n_arguments = builder->n;
         r = set_environment(builder, whose, extra, error);
         n_env = builder->n - n_arguments;

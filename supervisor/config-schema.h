@@ -44,7 +44,7 @@ typedef struct RawHook {
 } RawHook;
 
 typedef struct RawRunner {
-        char *name, *description, *cwd, *inherit_env;
+        char *name, *description, *cwd, *inherit_env, *uds_path;
         RawList command, env, env_file;
         char *user, *group, *umask, *nice, *ioprio, *oom_score_adj;
         RawList groups;

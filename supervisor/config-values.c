@@ -71,6 +71,7 @@ static const Scalar scalars[] = {
         { "description", OF(description), TO(description), KIND_TEXT },
         { "cwd", OF(cwd), TO(cwd), KIND_TEXT },
         { "inherit_env", OF(inherit_env), TO(inherit_env), KIND_BOOLEAN },
+        { "uds_path", OF(uds_path), TO(uds_path), KIND_BOOLEAN },
         { "umask", OF(umask), TO(umask), KIND_OCTAL, 0, 0777 },
         { "nice", OF(nice), TO(nice), KIND_NUMBER, -20, 19 },
         { "ioprio", OF(ioprio), TO(ioprio), KIND_IOPRIO },
@@ -653,6 +654,8 @@ void config_values_finish(ConfigLoader *loader, ConfigDraft *draft, const RawRun
                 config_fail(loader, "restart", "`always' goes with neither oneshot nor a schedule");
         if (config->oneshot && config->ready != CONFIG_READY_NONE)
                 config_fail(loader, "oneshot", "goes only with `ready: none': it is ready when it has ended");
+        if (config->uds_path && config->ready != CONFIG_READY_HELLO)
+                config_fail(loader, "uds_path", "goes only with `ready: hello'");
         if (config->watchdog_us > 0 && config->ready != CONFIG_READY_HELLO && config->ready != CONFIG_READY_NOTIFY)
                 config_fail(loader, "watchdog", "goes only with `ready: hello' or `ready: notify'");
         check_backoff(loader, &config->backoff, raw->backoff);

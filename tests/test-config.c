@@ -227,6 +227,14 @@ static void test_prepare(void **state) {
         assert_null(value_of(start, "NOTIFY_SOCKET"));
         free(TAKE_PTR(start));
 
+        draft.uds_path = true;
+        start = prepare(&draft, extra);
+        assert_string_equal(start->argv[3], "--uds-path");
+        assert_string_equal(start->argv[4], "/x");
+        assert_null(start->argv[5]);
+        free(TAKE_PTR(start));
+        draft.uds_path = false;
+
         draft.inherit_env = false;
         draft.user = NULL;
         draft.cwd = NULL;
