@@ -11,7 +11,8 @@
  * else: SLOT for every slot, STORED with every descriptor (those of instance 0 belong to no runner: control listener,
  * configuration), END. What it asks for meanwhile is done, and may or may not show in the table it is sent. Exits follow
  * as EXIT, those too that a SLOT has already shown: an exit is delivered at least once, and takes effect once, by instance.
- * It says SERVING when it has taken everything over.
+ * It says SERVING when it has taken everything over. A successor in a takeover is sent the table when its predecessor is
+ * FROZEN, and no exit before GO.
  *
  * What the keeper has done before, at the end of the supervisor before: RESERVED slots are gone; what was BORN and neither
  * STARTED, nor KEPT, was killed and will EXIT; so was a native runner without a stored lane; what was TRANSIENT was killed
@@ -32,6 +33,7 @@ enum {
         KEEPER_SOCKET_FD = 3,     /* in the supervisor, and in a child until it execs: its end of the pair */
         KEEPER_PRIVATE_FD = 4,    /* in a private supervisor: the lane of the one client */
         KEEPER_PIDFD_FD = 5,      /* in the supervisor: the keeper, for the check after PR_SET_PDEATHSIG */
+        KEEPER_HANDOVER_FD = 6,   /* in a successor: its end of the pair to its predecessor (proto/transfer.h) */
         KEEPER_RESERVED_FDS = 16, /* 3-15 are kept for what a child needs: everything above is closed in it */
 };
 
@@ -41,22 +43,24 @@ typedef enum KeeperType {
         /* from the supervisor; those that want DONE are answered always, the others never */
         KEEPER_RESERVE, /* instance, name, flags, record: a slot before the clone; wants DONE */
         KEEPER_PUT, /* instance, fd_kind, fd_tag, flags and a descriptor, stored until DROP or the slot's end; wants DONE */
-        KEEPER_DROP,     /* instance, fd_kind, fd_tag: closed; wants DONE */
-        KEEPER_STARTED,  /* instance: the clone succeeded */
-        KEEPER_CANCEL,   /* instance: no child is known; the slot, its descriptors and what was born all the same go */
-        KEEPER_SIGNAL,   /* instance, result = signal number: to the leader's whole group; wants DONE */
-        KEEPER_RECORD,   /* instance, record: replaces the one before */
-        KEEPER_ACTIVE,   /* instance: this one of its name's two is the active one */
-        KEEPER_ACK,      /* instance, flags: its exit took effect; slot and descriptors go, or with FLAG_KEPT stay */
-        KEEPER_FROZEN,   /* takeover: predecessor stopped all I/O */
-        KEEPER_ABORT,    /* takeover: predecessor wants to go on */
-        KEEPER_NOTIFY,   /* result = KeeperNotify; record = text for people, may be empty: to the service manager */
-        KEEPER_PONG,     /* the answer to PING */
+        KEEPER_DROP,    /* instance, fd_kind, fd_tag: closed; wants DONE */
+        KEEPER_STARTED, /* instance: the clone succeeded */
+        KEEPER_CANCEL,  /* instance: no child is known; the slot, its descriptors and what was born all the same go */
+        KEEPER_SIGNAL,  /* instance, result = signal number: to the leader's whole group; wants DONE */
+        KEEPER_RECORD,  /* instance, record: replaces the one before */
+        KEEPER_ACTIVE,  /* instance: this one of its name's two is the active one */
+        KEEPER_ACK,     /* instance, flags: its exit took effect; slot and descriptors go, or with FLAG_KEPT stay */
+        KEEPER_PROGRAM, /* takeover: a descriptor of what the next TAKEOVER executes, instead of our own; wants DONE */
+        KEEPER_TAKEOVER, /* start a successor, with the descriptor at KEEPER_HANDOVER_FD; wants DONE */
+        KEEPER_FROZEN,   /* takeover: predecessor stopped all I/O. LEAVE or THAW follows */
+        KEEPER_ABORT,  /* takeover: predecessor wants to go on. If it was FROZEN, LEAVE or THAW follows all the same */
+        KEEPER_NOTIFY, /* result = KeeperNotify; record = text for people, may be empty: to the service manager */
+        KEEPER_PONG,   /* the answer to PING */
         KEEPER_SHUTDOWN, /* stop the tree, result = exit status of the keeper */
 
         /* from the supervisor of a new generation */
-        KEEPER_READY,
-        KEEPER_REFUSE,
+        KEEPER_READY,   /* takeover: it has everything, and waits for GO */
+        KEEPER_REFUSE,  /* takeover: record = why not, for people */
         KEEPER_SERVING, /* the table was read and everything in it is taken care of */
 
         /* from a child, with its credentials */
@@ -71,9 +75,9 @@ typedef enum KeeperType {
         KEEPER_END,    /* of the table; instance = how many SLOTs, fd_tag = how many STOREDs were sent */
         KEEPER_RELOAD, /* SIGHUP came: load the configuration again */
         KEEPER_PING,   /* answer with PONG: is the loop alive? */
-        KEEPER_GO,
-        KEEPER_LEAVE,
-        KEEPER_THAW,
+        KEEPER_GO,     /* to the successor: everything is its own now */
+        KEEPER_LEAVE,  /* to the predecessor: nothing is, any more */
+        KEEPER_THAW,   /* to the predecessor: record = why there is no successor; exits are reported once more */
 
         _KEEPER_TYPE_N,
 } KeeperType;

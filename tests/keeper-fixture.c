@@ -34,6 +34,8 @@ static struct {
         size_t n_exits, n_slots, n_stored;
         bool told;
         uint32_t serial, generation;
+        int handover; /* moved out of the way, since its number is wanted for children */
+        KeeperMessage word;
 } sup;
 
 /* take_table() - whether it was a message of the table. */
@@ -133,10 +135,20 @@ uint32_t generation(void) {
         return sup.generation;
 }
 
-int wait_word(KeeperType type) {
-        KeeperMessage m;
+bool is_successor(void) {
+        return sup.handover > 0;
+}
 
-        return receive(&m, KEEPER_NONE) == 0 && m.type == type ? 0 : -1;
+int successor_fd(void) {
+        return is_successor() ? sup.handover : -1;
+}
+
+int wait_word(KeeperType type) {
+        return receive(&sup.word, KEEPER_NONE) == 0 && sup.word.type == type ? 0 : -1;
+}
+
+const char *word_text(void) {
+        return (const char *) sup.word.record;
 }
 
 int tell(KeeperMessage m, const int *fds, size_t n_fds) {
@@ -204,7 +216,7 @@ int shut_down(int status) {
         struct pollfd forever = { .fd = -1 };
 
         (void) tell((KeeperMessage){ .type = KEEPER_SHUTDOWN, .result = status }, NULL, 0);
-        (void) poll(&forever, 1, -1); /* the keeper kills us */
+        (void) poll(&forever, 1, 5000); /* the keeper kills us, unless it does not listen to us */
         return 98;
 }
 
@@ -278,6 +290,10 @@ static int supervisor_main(const Scenario *scenarios, size_t n, int argc, char *
         CHECK(sscanf(argv[1], "--generation=%" SCNu32, &sup.generation) == 1 && strncmp(argv[2], "--nofile=", 9) == 0);
         CHECK(strncmp(argv[3], "--stop-timeout=", 15) == 0);
         CHECK(strcmp(argv[4], "--private") == 0 ? argc == 5 : argc >= 12 && strcmp(argv[4], "--runtime-dir") == 0);
+        for (int i = 5; i < argc; i++)
+                if (strcmp(argv[i], "--takeover") == 0)
+                        CHECK((sup.handover = fcntl(KEEPER_HANDOVER_FD, F_DUPFD_CLOEXEC, KEEPER_RESERVED_FDS)) > 0 &&
+                              close(KEEPER_HANDOVER_FD) == 0);
         CHECK(spawn_reserve() == 0);
         for (size_t i = 0; i < n; i++)
                 if (strcmp(scenarios[i].name, name) == 0)

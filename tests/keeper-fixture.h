@@ -71,8 +71,14 @@ int slot_pidfd(uint64_t instance);
 /* generation() - which supervisor of its keeper this is. */
 uint32_t generation(void);
 
+/* is_successor() - it was started with a predecessor; successor_fd() - its end of the pair between them, or -1. */
+bool is_successor(void);
+int successor_fd(void);
+
 /* wait_word() - until a message of @type comes that is none of the above: RELOAD, PING. 0 or -1. */
 int wait_word(KeeperType type);
+/* word_text() - what came with the last one. */
+const char *word_text(void);
 
 /* wait_exit() - how many reports of @instance came, at least one; the last in @ret_exit. */
 int wait_exit(uint64_t instance, KeeperMessage *ret_exit);

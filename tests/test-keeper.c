@@ -204,7 +204,7 @@ static int scenario_malformed(void) {
         CHECK(ask((KeeperMessage){ .type = KEEPER_PUT, .instance = 1, .fd_kind = 1 }, both, 2) == -EINVAL);
         CHECK(ask((KeeperMessage){ .type = KEEPER_DROP, .instance = 1, .fd_kind = 1 }, fds, 1) == -EINVAL);
         CHECK(ask((KeeperMessage){ .type = KEEPER_DONE }, NULL, 0) == -EOPNOTSUPP);
-        CHECK(ask((KeeperMessage){ .type = KEEPER_FROZEN }, NULL, 0) == -EOPNOTSUPP);
+        CHECK(ask((KeeperMessage){ .type = KEEPER_READY }, NULL, 0) == -EOPNOTSUPP);
         CHECK(tell_about(KEEPER_ACTIVE, 1) == 0);
         CHECK(tell_about(KEEPER_STARTED, 1) == 0); /* not born */
         CHECK(tell_about(KEEPER_STARTED, 7) == 0 && tell_about(KEEPER_ACK, 7) == 0 &&

@@ -3,9 +3,10 @@
 
 /*
  * What the files of the keeper share, and nobody else includes: keeper.c (its loop, signals, exits, the end of the tree),
- * request.c (what is asked of it), succession.c (which supervisor runs).
+ * request.c (what is asked of it), succession.c (which supervisor runs), takeover.c (one follows another that lives).
  */
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -18,6 +19,7 @@
 #include "supervisor/keeper/table.h"
 
 typedef struct Keeper Keeper;
+typedef struct Takeover Takeover;
 
 /* Of the whole tree. */
 typedef enum Phase {
@@ -42,8 +44,21 @@ typedef enum Timer {
         TIMER_WATCHDOG, /* of the service manager */
         TIMER_RETRY,    /* of sending */
         TIMER_ACCEPT,   /* connections are refused again, after a shortage */
+        TIMER_TAKEOVER, /* of a predecessor that is frozen */
+        TIMER_LEAVE,    /* of one that was told to go */
         _TIMER_N,
 } Timer;
+
+/* Beside the current supervisor: one that is to follow it, and the one that it has followed. */
+struct Takeover {
+        int program; /* of the successor; -1: that of the current one */
+        pid_t next;  /* 0: none */
+        Port port;
+        bool frozen, ready; /* what was read of the two */
+        pid_t former;       /* 0: none, or reaped */
+        Port former_port;
+        bool on_trial; /* the current program came by a takeover, and has not been healthy yet */
+};
 
 struct Keeper {
         const KeeperOptions *options;
@@ -66,6 +81,7 @@ struct Keeper {
         Port port;
         pid_t supervisor;   /* 0: reaped */
         uint64_t served_us; /* since when it serves; 0: it does not */
+        Takeover takeover;
         bool condemned;     /* it did not keep the window and was killed */
         bool has_served;    /* any of them ever */
         uint64_t heard_us;  /* the last message of the supervisor itself */
@@ -79,6 +95,10 @@ void keeper_timer(Keeper *k, Timer timer, uint64_t delay_us);
 
 /* keeper_kill_runner() - its whole group. 0 or a negative errno. */
 int keeper_kill_runner(const TableSlot *slot, int signal);
+
+/* keeper_describe() - for people: "exited with status 3". */
+enum { KEEPER_HOW_SIZE = 64 };
+void keeper_describe(const siginfo_t *info, char how[KEEPER_HOW_SIZE]);
 
 /* keeper_count_runners() - those that have a process. */
 size_t keeper_count_runners(Keeper *k);
@@ -105,6 +125,12 @@ int succession_start(Keeper *k);
  */
 void succession_died(Keeper *k, const char *how, int exit_status);
 
+/* succession_launch() - the next generation. @program -1: the present one; @handover -1: it has no predecessor. */
+int succession_launch(Keeper *k, int program, int socket, int handover, pid_t *ret_pid, const char **ret_step);
+
+/* succession_reign() - the supervisor is another one, which has yet to serve. */
+void succession_reign(Keeper *k);
+
 /* succession_force() - kills it, if there is one: the next is started at once, even where none was to be. */
 void succession_force(Keeper *k);
 
@@ -123,6 +149,33 @@ void succession_watchdog(Keeper *k);
 
 /* succession_is_absent() - there is none and will be none for a while: clients are sent away. */
 bool succession_is_absent(const Keeper *k);
+
+/* ---- takeover.c ---- */
+
+/*
+ * What the current supervisor asks. takeover_program() - what the next takeover executes. takeover_begin() - starts a
+ * successor. Both: -EOPNOTSUPP: of a private tree; -ESHUTDOWN; -EBUSY: one is under way, or the last has not served yet.
+ */
+int takeover_program(Keeper *k, int fd_consume);
+int takeover_begin(Keeper *k, int handover_consume);
+int takeover_frozen(Keeper *k);
+int takeover_abort(Keeper *k);
+
+/* takeover_cancel() - the successor goes, if there is one, and the supervisor goes on. */
+void takeover_cancel(Keeper *k, const char *why);
+
+/* takeover_late(), takeover_leave_late() - the timers. */
+void takeover_late(Keeper *k);
+void takeover_leave_late(Keeper *k);
+
+/* takeover_read() - both sockets, until they are empty or at their ends; and sends the successor what waits. */
+void takeover_read(Keeper *k);
+
+/* takeover_died() - @pid is a zombie, and the supervisor's socket was read. True: it was one of the two. */
+bool takeover_died(Keeper *k, pid_t pid);
+
+/* takeover_end() - the supervisor is gone, or everything ends: so do they. */
+void takeover_end(Keeper *k);
 
 /* keeper_is_daemon() - it has a control socket instead of a client, and outlives its supervisors. */
 static inline bool keeper_is_daemon(const Keeper *k) {

@@ -83,6 +83,7 @@ void keeper_kill_everything(Keeper *k) {
         if (k->phase >= PHASE_KILLING)
                 return;
         k->phase = PHASE_KILLING;
+        takeover_end(k);
         k->timers[TIMER_STOP] = k->timers[TIMER_START] = USEC_INFINITY;
         notify_say(&k->notify, KEEPER_NOTIFY_STOPPING, NULL);
         kill_all(k);
@@ -102,6 +103,7 @@ static void begin_stop(Keeper *k, const char *why) {
         if (k->phase != PHASE_SERVING)
                 return;
         log_info("%s: stopping", why);
+        takeover_cancel(k, "everything is being stopped");
         k->phase = PHASE_STOPPING;
         keeper_timer(k, TIMER_STOP, k->options->stop_timeout_us);
         k->timers[TIMER_START] = USEC_INFINITY;
@@ -123,16 +125,30 @@ static void stop_late(Keeper *k) {
 
 /* ---------------------------------------------------------------------------------------------------------- exits */
 
-static void supervisor_exited(Keeper *k, const siginfo_t *info) {
-        bool exited = info->si_code == CLD_EXITED;
-        char how[64];
-
-        if (exited)
-                (void) snprintf(how, sizeof(how), "exited with status %d", info->si_status);
+void keeper_describe(const siginfo_t *info, char how[KEEPER_HOW_SIZE]) {
+        if (info->si_code == CLD_EXITED)
+                (void) snprintf(how, KEEPER_HOW_SIZE, "exited with status %d", info->si_status);
         else
-                (void) snprintf(how, sizeof(how), "was killed by signal %d SIG%s", info->si_status,
+                (void) snprintf(how, KEEPER_HOW_SIZE, "was killed by signal %d SIG%s", info->si_status,
                                 sigabbrev_np(info->si_status) ?: "?");
-        succession_died(k, how, exited ? info->si_status & 0xff : -1);
+}
+
+static void supervisor_exited(Keeper *k, const siginfo_t *info) {
+        pid_t pid = info->si_pid;
+        bool exited = info->si_code == CLD_EXITED;
+        char how[KEEPER_HOW_SIZE];
+
+        keeper_describe(info, how);
+        if (pid == k->supervisor) {
+                port_end(&k->port);
+                keeper_read_port(k); /* its last words: it may have been followed by them */
+        }
+        if (!takeover_died(k, pid) && pid == k->supervisor)
+                succession_died(k, how, exited ? info->si_status & 0xff : -1);
+}
+
+static bool is_supervisor(const Keeper *k, pid_t pid) {
+        return pid == k->supervisor || pid == k->takeover.next || pid == k->takeover.former;
 }
 
 /* child_exited() - @info is of a zombie; it is reaped afterwards. */
@@ -150,7 +166,7 @@ static void child_exited(Keeper *k, const siginfo_t *info) {
                         table_free_slot(k->table, slot);
                 else
                         table_exited(k->table, slot, info->si_code, info->si_status);
-        } else if (info->si_pid == k->supervisor) {
+        } else if (is_supervisor(k, info->si_pid)) {
                 supervisor_exited(k, info);
         }
 }
@@ -238,10 +254,14 @@ static void send_away(Keeper *k, int listener) {
 }
 
 static void (*const expired[_TIMER_N])(Keeper *) = {
-        [TIMER_STOP] = stop_late,       [TIMER_START] = start_next,
-        [TIMER_HANG] = succession_hang, [TIMER_WATCHDOG] = succession_watchdog,
+        [TIMER_STOP] = stop_late,
+        [TIMER_START] = start_next,
+        [TIMER_HANG] = succession_hang,
+        [TIMER_WATCHDOG] = succession_watchdog,
         [TIMER_RETRY] = NULL, /* to wake up is all */
         [TIMER_ACCEPT] = NULL,
+        [TIMER_TAKEOVER] = takeover_late,
+        [TIMER_LEAVE] = takeover_leave_late,
 };
 
 static void run_timers(Keeper *k) {
@@ -267,9 +287,9 @@ static int poll_timeout(const Keeper *k) {
         return next > now ? (int) MIN((next - now) / USEC_PER_MSEC + 1, (uint64_t) INT32_MAX) : 0;
 }
 
-/* flush() - the events to wait for at the port. */
-static short flush(Keeper *k) {
-        PortFlushed r = port_flush(&k->port, k->table);
+/* flush() - the events to wait for at @port. */
+static short flush(Keeper *k, Port *port) {
+        PortFlushed r = port_flush(port, k->table);
 
         if (r == PORT_RETRY)
                 keeper_timer(k, TIMER_RETRY, RETRY_US);
@@ -280,9 +300,11 @@ static void turn(Keeper *k) {
         bool refuse = keeper_is_daemon(k) && succession_is_absent(k) && k->timers[TIMER_ACCEPT] == USEC_INFINITY;
         struct pollfd fds[] = {
                 { .fd = k->signal_fd, .events = POLLIN },
-                { .fd = k->port.fd, .events = flush(k) },
+                { .fd = k->port.fd, .events = flush(k, &k->port) },
                 { .fd = k->private_fd }, /* POLLHUP and POLLERR come unasked */
                 { .fd = refuse ? k->listener : -1, .events = POLLIN },
+                { .fd = k->takeover.port.fd, .events = flush(k, &k->takeover.port) },
+                { .fd = k->takeover.former_port.fd, .events = POLLIN },
         };
 
         succession_check(k);
@@ -290,6 +312,8 @@ static void turn(Keeper *k) {
                 return;
         if (fds[1].revents)
                 keeper_read_port(k);
+        if (fds[4].revents || fds[5].revents)
+                takeover_read(k);
         if (fds[0].revents)
                 read_signals(k);
         if (fds[2].revents) {
@@ -383,6 +407,7 @@ static void init(Keeper *k, const KeeperOptions *options) {
                 .listener = -1,
                 .program = -1,
                 .previous = -1,
+                .takeover = { .program = -1, .port = PORT_NULL, .former_port = PORT_NULL },
         };
         for (size_t i = 0; i < _TIMER_N; i++)
                 k->timers[i] = USEC_INFINITY;
@@ -405,5 +430,6 @@ int keeper_run(const KeeperOptions *options) {
         fd_close(k.pidfd);
         fd_close(k.program);
         fd_close(k.previous);
+        fd_close(k.takeover.program);
         return k.status;
 }

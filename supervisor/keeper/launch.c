@@ -28,7 +28,7 @@
 
 enum {
         ARGUMENT_SIZE = 64,
-        ARGUMENTS_MAX = 14 + LAUNCH_CONFIGS_MAX,
+        ARGUMENTS_MAX = 15 + LAUNCH_CONFIGS_MAX,
 };
 
 /* Shared with the child, which runs in our memory until it execs. */
@@ -51,10 +51,10 @@ int launch_open_program(char *path, size_t size) {
 }
 
 /* place() - copies go above the reserved numbers first: a source may lie on another's target. */
-static int place(int fds[4]) {
-        static const int targets[] = { KEEPER_SOCKET_FD, KEEPER_PIDFD_FD, KEEPER_PRIVATE_FD };
+static int place(int fds[5]) {
+        static const int targets[] = { KEEPER_SOCKET_FD, KEEPER_PIDFD_FD, KEEPER_PRIVATE_FD, KEEPER_HANDOVER_FD };
 
-        for (size_t i = 0; i < 4; i++) {
+        for (size_t i = 0; i < 5; i++) {
                 if (fds[i] < 0)
                         continue;
                 fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, KEEPER_RESERVED_FDS);
@@ -89,7 +89,7 @@ static void reset_signals(void) {
 
 static _no_sanitize_ void __attribute__((__noreturn__)) run_child(LaunchChild *child) {
         const Launch *launch = child->launch;
-        int fds[4] = { launch->socket, launch->keeper, launch->private_fd, launch->program };
+        int fds[5] = { launch->socket, launch->keeper, launch->private_fd, launch->handover, launch->program };
 
         child->step = "descriptors";
         if (place(fds) < 0)
@@ -102,7 +102,7 @@ static _no_sanitize_ void __attribute__((__noreturn__)) run_child(LaunchChild *c
                 goto fail;
         reset_signals();
         child->step = "exec";
-        (void) execveat(fds[3], "", child->argv, environ, AT_EMPTY_PATH);
+        (void) execveat(fds[4], "", child->argv, environ, AT_EMPTY_PATH);
 fail:
         child->error = errno ? errno : ESRCH;
         _exit(127);
@@ -120,6 +120,8 @@ static void add_arguments(const Launch *launch, char **argument) {
                 *argument++ = (char *) (uintptr_t) "--private";
         for (size_t i = 0; place && i < ARRAY_SIZE(pairs); i++)
                 *argument++ = (char *) (uintptr_t) pairs[i];
+        if (launch->handover >= 0)
+                *argument++ = (char *) (uintptr_t) "--takeover";
         if (launch->configs && *launch->configs)
                 *argument++ = (char *) (uintptr_t) "--";
         for (size_t i = 0; launch->configs && i < LAUNCH_CONFIGS_MAX && launch->configs[i]; i++)

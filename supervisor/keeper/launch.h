@@ -15,6 +15,7 @@ typedef struct Launch {
         int socket;     /* its end of the pair: KEEPER_SOCKET_FD there */
         int private_fd; /* KEEPER_PRIVATE_FD there, or -1 */
         int keeper;     /* pidfd of the keeper: KEEPER_PIDFD_FD there */
+        int handover;   /* of a successor: KEEPER_HANDOVER_FD there, and --takeover; -1: it has no predecessor */
         uint32_t generation;
         uint64_t nofile; /* the soft limit that runners get back */
         uint64_t stop_timeout_us;

@@ -125,12 +125,19 @@ static PortFlushed flush_words(Port *port) {
         static const struct {
                 unsigned say;
                 KeeperType type;
-        } words[] = { { PORT_SAY_RELOAD, KEEPER_RELOAD }, { PORT_SAY_PING, KEEPER_PING } };
+        } words[] = {
+                { PORT_SAY_RELOAD, KEEPER_RELOAD }, { PORT_SAY_PING, KEEPER_PING }, { PORT_SAY_GO, KEEPER_GO },
+                { PORT_SAY_LEAVE, KEEPER_LEAVE },   { PORT_SAY_THAW, KEEPER_THAW },
+        };
 
         for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
                 KeeperMessage m = { .version = KEEPER_VERSION, .type = (uint16_t) words[i].type };
-                PortFlushed r = port->say & words[i].say ? send_message(port, &m, -1) : PORT_SENT;
+                PortFlushed r = PORT_SENT;
 
+                if (words[i].say == PORT_SAY_THAW)
+                        memcpy(m.record, port->text, sizeof(m.record));
+                if (port->say & words[i].say)
+                        r = send_message(port, &m, -1);
                 if (r != PORT_SENT)
                         return r;
                 port->say &= ~words[i].say;
@@ -274,5 +281,5 @@ PortFlushed port_flush(Port *port, Table *table) {
                 r = flush_words(port);
         if (r == PORT_SENT)
                 r = flush_table(port, table);
-        return r == PORT_SENT ? flush_exits(port, table) : r;
+        return r == PORT_SENT && !port->waits ? flush_exits(port, table) : r;
 }

@@ -26,11 +26,16 @@ typedef enum PortDump {
 enum {
         PORT_SAY_RELOAD = 1 << 0,
         PORT_SAY_PING = 1 << 1,
+        PORT_SAY_GO = 1 << 2,
+        PORT_SAY_LEAVE = 1 << 3,
+        PORT_SAY_THAW = 1 << 4, /* with Port.text */
 };
 
 struct Port {
         int fd;
         unsigned say; /* PORT_SAY_*, wanted and not sent */
+        char text[KEEPER_RECORD_SIZE];
+        bool waits; /* a successor's: nothing is reported to it yet */
         PortDump dump;
         size_t cursor;          /* of the dump */
         size_t n_slots, n_told; /* sent by it */

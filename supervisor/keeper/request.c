@@ -139,6 +139,23 @@ static int on_serving(Keeper *k, PortMessage *message) {
         return 0;
 }
 
+static int on_program(Keeper *k, PortMessage *message) {
+        return takeover_program(k, fd_take(&message->fd));
+}
+
+static int on_takeover(Keeper *k, PortMessage *message) {
+        return takeover_begin(k, fd_take(&message->fd));
+}
+
+/* on_frozen(), on_abort() - of the supervisor itself: a child that still holds its socket has no say in this. */
+static int on_frozen(Keeper *k, PortMessage *message) {
+        return message->pid == k->supervisor ? takeover_frozen(k) : -EPERM;
+}
+
+static int on_abort(Keeper *k, PortMessage *message) {
+        return message->pid == k->supervisor ? takeover_abort(k) : -EPERM;
+}
+
 static int on_shutdown(Keeper *k, PortMessage *message) {
         k->status = message->m.result & 0xff;
         keeper_kill_everything(k);
@@ -154,7 +171,7 @@ static int on_born(Keeper *k, PortMessage *message) {
         return r;
 }
 
-/* What is not here has nobody to handle it yet. */
+/* What is not here is not the current supervisor's to say. */
 static const struct {
         const char *name;
         RequestHandler *handle;
@@ -174,6 +191,10 @@ static const struct {
         [KEEPER_PONG] = { "PONG", on_pong },
         [KEEPER_SHUTDOWN] = { "SHUTDOWN", on_shutdown },
         [KEEPER_SERVING] = { "SERVING", on_serving },
+        [KEEPER_PROGRAM] = { "PROGRAM", on_program, .answered = true, .takes_fd = true },
+        [KEEPER_TAKEOVER] = { "TAKEOVER", on_takeover, .answered = true, .takes_fd = true },
+        [KEEPER_FROZEN] = { "FROZEN", on_frozen },
+        [KEEPER_ABORT] = { "ABORT", on_abort },
         [KEEPER_BORN] = { "BORN", on_born },
 };
 

@@ -32,12 +32,14 @@
 
 /* ---------------------------------------------------------------------------------------------------------- starting */
 
-static int launch(Keeper *k, int socket, const char **ret_step) {
+int succession_launch(Keeper *k, int program, int socket, int handover, pid_t *ret_pid, const char **ret_step) {
+        int present = k->ladder.rung == LADDER_PREVIOUS ? k->previous : k->program, r;
         const Launch launch = {
-                .program = k->ladder.rung == LADDER_PREVIOUS ? k->previous : k->program,
+                .program = program >= 0 ? program : present,
                 .socket = socket,
                 .private_fd = k->private_fd,
                 .keeper = k->pidfd,
+                .handover = handover,
                 .generation = k->generation + 1,
                 .nofile = k->nofile,
                 .stop_timeout_us = k->options->stop_timeout_us,
@@ -45,7 +47,18 @@ static int launch(Keeper *k, int socket, const char **ret_step) {
                 .configs = k->options->configs,
         };
 
-        return launch_supervisor(&launch, &k->supervisor, ret_step);
+        r = launch_supervisor(&launch, ret_pid, ret_step);
+        if (r == 0)
+                k->generation++; /* never twice, whatever becomes of it */
+        return r;
+}
+
+void succession_reign(Keeper *k) {
+        k->reign = REIGN_STARTING;
+        k->served_us = 0;
+        k->condemned = false;
+        k->pinged_us = 0;
+        k->heard_us = clock_now();
 }
 
 /* A reload that nobody has heard of yet is for the next one. */
@@ -58,7 +71,7 @@ static int start(Keeper *k) {
         r = port_open(&k->port, &socket);
         if (r == 0) {
                 k->port.say = say;
-                r = launch(k, socket, &step);
+                r = succession_launch(k, -1, socket, -1, &k->supervisor, &step);
         }
         if (r < 0) {
                 log_error("cannot start the supervisor: %s: %s", step, strerror(-r));
@@ -66,12 +79,7 @@ static int start(Keeper *k) {
                 k->port.say = say;
                 return r;
         }
-        k->generation++;
-        k->reign = REIGN_STARTING;
-        k->served_us = 0;
-        k->condemned = false;
-        k->pinged_us = 0;
-        k->heard_us = clock_now();
+        succession_reign(k);
         return 0;
 }
 
@@ -89,8 +97,13 @@ static void stay_down(Keeper *k) {
 
 /* succeed() - what follows a death, or a start that failed. */
 static void succeed(Keeper *k, uint64_t served_us) {
-        uint64_t delay = ladder_next(&k->ladder, &k->options->ladder, served_us, k->previous >= 0);
+        uint64_t delay;
 
+        /* What a takeover has brought, and was not healthy once, gives way to what it has followed. */
+        if (k->takeover.on_trial && served_us < k->options->ladder.healthy_us && k->previous >= 0)
+                k->ladder = (Ladder){ .rung = LADDER_PREVIOUS };
+        k->takeover.on_trial = false;
+        delay = ladder_next(&k->ladder, &k->options->ladder, served_us, k->previous >= 0);
         if (k->ladder.rung == LADDER_DOWN)
                 stay_down(k);
         else
@@ -150,6 +163,7 @@ void succession_died(Keeper *k, const char *how, int exit_status) {
         pid_t pid = k->supervisor;
         size_t runners;
 
+        takeover_end(k);
         end_reign(k);
         runners = keeper_count_runners(k);
         if (k->phase >= PHASE_KILLING)
