@@ -167,7 +167,7 @@ const Command command_supervise = {
                 "baton-keeper and baton-supervisor; BATON_LOG_LEVEL (error, warning, notice, info, debug);\n"
                 "BATON_DISABLE, kernel features to do without.\n"
                 "\n"
-                "Exit codes: 0; 1 it cannot start, or what ran had to be killed; 2 usage.\n"
+                "Exit codes: 0; 1 it cannot start, or could not stop in order and everything was killed; 2 usage.\n"
                 "\n"
                 "Example:\n"
                 "  baton supervise --runtime-dir=/run/site /etc/site.yaml\n",

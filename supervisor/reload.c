@@ -138,15 +138,27 @@ int reload_first(Supervisor *supervisor, char *const *paths, int kept_fd) {
         return r;
 }
 
-int reload_run(Supervisor *supervisor, bool dry_run, Reload *ret_reload) {
+static int run(Supervisor *supervisor, bool dry_run, Reload *ret_reload) {
         int r;
 
-        *ret_reload = (Reload){ 0 };
         if (!supervisor->source)
                 return -ENOENT;
         r = read_and_use(supervisor, config_source_paths(supervisor->source), -1, dry_run, ret_reload);
         if (r < 0 && !dry_run)
                 say_why(supervisor, ret_reload, r);
+        return r;
+}
+
+/* The service manager hears of each attempt, whatever comes of it: one that asked for it by HUP waits for both words. */
+int reload_run(Supervisor *supervisor, bool dry_run, Reload *ret_reload) {
+        int r;
+
+        *ret_reload = (Reload){ 0 };
+        if (dry_run)
+                return run(supervisor, true, ret_reload);
+        (void) keeper_link_notify(supervisor->link, KEEPER_NOTIFY_RELOADING, NULL);
+        r = run(supervisor, false, ret_reload);
+        (void) keeper_link_notify(supervisor->link, KEEPER_NOTIFY_READY, NULL);
         return r;
 }
 

@@ -192,9 +192,8 @@ static void link_stored(KeeperLink *link, uint64_t instance, KeeperFdKind kind, 
 }
 
 static void link_reload(KeeperLink *link, void *userdata) {
-        (void) keeper_link_notify(link, KEEPER_NOTIFY_RELOADING, NULL);
+        (void) link;
         reload_by_signal(userdata);
-        (void) keeper_link_notify(link, KEEPER_NOTIFY_READY, NULL);
 }
 
 static void link_loaded(KeeperLink *link, void *userdata) {
