@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/connect.h"
 #include "common/parse.h"
 
 /* ---- why something failed ---- */
@@ -122,12 +123,30 @@ static inline void client_freep(Client **client) {
         baton_client_free(*client);
 }
 
-int baton_client_new_private(struct baton_client **ret_client, const struct baton_client_options *options) {
+/* start_connected() - @fd_consume is a connection to the supervisor, and so a lane. */
+static int start_connected(Client *client, int fd_consume) {
+        const PeerConfig config = {
+                .side = 1,
+                .n_channels = 1,
+                .renewal = LANE_RENEWAL_NONE,
+                .objects = PEER_OBJECTS_MAP,
+                .limits = &client->limits,
+                .software = client->software,
+        };
+        int r = endpoint_add_peer(client->endpoint, &config, fd_consume, &control_handler, &client->control,
+                                  &client->peer);
+
+        if (r == 0)
+                control_attach(&client->control, client->peer);
+        return r;
+}
+
+/* client_new() - all but the supervisor. */
+static int client_new(Client **ret_client, const struct baton_client_options *options) {
         _cleanup_(client_freep) Client *client = NULL;
         struct baton_client_options given;
         int r;
 
-        *ret_client = NULL;
         if (!copy_options(options, &given))
                 return -EINVAL;
         client = calloc(1, sizeof(*client));
@@ -141,8 +160,40 @@ int baton_client_new_private(struct baton_client **ret_client, const struct bato
         endpoint_set_busy_poll(client->endpoint, given.busy_poll_us);
         control_init(&client->control, client->endpoint);
         r = handles_new(&client->handles, client->endpoint, NULL, NULL);
+        if (r < 0)
+                return r;
+        *ret_client = TAKE_PTR(client);
+        return 0;
+}
+
+int baton_client_new_private(struct baton_client **ret_client, const struct baton_client_options *options) {
+        _cleanup_(client_freep) Client *client = NULL;
+        int r;
+
+        *ret_client = NULL;
+        r = client_new(&client, options);
         if (r == 0)
                 r = start_private(client);
+        if (r < 0)
+                return r;
+        *ret_client = TAKE_PTR(client);
+        return 0;
+}
+
+int baton_client_new_connected(struct baton_client **ret_client, const char *path,
+                               const struct baton_client_options *options) {
+        _cleanup_(client_freep) Client *client = NULL;
+        char socket[PLACES_PATH_MAX];
+        int r, fd = -1;
+
+        *ret_client = NULL;
+        r = client_new(&client, options);
+        if (r == 0)
+                r = connect_path(path, socket);
+        if (r == 0)
+                r = connect_supervisor(socket, &fd, NULL);
+        if (r == 0)
+                r = start_connected(client, fd);
         if (r < 0)
                 return r;
         *ret_client = TAKE_PTR(client);
@@ -157,6 +208,9 @@ void baton_client_free(struct baton_client *client) {
         operation_free_all(client);
         attached_free_all(client);
         client->private = private_free(client->private);
+        if (client->peer)
+                peer_close(client->peer, STATUS_OK, "done");
+        client->peer = peer_free(client->peer);
         control_deinit(&client->control);
         control_failure_deinit(&client->last);
         methods_deinit(&client->methods);

@@ -33,8 +33,9 @@ struct Attached {
 struct baton_client {
         Endpoint *endpoint;
         Handles *handles;
-        Private *private;
-        Control control; /* the supervisor */
+        Private *private; /* NULL: the supervisor is not ours */
+        Peer *peer;       /* of one that is not ours; NULL: it is */
+        Control control;  /* the supervisor */
 
         char *software;
         char *baton; /* the program */

@@ -102,14 +102,14 @@ static void begin(Slot *slot) {
 static void count(Row *row, const Slot *slot, uint64_t now, size_t answer_size) {
         if (now >= row->until) {
                 if (!row->over && row->command->latency->n > 0)
-                        row->cpu = processor_time(row->command->exec.started->pid);
+                        row->cpu = processor_time(row->command->exec.pid);
                 row->over = true;
                 return;
         }
         if (now < row->from)
                 return;
         if (row->command->latency->n == 0)
-                row->before = processor_time(row->command->exec.started->pid);
+                row->before = processor_time(row->command->exec.pid);
         row->bytes += row->size + answer_size;
         latency_add(row->command->latency, now - slot->began);
 }
@@ -191,7 +191,7 @@ static int print_title(const BenchCommand *c) {
         if (c->options.json)
                 return 0;
         (void) printf("%s of %s, %.3g s each; cpu is microseconds per call, of baton and of the runner\n",
-                      c->options.method, c->exec.started->name, (double) c->options.duration_us / 1e6);
+                      c->options.method, c->exec.name, (double) c->options.duration_us / 1e6);
         (void) printf("%9s %9s %10s %10s %9s %9s %10s %10s\n", "size", "in flight", "calls/s", "MB/s", "p50 us",
                       "p99 us", "cpu baton", "cpu runner");
         return output_flush(stdout);
@@ -219,7 +219,7 @@ static int print_row(const Row *row) {
 static int print_json(BenchCommand *c) {
         json_t *all = call_output_frame(STATUS_OK, exec_elapsed(&c->exec));
 
-        if (json_object_update_new(all, json_pack("{s:s, s:s, s:O}", "runner", c->exec.started->name, "method",
+        if (json_object_update_new(all, json_pack("{s:s, s:s, s:O}", "runner", c->exec.name, "method",
                                                   c->options.method, "rows", c->rows)) == 0)
                 return call_output_json(all);
         json_decref(all);
@@ -295,16 +295,19 @@ static int run(int argc, char **argv) {
 
 const Command command_bench = {
         .name = "bench",
-        .summary = "start a runner, and measure how many calls it takes",
-        .help = "Usage: baton bench [OPTION...] --exec PROGRAM [ARGUMENT...] [-- METHOD]\n"
+        .summary = "measure how many calls a runner, or a program started for it, takes",
+        .help = "Usage: baton bench [OPTION...] NAME [-- METHOD]\n"
+                "       baton bench [OPTION...] --exec PROGRAM [ARGUMENT...] [-- METHOD]\n"
                 "\n"
-                "Starts PROGRAM as a runner, attaches to it, so that the supervisor is not in between, and calls\n"
-                "METHOD (echo.Echo/Unary) with requests of zero bytes, so many at a time, for a while each. Prints\n"
+                "Attaches to the runner NAME, or to PROGRAM, started as one, so that the supervisor is not in\n"
+                "between, and calls METHOD (echo.Echo/Unary) with requests of zero bytes, so many at a time, for a "
+                "while each. Prints\n"
                 "a row for each size and number: calls and payload per second (there and back), how long half and\n"
                 "99 % of the calls took at most, and the processor time per call at both ends. An answer that is\n"
                 "no success ends it.\n"
                 "\n"
-                "  --exec                    PROGRAM is to be started\n"
+                "  --exec                    PROGRAM is to be started; without it NAME is that of a runner that runs\n"
+                "  --socket=PATH             the supervisor that has NAME ($BATON_SOCKET, else the usual place)\n"
                 "  --size=SIZE[,SIZE...]     bytes of a request (64,64K)\n"
                 "  --in-flight=N[,N...]      calls open at a time (1,16,256)\n"
                 "  --duration=DURATION       of each row, after a warm-up of a tenth of it (1s)\n"
@@ -321,6 +324,7 @@ const Command command_bench = {
                 "Exit codes: as those of call, see baton call --help.\n"
                 "\n"
                 "Examples:\n"
+                "  baton bench --duration=5s greeter -- example.Greeter/Greet\n"
                 "  baton bench --exec baton-runner-echo\n"
                 "  baton bench --size=1M --in-flight=1,16 --duration=5s --exec ./server -- my.Service/Method\n",
         .run = run,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * baton call: calls one method of a runner that is started for it, and prints the answer, and with --stream the items that
+ * baton call: calls one method of a runner, which may be started for it, and prints the answer, and with --stream the items that
  * come before it. The request is made before anything is started, so that a mistyped value costs nothing.
  */
 
@@ -130,7 +130,7 @@ static int work(Exec *exec) {
         ControlCall invocation;
         int code;
 
-        control_begin_supervised(&exec->session.control, &invocation, exec->started->name, &call);
+        exec_begin(exec, &invocation, &call);
         code = ended(c, control_wait(&exec->session.control, &invocation), &invocation);
         control_call_deinit(&invocation); /* a call given up is cancelled here */
         return code;
@@ -174,7 +174,7 @@ static int work_streaming(Exec *exec) {
         stream.raw = c->options.raw;
         stream.type = c->options.type;
         if (r == 0) {
-                stream_begin(&stream, &exec->session.control, exec->started->name, &call);
+                stream_begin(&stream, &exec->session.control, exec->lane, exec->name, &call);
                 r = stream_wait(&stream, &exec->session.control);
         }
         code = stream.fault ? at_fault(c, &stream) : ended(c, r, &stream.invocation);
@@ -197,6 +197,7 @@ static int run_parsed(CallCommand *c) {
                 .options = &c->options.runner,
                 .json = c->options.json,
                 .max_frame = c->options.max_frame,
+                .deadline_us = c->options.deadline_us,
                 .work = c->options.stream ? work_streaming : work,
         };
         return exec_run(&c->exec);
@@ -217,14 +218,17 @@ static int run(int argc, char **argv) {
 
 const Command command_call = {
         .name = "call",
-        .summary = "start a runner, call it, print the answer, stop it",
-        .help = "Usage: baton call [OPTION...] --exec PROGRAM [ARGUMENT...] -- METHOD [VALUE...]\n"
+        .summary = "call a runner, or a program started for it, and print the answer",
+        .help = "Usage: baton call [OPTION...] NAME -- METHOD [VALUE...]\n"
+                "       baton call [OPTION...] --exec PROGRAM [ARGUMENT...] -- METHOD [VALUE...]\n"
                 "\n"
-                "Starts PROGRAM as a runner, a process of its own, calls METHOD with the VALUEs, prints the\n"
-                "answer and stops it. A crash in there is an error here. PROGRAM without a slash is looked for\n"
-                "in $PATH, then beside baton.\n"
+                "Calls METHOD of the runner NAME with the VALUEs and prints the answer: over a connection of its\n"
+                "own, not through the supervisor. With --exec, PROGRAM is started as a runner, a process of its\n"
+                "own, and stopped after the answer. A crash in there is an error here. PROGRAM without a slash\n"
+                "is looked for in $PATH, then beside baton.\n"
                 "\n"
-                "  --exec                    PROGRAM is to be started\n"
+                "  --exec                    PROGRAM is to be started; without it NAME is that of a runner that runs\n"
+                "  --socket=PATH             the supervisor that has NAME ($BATON_SOCKET, else the usual place)\n"
                 "  --json                    print one JSON object: status, code, time_us, and type with values\n"
                 "                            or data, or message; metadata where the answer has some\n"
                 "  --stream                  send standard input as items, one JSON line each, and write items as\n"
@@ -253,11 +257,14 @@ const Command command_call = {
                 "Who reads or writes slowly is waited for, at both ends. A line that is no item ends the call: 2.\n"
                 "\n"
                 "Exit codes: 0; 1 baton itself failed; 2 usage; 16 + gRPC status of the call (19 invalid\n"
-                "argument, 20 deadline exceeded, 21 not found, 28 no such method, 30 the runner died); the\n"
-                "program: 40 not found, 41 not executable, 42 not for this machine, 43 ended before it\n"
+                "argument, 20 deadline exceeded, 21 not found, 23 not allowed, 25 a plain program or not\n"
+                "running, 28 no such method, 30 the runner died); no supervisor: 46 no socket, 47 nobody\n"
+                "behind it, 48 the keeper alone; the program: 40 not found, 41 not executable, 42 not for this "
+                "machine, 43 ended before it\n"
                 "connected, 44 did not connect in time; 128 + signal.\n"
                 "\n"
                 "Examples:\n"
+                "  baton call greeter -- example.Greeter/Greet string:you\n"
                 "  baton call --exec baton-runner-echo -- echo.Echo/Unary string:hello\n"
                 "  baton call --exec baton-runner-module libz.so.1 -- 'u64 crc32(u64, buffer, u32)' \\\n"
                 "      u64:0 buffer:@FILE u32:$(stat -c %s FILE)\n"

@@ -154,7 +154,7 @@ static int work(Exec *exec) {
         ControlCall invocation;
         int r, code;
 
-        control_begin_supervised(&exec->session.control, &invocation, exec->started->name, &parameters);
+        exec_begin(exec, &invocation, &parameters);
         r = control_wait(&exec->session.control, &invocation);
         if (r < 0)
                 code = exec_stopped(exec, r);
@@ -174,7 +174,7 @@ static int run(int argc, char **argv) {
         if (code == COMMAND_GO_ON) {
                 c.exec = (Exec){
                         .command = command_methods.name,
-                        .what = c.options.runner.program,
+                        .what = runner_options_what(&c.options.runner),
                         .options = &c.options.runner,
                         .json = c.options.json,
                         .work = work,
@@ -187,14 +187,16 @@ static int run(int argc, char **argv) {
 
 const Command command_methods = {
         .name = "methods",
-        .summary = "start a runner, and list what it can be called with",
-        .help = "Usage: baton methods [OPTION...] --exec PROGRAM [ARGUMENT...]\n"
+        .summary = "list what a runner, or a program started for it, can be called with",
+        .help = "Usage: baton methods [OPTION...] NAME\n"
+                "       baton methods [OPTION...] --exec PROGRAM [ARGUMENT...]\n"
                 "\n"
-                "Starts PROGRAM as a runner and prints the methods that it tells of, with the types of request and\n"
-                "answer, and which side sends a stream: client, server, both. \"bytes\" are of no type, \"?\" is\n"
-                "what the runner does not say.\n"
+                "Prints the methods that the runner NAME, or PROGRAM, started as one, tells of, with the types of\n"
+                "request and answer, and which side sends a stream: client, server, both. \"bytes\" are of no\n"
+                "type, \"?\" is what the runner does not say.\n"
                 "\n"
-                "  --exec                    PROGRAM is to be started\n"
+                "  --exec                    PROGRAM is to be started; without it NAME is that of a runner that runs\n"
+                "  --socket=PATH             the supervisor that has NAME ($BATON_SOCKET, else the usual place)\n"
                 "  --json                    print one JSON object: status, code, time_us, methods (name, described,\n"
                 "                            request, response, client_streams, server_streams), others\n"
                 "  --start-timeout=DURATION  how long the runner may take to connect (10s)\n"
@@ -205,6 +207,7 @@ const Command command_methods = {
                 "Exit codes: as those of call, see baton call --help; 28: the runner does not tell its methods.\n"
                 "\n"
                 "Examples:\n"
+                "  baton methods greeter\n"
                 "  baton methods --exec baton-runner-echo\n"
                 "  baton methods --json --exec baton-runner-echo | jq -r '.methods[].name'\n",
         .run = run,

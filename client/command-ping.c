@@ -39,13 +39,12 @@ static const struct {
 static int print_one(const PingCommand *c, uint64_t ns) {
         if (c->options.json)
                 return 0;
-        (void) printf("%s: seq=%" PRIu64 " time=%.3f ms\n", c->exec.started->name, c->sent, (double) ns / 1e6);
+        (void) printf("%s: seq=%" PRIu64 " time=%.3f ms\n", c->exec.name, c->sent, (double) ns / 1e6);
         return output_flush(stdout);
 }
 
 static int print_table(const PingCommand *c) {
-        (void) printf("--- %s: %" PRIu64 " sent, %" PRIu64 " answered\n", c->exec.started->name, c->sent,
-                      c->latency.n);
+        (void) printf("--- %s: %" PRIu64 " sent, %" PRIu64 " answered\n", c->exec.name, c->sent, c->latency.n);
         for (size_t i = 0; i < ARRAY_SIZE(columns); i++)
                 (void) printf("%9s", columns[i].name);
         (void) printf("\n");
@@ -59,7 +58,7 @@ static int print_json(const PingCommand *c) {
         json_t *all = call_output_frame(STATUS_OK, exec_elapsed(&c->exec));
         int r;
 
-        r = json_object_update_new(all, json_pack("{s:s, s:I, s:I}", "runner", c->exec.started->name, "sent",
+        r = json_object_update_new(all, json_pack("{s:s, s:I, s:I}", "runner", c->exec.name, "sent",
                                                   (json_int_t) c->sent, "answered", (json_int_t) c->latency.n));
         for (size_t i = 0; i < ARRAY_SIZE(columns) && r == 0; i++) {
                 char name[16];
@@ -157,9 +156,10 @@ static int run(int argc, char **argv) {
 
         if (code == COMMAND_GO_ON) {
                 c.exec.command = command_ping.name;
-                c.exec.what = c.options.runner.program;
+                c.exec.what = runner_options_what(&c.options.runner);
                 c.exec.options = &c.options.runner;
                 c.exec.json = c.options.json;
+                c.exec.deadline_us = c.options.deadline_us;
                 c.exec.work = work;
                 code = exec_run(&c.exec);
         }
@@ -169,14 +169,16 @@ static int run(int argc, char **argv) {
 
 const Command command_ping = {
         .name = "ping",
-        .summary = "start a runner, and measure how soon it answers",
-        .help = "Usage: baton ping [OPTION...] --exec PROGRAM [ARGUMENT...]\n"
+        .summary = "measure how soon a runner, or a program started for it, answers",
+        .help = "Usage: baton ping [OPTION...] NAME\n"
+                "       baton ping [OPTION...] --exec PROGRAM [ARGUMENT...]\n"
                 "\n"
-                "Starts PROGRAM as a runner, attaches to it, so that the supervisor is not in between, and calls\n"
-                "it again and again with the smallest of all calls, which every native runner answers. Prints\n"
-                "each time, and a table at the end. One that does not answer ends it.\n"
+                "Attaches to the runner NAME, or to PROGRAM, started as one, so that the supervisor is not in\n"
+                "between, and calls it again and again with the smallest of all calls, which every native runner\n"
+                "answers. Prints each time, and a table at the end. One that does not answer ends it.\n"
                 "\n"
-                "  --exec                    PROGRAM is to be started\n"
+                "  --exec                    PROGRAM is to be started; without it NAME is that of a runner that runs\n"
+                "  --socket=PATH             the supervisor that has NAME ($BATON_SOCKET, else the usual place)\n"
                 "  --count=N                 how many (10)\n"
                 "  --interval=DURATION       from one to the next (100ms); 0: as soon as the last is answered\n"
                 "  --deadline=DURATION       how long each may take (10s)\n"
@@ -190,6 +192,7 @@ const Command command_ping = {
                 "Exit codes: as those of call, see baton call --help.\n"
                 "\n"
                 "Examples:\n"
+                "  baton ping --count=1 greeter\n"
                 "  baton ping --exec baton-runner-echo\n"
                 "  baton ping --count=10000 --interval=0 --json --exec baton-runner-echo | jq .p99_ns\n",
         .run = run,

@@ -194,9 +194,9 @@ void control_begin(Control *control, ControlCall *call, const char *method, cons
 }
 
 /* make_object() - of a payload that is worth it and comes without descriptors, which would have to go before it. */
-static bool make_object(const Control *control, const CallParameters *parameters, int *ret_fd) {
-        return parameters->size >= OBJECT_FROM && parameters->n_fds == 0 && control->peer &&
-               peer_remote(control->peer)->max_object >= parameters->size &&
+static bool make_object(const Peer *peer, const CallParameters *parameters, int *ret_fd) {
+        return parameters->size >= OBJECT_FROM && parameters->n_fds == 0 && peer &&
+               peer_remote(peer)->max_object >= parameters->size &&
                memfd_sealed("baton-call", parameters->payload, parameters->size, ret_fd) == 0;
 }
 
@@ -210,7 +210,7 @@ void control_begin_supervised(Control *control, ControlCall *call, const char *n
         request.method = (char *) parameters->method;
         if (parameters->type)
                 request.type = (char *) parameters->type;
-        if (make_object(control, parameters, &object)) {
+        if (make_object(control->peer, parameters, &object)) {
                 request.object = parameters->size;
                 supervised.fds_consume = &object;
                 supervised.n_fds = 1;
@@ -220,6 +220,25 @@ void control_begin_supervised(Control *control, ControlCall *call, const char *n
         }
         supervised.method = SERVICE "Call";
         begin(control, call, &request.base, supervised);
+}
+
+void control_begin_at(Control *control, ControlCall *call, Peer *lane, const char *name,
+                      const CallParameters *parameters) {
+        CallParameters direct = *parameters;
+        int object = -1;
+
+        if (!lane) {
+                control_begin_supervised(control, call, name, parameters);
+                return;
+        }
+        if (make_object(lane, parameters, &object)) {
+                direct.object = parameters->size;
+                direct.payload = NULL;
+                direct.size = 0;
+                direct.fds_consume = &object;
+                direct.n_fds = 1;
+        }
+        control_call_begin(call, control->endpoint, lane, &direct);
 }
 
 ProtobufCBinaryData *control_bytes_array(char *const *texts, size_t n) {

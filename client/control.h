@@ -86,6 +86,10 @@ void control_begin(Control *control, ControlCall *call, const char *method, cons
  */
 void control_begin_supervised(Control *control, ControlCall *call, const char *name, const CallParameters *parameters);
 
+/* control_begin_at() - the same over @lane, a lane of our own to the runner; NULL: as above. */
+void control_begin_at(Control *control, ControlCall *call, Peer *lane, const char *name,
+                      const CallParameters *parameters);
+
 /* control_call_begin() - calls whoever @peer is, which @endpoint hosts, a runner over a lane of our own. */
 void control_call_begin(ControlCall *call, Endpoint *endpoint, Peer *peer, const CallParameters *parameters);
 

@@ -154,7 +154,7 @@ static void copy_sized(void *to, const void *from, size_t size) {
 static bool copy_parameters(const struct baton_start_parameters *given, struct baton_start_parameters *ret) {
         *ret = (struct baton_start_parameters){ 0 };
         memcpy(ret, given, MIN(given->size, sizeof(*ret)));
-        return given->size >= sizeof(given->size) && ret->program;
+        return given->size >= sizeof(given->size) && (ret->program || ret->name);
 }
 
 /* find_program() - as execvp() would here, then beside baton. A name that is not there goes as it is, to fail with words. */
@@ -241,6 +241,16 @@ static int ask_start(Operation *operation, const struct baton_start_parameters *
         return 0;
 }
 
+/* ask_configured() - the one that is there by that name. */
+static int ask_configured(Operation *operation, const char *name) {
+        ControlStart request = BATON__CONTROL__START_REQUEST__INIT;
+
+        request.name = (char *) name;
+        control_begin(&operation->client->control, &operation->call, "Start", &request.base, 0);
+        begun(operation);
+        return 0;
+}
+
 static int begin_start(Client *client, const struct baton_start_parameters *parameters, baton_started_fn function,
                        void *userdata, Operation **ret_operation) {
         static const OperationKind kind = { &baton__control__start_response__descriptor, tell_started };
@@ -251,12 +261,12 @@ static int begin_start(Client *client, const struct baton_start_parameters *para
         *ret_operation = NULL;
         if (!copy_parameters(parameters, &given))
                 return -EINVAL;
-        r = find_program(client, given.program, &path);
+        r = given.program ? find_program(client, given.program, &path) : 0;
         if (r == 0)
                 r = operation_new(client, &kind, (GenericFunction) function, userdata, ret_operation);
         if (r < 0)
                 return r;
-        r = ask_start(*ret_operation, &given, path);
+        r = path ? ask_start(*ret_operation, &given, path) : ask_configured(*ret_operation, given.name);
         if (r < 0) {
                 operation_free(*ret_operation);
                 *ret_operation = NULL;

@@ -15,7 +15,6 @@ enum {
         OPTION_DRY_RUN = 512,
         OPTION_NO_WAIT,
         OPTION_SINCE,
-        OPTION_SOCKET,
         OPTION_STRICT,
         OPTION_TIMEOUT,
         OPTION_WAIT,

@@ -26,6 +26,7 @@ enum {
         OPTION_PREFIX,
         OPTION_RAW,
         OPTION_SIZE,
+        OPTION_SOCKET,
         OPTION_START_TIMEOUT,
         OPTION_STOP_TIMEOUT,
         OPTION_STREAM,
@@ -47,11 +48,14 @@ int options_take_duration(const char *name, uint64_t *ret_us, char *error);
 /* options_take_max_frame() - a size as the protocol allows. */
 int options_take_max_frame(uint64_t *ret_size, char *error);
 
-/* options_take_runner() - the options that every command that starts a runner has. */
+/* options_take_runner() - the options of every command that starts a runner or has to do with one that runs. */
 int options_take_runner(RunnerOptions *runner, int option, char *error);
 
-/* options_take_exec() - PROGRAM [ARGUMENT...] up to the first `--' or the end. How many these are, or -EINVAL. */
-ssize_t options_take_exec(RunnerOptions *runner, char **arguments, size_t n, char *error);
+/*
+ * options_take_which() - which runner: with --exec PROGRAM [ARGUMENT...], else NAME, up to the first `--' or the end. How many
+ * these are, or -EINVAL.
+ */
+ssize_t options_take_which(RunnerOptions *runner, char **arguments, size_t n, char *error);
 
 int options_check_method(const char *method, char *error);
 void options_runner_deinit(RunnerOptions *runner);

@@ -24,6 +24,7 @@ static const struct option ping_options[] = {
         { "interval", required_argument, NULL, OPTION_INTERVAL },
         { "json", no_argument, NULL, OPTION_JSON },
         { "name", required_argument, NULL, OPTION_NAME },
+        { "socket", required_argument, NULL, OPTION_SOCKET },
         { "start-timeout", required_argument, NULL, OPTION_START_TIMEOUT },
         { NULL, 0, NULL, 0 },
 };
@@ -59,13 +60,13 @@ static int ping_option(void *userdata, int option, char *error) {
         }
 }
 
-/* exec_alone() - PROGRAM [ARGUMENT...] and nothing else. */
-static int exec_alone(RunnerOptions *runner, char **arguments, size_t n, char *error) {
-        ssize_t program = options_take_exec(runner, arguments, n, error);
+/* which_alone() - NAME, or PROGRAM [ARGUMENT...], and nothing else. */
+static int which_alone(RunnerOptions *runner, char **arguments, size_t n, char *error) {
+        ssize_t which = options_take_which(runner, arguments, n, error);
 
-        if (program < 0)
-                return (int) program;
-        return (size_t) program + 1 < n ? ERROR(error, "it takes nothing after '--'") : 0;
+        if (which < 0)
+                return (int) which;
+        return (size_t) which + 1 < n ? ERROR(error, "it takes nothing after '--'") : 0;
 }
 
 int ping_options_parse(int argc, char **argv, PingOptions *ret_options, char *error) {
@@ -74,7 +75,7 @@ int ping_options_parse(int argc, char **argv, PingOptions *ret_options, char *er
         *ret_options =
                 (PingOptions){ .count = 10, .interval_us = 100 * USEC_PER_MSEC, .deadline_us = 10 * USEC_PER_SEC };
         r = options_parse(argc, argv, ping_options, ping_option, ret_options, error);
-        return r != 0 ? r : exec_alone(&ret_options->runner, argv + optind, (size_t) (argc - optind), error);
+        return r != 0 ? r : which_alone(&ret_options->runner, argv + optind, (size_t) (argc - optind), error);
 }
 
 void ping_options_deinit(PingOptions *options) {
@@ -90,6 +91,7 @@ static const struct option methods_options[] = {
         { "help", no_argument, NULL, OPTION_HELP },
         { "json", no_argument, NULL, OPTION_JSON },
         { "name", required_argument, NULL, OPTION_NAME },
+        { "socket", required_argument, NULL, OPTION_SOCKET },
         { "start-timeout", required_argument, NULL, OPTION_START_TIMEOUT },
         { NULL, 0, NULL, 0 },
 };
@@ -106,7 +108,7 @@ int methods_options_parse(int argc, char **argv, MethodsOptions *ret_options, ch
 
         *ret_options = (MethodsOptions){ 0 };
         r = options_parse(argc, argv, methods_options, methods_option, ret_options, error);
-        return r != 0 ? r : exec_alone(&ret_options->runner, argv + optind, (size_t) (argc - optind), error);
+        return r != 0 ? r : which_alone(&ret_options->runner, argv + optind, (size_t) (argc - optind), error);
 }
 
 void methods_options_deinit(MethodsOptions *options) {
@@ -126,6 +128,7 @@ static const struct option bench_options[] = {
         { "max-frame", required_argument, NULL, OPTION_MAX_FRAME },
         { "name", required_argument, NULL, OPTION_NAME },
         { "size", required_argument, NULL, OPTION_SIZE },
+        { "socket", required_argument, NULL, OPTION_SOCKET },
         { "start-timeout", required_argument, NULL, OPTION_START_TIMEOUT },
         { NULL, 0, NULL, 0 },
 };
@@ -179,16 +182,16 @@ static int bench_option(void *userdata, int option, char *error) {
         }
 }
 
-/* bench_arguments() - PROGRAM [ARGUMENT...] [-- [METHOD]] */
+/* bench_arguments() - NAME, or PROGRAM [ARGUMENT...], [-- [METHOD]] */
 static int bench_arguments(BenchOptions *options, char **arguments, size_t n, char *error) {
-        ssize_t program = options_take_exec(&options->runner, arguments, n, error);
+        ssize_t which = options_take_which(&options->runner, arguments, n, error);
 
-        if (program < 0)
-                return (int) program;
-        if ((size_t) program + 2 < n)
+        if (which < 0)
+                return (int) which;
+        if ((size_t) which + 2 < n)
                 return ERROR(error, "one method at a time");
-        if ((size_t) program + 2 == n)
-                options->method = arguments[program + 1];
+        if ((size_t) which + 2 == n)
+                options->method = arguments[which + 1];
         return options_check_method(options->method, error);
 }
 

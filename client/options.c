@@ -2,7 +2,7 @@
 
 /*
  * Command lines: options come first and end at the first argument that is none, since everything after it belongs to
- * the program that is to run. In `call' the first `--' after the program ends its arguments; what follows is the method
+ * the program that is to run; without --exec that argument is the name of a runner. In `call' the first `--' after the program ends its arguments; what follows is the method
  * and its values, whatever they look like. Parsing only: a result can be tested without starting anything.
  */
 
@@ -96,7 +96,6 @@ static int take_name(RunnerOptions *runner, char *error) {
         return 0;
 }
 
-/* options_take_runner() - the options that every command that starts a runner has. */
 int options_take_runner(RunnerOptions *runner, int option, char *error) {
         switch (option) {
         case OPTION_ENV:
@@ -108,6 +107,9 @@ int options_take_runner(RunnerOptions *runner, int option, char *error) {
                 return take_name(runner, error);
         case OPTION_START_TIMEOUT:
                 return options_take_duration("start-timeout", &runner->start_timeout_us, error);
+        case OPTION_SOCKET:
+                runner->socket = optarg;
+                return *optarg ? 0 : ERROR(error, "--socket wants a path");
         default:
                 return 0;
         }
@@ -126,16 +128,33 @@ static void take_program(RunnerOptions *runner, char **arguments, size_t n) {
         runner->n_arguments = n - 1;
 }
 
-/* options_take_exec() - PROGRAM [ARGUMENT...] up to the first `--' or the end. How many these are, or -EINVAL. */
-ssize_t options_take_exec(RunnerOptions *runner, char **arguments, size_t n, char *error) {
+/* take_target() - the name of a runner that runs. */
+static ssize_t take_target(RunnerOptions *runner, char **arguments, size_t n, char *error) {
+        if (n == 0)
+                return ERROR(error, "a runner's name is missing, or --exec and a program to be started");
+        if (n > 1)
+                return ERROR(error,
+                             "one runner's name, and options before it: '%.100s' is too much; a program to be "
+                             "started needs --exec",
+                             arguments[1]);
+        if (runner->n_environment > 0 || runner->name || runner->start_timeout_us)
+                return ERROR(error, "--env, --name and --start-timeout go with --exec: '%.100s' runs already",
+                             arguments[0]);
+        runner->target = arguments[0];
+        return check_name(runner->target, error) < 0 ? -EINVAL : 1;
+}
+
+ssize_t options_take_which(RunnerOptions *runner, char **arguments, size_t n, char *error) {
         size_t end = 0;
 
-        if (!runner->exec)
-                return ERROR(error, "--exec is missing: it says that the program is to be started");
         while (end < n && strcmp(arguments[end], "--") != 0)
                 end++;
+        if (!runner->exec)
+                return take_target(runner, arguments, end, error);
         if (end == 0)
                 return ERROR(error, "a program is missing after --exec");
+        if (runner->socket)
+                return ERROR(error, "--socket goes with a runner's name, not with --exec");
         take_program(runner, arguments, end);
         return (ssize_t) end;
 }
@@ -157,6 +176,7 @@ static const struct option call_options[] = {
         { "metadata", required_argument, NULL, OPTION_METADATA },
         { "name", required_argument, NULL, OPTION_NAME },
         { "raw", no_argument, NULL, OPTION_RAW },
+        { "socket", required_argument, NULL, OPTION_SOCKET },
         { "start-timeout", required_argument, NULL, OPTION_START_TIMEOUT },
         { "stream", no_argument, NULL, OPTION_STREAM },
         { "type", required_argument, NULL, OPTION_TYPE },
@@ -214,19 +234,20 @@ int options_check_method(const char *method, char *error) {
         return check_name(method, error);
 }
 
-/* call_arguments() - PROGRAM [ARGUMENT...] -- METHOD [VALUE...] */
+/* call_arguments() - NAME or PROGRAM [ARGUMENT...], -- METHOD [VALUE...] */
 static int call_arguments(CallOptions *options, char **arguments, size_t n, char *error) {
-        ssize_t program = options_take_exec(&options->runner, arguments, n, error);
+        ssize_t which = options_take_which(&options->runner, arguments, n, error);
 
-        if (program < 0)
-                return (int) program;
-        if ((size_t) program == n)
-                return ERROR(error, "'--' and a method are missing after the program");
-        if ((size_t) program + 1 == n)
+        if (which < 0)
+                return (int) which;
+        if ((size_t) which == n)
+                return ERROR(error, "'--' and a method are missing after the %s",
+                             options->runner.exec ? "program" : "name");
+        if ((size_t) which + 1 == n)
                 return ERROR(error, "a method is missing after '--'");
-        options->method = arguments[program + 1];
-        options->values = arguments + program + 2;
-        options->n_values = n - (size_t) program - 2;
+        options->method = arguments[which + 1];
+        options->values = arguments + which + 2;
+        options->n_values = n - (size_t) which - 2;
         return options_check_method(options->method, error);
 }
 

@@ -17,10 +17,12 @@ enum {
         OPTIONS_HELP = 1, /* --help was given */
 };
 
-/* A runner to be started. Strings are argv's. */
+/* A runner to be started, or one that runs. Strings are argv's. */
 typedef struct RunnerOptions {
-        bool exec;        /* --exec was given */
-        const char *name; /* NULL: made from the program's */
+        bool exec;          /* --exec was given: it is to be started, as the fields below say */
+        const char *target; /* not so: the name of one that runs ... */
+        const char *socket; /* ... behind this socket; NULL: where the environment says */
+        const char *name;   /* NULL: made from the program's */
         const char *program;
         char **arguments;
         size_t n_arguments;
@@ -126,6 +128,11 @@ int run_options_parse(int argc, char **argv, RunOptions *ret_options, char *erro
 int ping_options_parse(int argc, char **argv, PingOptions *ret_options, char *error);
 int methods_options_parse(int argc, char **argv, MethodsOptions *ret_options, char *error);
 int bench_options_parse(int argc, char **argv, BenchOptions *ret_options, char *error);
+/* runner_options_what() - what messages call the runner: its program, or its name. */
+static inline const char *runner_options_what(const RunnerOptions *options) {
+        return options->exec ? options->program : options->target;
+}
+
 void call_options_deinit(CallOptions *options);
 void run_options_deinit(RunOptions *options);
 void ping_options_deinit(PingOptions *options);

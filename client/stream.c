@@ -253,13 +253,13 @@ int stream_open(Stream *s, Endpoint *endpoint, int input_fd, int output_fd) {
         return byte_output_open(&s->output, endpoint, output_fd, on_output, s);
 }
 
-void stream_begin(Stream *s, Control *control, const char *name, const CallParameters *parameters) {
+void stream_begin(Stream *s, Control *control, Peer *lane, const char *name, const CallParameters *parameters) {
         CallParameters streaming = *parameters;
 
         streaming.stream = true;
         streaming.item = on_item;
         streaming.writable = on_writable;
-        control_begin_supervised(control, &s->invocation, name, &streaming);
+        control_begin_at(control, &s->invocation, lane, name, &streaming);
         send_items(s);
 }
 

@@ -44,8 +44,8 @@ typedef struct Stream {
 /* stream_open() - 0, or a negative errno. Deinit on every path. */
 int stream_open(Stream *stream, Endpoint *endpoint, int input_fd, int output_fd);
 
-/* stream_begin() - the call, supervised, with @parameters for everything but its streams. */
-void stream_begin(Stream *stream, Control *control, const char *name, const CallParameters *parameters);
+/* stream_begin() - the call, as control_begin_at(), with @parameters for everything but its streams. */
+void stream_begin(Stream *stream, Control *control, Peer *lane, const char *name, const CallParameters *parameters);
 
 /*
  * stream_wait() - until the call is done, whatever its status, and all its items are written; or the stream is at fault.

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Starts a runner of its own, attaches to it twice, calls it over one connection and streams over the other. */
+/*
+ * Starts a runner of its own, attaches to it twice, calls it over one connection and streams over the other. With an argument
+ * it does so with the runner of that name, which has the methods of baton-runner-echo, of a supervisor that runs.
+ */
 #include <baton/client.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,29 +61,47 @@ static int call_and_stream(struct baton_client *client, struct baton_connection 
         return r;
 }
 
-int main(int argc, char **argv) {
+/* open_own() - a supervisor and a runner of our own; @ret_started is the runner. */
+static int open_own(struct baton_client **ret_client, struct baton_started *ret_started) {
         struct baton_start_parameters start = { .size = sizeof(start), .program = "baton-runner-echo" };
+        int r = baton_client_new_private(ret_client, NULL);
+
+        if (r < 0) {
+                fprintf(stderr, "attach: cannot run baton: %s; $BATON_PROGRAM says where it is\n", strerror(-r));
+                return r;
+        }
+        return baton_client_start(*ret_client, &start, ret_started);
+}
+
+static int open_shared(struct baton_client **ret_client) {
+        int r = baton_client_new_connected(ret_client, NULL, NULL);
+
+        if (r < 0)
+                fprintf(stderr, "attach: cannot connect to a supervisor: %s; $BATON_SOCKET says where it is\n",
+                        strerror(-r));
+        return r;
+}
+
+int main(int argc, char **argv) {
         struct baton_started started = { .size = sizeof(started) };
         struct baton_connection *one, *two;
         struct baton_client *client = NULL;
+        const char *name;
         int r;
 
-        if (argc > 1) {
-                fprintf(stderr, "attach: it takes no arguments, not even '%s'\n", argv[1]);
+        if (argc > 2) {
+                fprintf(stderr, "attach: one runner's name at most: '%s' is too much\n", argv[2]);
                 return 2;
         }
-        r = baton_client_new_private(&client, NULL);
-        if (r < 0) {
-                fprintf(stderr, "attach: cannot run baton: %s; $BATON_PROGRAM says where it is\n", strerror(-r));
+        r = argc > 1 ? open_shared(&client) : open_own(&client, &started);
+        if (!client)
                 return 1;
-        }
-        if ((r = baton_client_start(client, &start, &started)) == 0 &&
-            (r = baton_client_attach(client, started.name, 0, &one)) == 0 &&
-            (r = baton_client_attach(client, started.name, 0, &two)) == 0)
+        name = argc > 1 ? argv[1] : started.name;
+        if (r == 0 && (r = baton_client_attach(client, name, 0, &one)) == 0 &&
+            (r = baton_client_attach(client, name, 0, &two)) == 0)
                 r = call_and_stream(client, one, two);
         if (r != 0)
-                fprintf(stderr, "attach: %s\n",
-                        client && r > 0 ? baton_client_failure(client)->message : strerror(-r));
+                fprintf(stderr, "attach: %s\n", r > 0 ? baton_client_failure(client)->message : strerror(-r));
         baton_client_free(client);
         return r != 0;
 }

@@ -52,8 +52,18 @@ static const struct {
         { { "call", "--raw", "--type=a.B", "--exec", "p", "--", "M", "string:x" }, 0, "M" },
         { { "call", "--help" }, OPTIONS_HELP, "" },
         { { "call", "--json", "--help", "--nonsense" }, OPTIONS_HELP, "" },
-        { { "call" }, -EINVAL, "--exec is missing" },
-        { { "call", "p", "--", "M" }, -EINVAL, "--exec is missing" },
+        { { "call", "web.1", "--", "M", "i8:1" }, 0, "M" },
+        { { "call", "--socket=/x", "--json", "web.1", "--", "M" }, 0, "M" },
+        { { "call" }, -EINVAL, "a runner's name is missing, or --exec" },
+        { { "call", "p", "a", "--", "M" }, -EINVAL, "'a' is too much; a program to be started needs --exec" },
+        { { "call", "p", "--json", "--", "M" }, -EINVAL, "options before it: '--json' is too much" },
+        { { "call", "p\xff", "--", "M" }, -EINVAL, "a name is not UTF-8" },
+        { { "call", "--env=A=1", "p", "--", "M" }, -EINVAL, "go with --exec: 'p' runs already" },
+        { { "call", "--name=n", "p", "--", "M" }, -EINVAL, "go with --exec" },
+        { { "call", "--start-timeout=1s", "p", "--", "M" }, -EINVAL, "go with --exec" },
+        { { "call", "--socket=", "p", "--", "M" }, -EINVAL, "--socket wants a path" },
+        { { "call", "--socket=/x", "--exec", "p", "--", "M" }, -EINVAL, "--socket goes with a runner's name" },
+        { { "call", "p" }, -EINVAL, "'--' and a method are missing after the name" },
         { { "call", "--exec" }, -EINVAL, "a program is missing" },
         { { "call", "--exec", "--", "--", "M" }, -EINVAL, "a program is missing" },
         { { "call", "--exec", "p", "a" }, -EINVAL, "'--' and a method are missing" },
@@ -193,7 +203,9 @@ static const struct {
           0,
           "p" },
         { { "ping", "--help" }, OPTIONS_HELP, "" },
-        { { "ping" }, -EINVAL, "--exec is missing" },
+        { { "ping" }, -EINVAL, "a runner's name is missing" },
+        { { "ping", "p", "q" }, -EINVAL, "'q' is too much" },
+        { { "ping", "p", "--", "M" }, -EINVAL, "nothing after '--'" },
         { { "ping", "--exec" }, -EINVAL, "a program is missing" },
         { { "ping", "--exec", "p", "--", "M" }, -EINVAL, "nothing after '--'" },
         { { "ping", "--count=0", "--exec", "p" }, -EINVAL, "--count wants a number" },
@@ -221,6 +233,7 @@ static void test_ping_options(void **state) {
 static void test_methods_options(void **state) {
         const char *good[] = { "methods", "--json", "--exec", "p", "a", NULL };
         const char *bad[] = { "methods", "--exec", "p", "--", "M", NULL };
+        const char *named[] = { "methods", "--socket=/x", "p", NULL };
         char error[OPTIONS_ERROR_MAX];
         MethodsOptions options;
 
@@ -230,6 +243,10 @@ static void test_methods_options(void **state) {
         assert_int_equal(options.runner.n_arguments, 1);
         methods_options_deinit(&options);
         assert_int_equal(methods_options_parse(count((char **) bad), (char **) bad, &options, error), -EINVAL);
+        methods_options_deinit(&options);
+        assert_int_equal(methods_options_parse(count((char **) named), (char **) named, &options, error), 0);
+        assert_string_equal(options.runner.target, "p");
+        assert_string_equal(options.runner.socket, "/x");
         methods_options_deinit(&options);
 }
 
@@ -246,7 +263,9 @@ static const struct {
           "echo.Echo/Unary" },
         { { "bench", "--exec", "p", "--", "M", "N" }, -EINVAL, "one method at a time" },
         { { "bench", "--exec", "p", "--", "" }, -EINVAL, "1 to 255 bytes" },
-        { { "bench", "p" }, -EINVAL, "--exec is missing" },
+        { { "bench", "p" }, 0, "echo.Echo/Unary" },
+        { { "bench", "--socket=/x", "p", "--", "M" }, 0, "M" },
+        { { "bench", "p", "--", "M", "N" }, -EINVAL, "one method at a time" },
         { { "bench", "--size=", "--exec", "p" }, -EINVAL, "--size wants" },
         { { "bench", "--size=1,", "--exec", "p" }, -EINVAL, "--size wants" },
         { { "bench", "--size=65M", "--exec", "p" }, -EINVAL, "--size wants" },

@@ -24,10 +24,11 @@
  *         baton_answer_free(answer);
  *         baton_client_free(client);
  *
- * A client is a connection to a supervisor. Today that is a private one: processes of this program's own, started by
- * baton_client_new_private() without any daemon. It outlives the thread that started it, and never the process: however
- * this one ends, the supervisor and all its runners end, too. (Attaching to the runners of a supervisor that others share
- * will be another baton_client_new_...(), the rest stays as it is.)
+ * A client is a connection to a supervisor. baton_client_new_private() starts one, processes of this program's own, without
+ * any daemon. It outlives the thread that started it, and never the process: however this one ends, the supervisor and all
+ * its runners end, too. baton_client_new_connected() connects to one that runs (`baton supervise') and that others share:
+ * attach to its runners by their names. The rest is the same; what one may do there follows from its role, which the
+ * supervisor's configuration gives: BATON_PERMISSION_DENIED.
  *
  * baton_client_attach() gives a connection of one's own to a runner: calls over it go from process to process, and the
  * supervisor does not run for them. Any number of connections, of this and other clients, may lead to one runner. What
@@ -93,8 +94,18 @@ BATON_PUBLIC int baton_client_new_private(struct baton_client **ret_client,
                                           const struct baton_client_options *options);
 
 /*
- * baton_client_free() - closes all connections, stops the private supervisor with its runners, and waits for their end:
- * as long as they take to stop, at most 15 s, then they are killed. Calls, requests and what was begun are forgotten
+ * baton_client_new_connected() - connects to the supervisor behind the control socket @path; NULL or "": $BATON_SOCKET, else
+ * `control' in the runtime directory of this user: /run/baton, $XDG_RUNTIME_DIR/baton, or /tmp/baton-UID. @options may be
+ * NULL; `baton' in it is not used. -ENOENT: there is no such socket; -ECONNREFUSED: nobody is behind it any more; -EACCES;
+ * -ENOTSOCK: something else is there; -ETIMEDOUT: nobody accepts us; -ENAMETOOLONG; -EINVAL, -EMFILE, -ENOMEM as above.
+ * Whether the supervisor wants us is told by the first thing that is asked of it.
+ */
+BATON_PUBLIC int baton_client_new_connected(struct baton_client **ret_client, const char *path,
+                                            const struct baton_client_options *options);
+
+/*
+ * baton_client_free() - closes all connections. A private supervisor is stopped with its runners, and their end waited for:
+ * as long as they take to stop, at most 15 s, then they are killed. One that others share, and its runners, go on. Calls, requests and what was begun are forgotten
  * without a callback: their objects are gone, too. Not from a handler. Accepts NULL.
  */
 BATON_PUBLIC void baton_client_free(struct baton_client *client);
@@ -194,8 +205,10 @@ enum baton_runner_kind {
 struct baton_start_parameters {
         size_t size;
         enum baton_runner_kind kind;
-        const char *name;               /* 1-63 letters, digits and . _ - @; default: made from the program's */
-        const char *program;            /* needed; without a slash it is looked for in $PATH, then beside baton */
+        const char *name; /* 1-63 letters, digits and . _ - @; default: made from the program's */
+        const char *
+                program; /* without a slash it is looked for in $PATH, then beside baton; default: the runner @name that the
+                                         * supervisor has by its configuration is started, and the rest is not used */
         const char *const *arguments;   /* from argv[1], ended by NULL; default: none */
         const char *const *environment; /* NAME=value, ended by NULL, the whole of it; default: ours */
         const char *directory;          /* default: ours */
@@ -229,7 +242,7 @@ typedef void (*baton_started_fn)(struct baton_client *client, int result, const 
 /*
  * baton_client_start() - starts a runner and waits until it is there: a native one has connected, a plain one has been
  * executed. @ret_started may be NULL. BATON_UNAVAILABLE, and nothing of it is left: see baton_client_failure();
- * BATON_ALREADY_EXISTS: the name is in use; BATON_INVALID_ARGUMENT; -EINVAL: no program, or parameters without their size;
+ * BATON_ALREADY_EXISTS: the name is in use; BATON_INVALID_ARGUMENT; -EINVAL: neither program nor name, or parameters without their size;
  * -EINTR; -ESHUTDOWN: the supervisor is gone; -ENOMEM.
  */
 BATON_PUBLIC int baton_client_start(struct baton_client *client, const struct baton_start_parameters *parameters,
