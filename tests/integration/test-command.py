@@ -1037,7 +1037,7 @@ def test_usage(place):
     for arguments in ([], ["nonsense"], ["help", "nonsense"], ["call"], ["call", "--exec", "p"], ["call", "--bogus"],
                       ["run"], ["run", "--bogus", "p"], ["version", "x"], ["supervise", "--bogus"], ["supervise", "--private=77"],
                       ["supervise", "--private=x"], ["run", "--name=a/b", "p"], ["call", "--name=", "--exec", "p", "--", "M"],
-                      ["ping"], ["ping", "--count=0", "--exec", "p"], ["methods", "p"], ["bench", "--size=x", "--exec", "p"]):
+                      ["ping"], ["ping", "--count=0", "--exec", "p"], ["methods", "p", "q"], ["bench", "--size=x", "--exec", "p"]):
         r = place.baton(*arguments).check(2, "").one_line()
         expect("--help'" in r.err, r)
 
