@@ -34,6 +34,13 @@ typedef struct PackedFile {
         uint32_t name_size, size;
 } PackedFile;
 
+char **config_paths_free(char **paths) {
+        for (size_t i = 0; paths && paths[i]; i++)
+                free(paths[i]);
+        free(paths);
+        return NULL;
+}
+
 ConfigSource *config_source_free(ConfigSource *source) {
         if (!source)
                 return NULL;
@@ -41,15 +48,14 @@ ConfigSource *config_source_free(ConfigSource *source) {
                 free(source->files[i].name);
                 free(source->files[i].text);
         }
-        for (size_t i = 0; i < source->n_paths; i++)
-                free(source->paths[i]);
-        free(source->paths);
+        config_paths_free(source->paths);
         free(source);
         return NULL;
 }
 
-char *const *config_source_paths(const ConfigSource *source) {
-        return source->paths;
+char **config_source_take_paths(ConfigSource *source) {
+        source->n_paths = 0;
+        return TAKE_PTR(source->paths);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ reading */

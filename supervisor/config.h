@@ -318,8 +318,10 @@ int config_source_read(ConfigSource **ret_source, char *const *paths, ConfigErro
 int config_source_pack(const ConfigSource *source, int *ret_fd);
 /* config_source_unpack() - from config_source_pack(); -EBADMSG: it is not. @fd is borrowed. */
 int config_source_unpack(ConfigSource **ret_source, int fd);
-/* config_source_paths() - what it was read from, absolute; ended by NULL: to read it again. */
-char *const *config_source_paths(const ConfigSource *source);
+/* config_source_take_paths() - what it was read from, absolute; ended by NULL: to read it again. The caller's from now on. */
+char **config_source_take_paths(ConfigSource *source);
+/* config_paths_free() - accepts NULL, returns NULL. */
+char **config_paths_free(char **paths);
 ConfigSource *config_source_free(ConfigSource *source);
 DEFINE_CLEANUP(ConfigSource *, config_source_free);
 

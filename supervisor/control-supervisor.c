@@ -72,7 +72,7 @@ static int select_runners(const Supervisor *supervisor, char *const *patterns, s
 static void fill_supervisor(const Control *control, char software[64], Baton__Control__SupervisorStatus *status) {
         const Supervisor *supervisor = control->supervisor;
         ListenerCounts counts = listener_counts(supervisor->listener);
-        char *const *paths = supervisor->source ? config_source_paths(supervisor->source) : NULL;
+        char *const *paths = supervisor->config_paths;
 
         baton__control__supervisor_status__init(status);
         (void) snprintf(software, 64, "baton-supervisor %s", version_release());

@@ -3,11 +3,15 @@
 /*
  * Keeper Link: one queue of messages, sent in order. A message that wants a DONE is sent only while fewer than
  * KEEPER_WINDOW are unanswered, since the keeper, which allocates nothing, keeps no more answers than that; what is behind
- * it waits too, as order is what the protocol lives from. A queued message owns its descriptor until the kernel took it.
+ * it waits too, as order is what the protocol lives from. A message that waits owns a duplicate of its descriptor until the
+ * kernel took it.
  *
  * Unanswered requests are kept in the order they were sent, which is the order in which the keeper answers; a DONE with
  * another serial means that the two have lost each other, which ends the link. Answers from before are dropped with it:
  * without a keeper there is nothing to go on with (the supervisor dies with it).
+ *
+ * STARTED of several instances leave together, at the end of the turn or before whatever is said next: each message wakes the
+ * keeper, and nothing waits for this one.
  *
  * POLLOUT comes late on unix sockets (when three quarters are free), so sending is retried after each receive too.
  * ETOOMANYREFS, which only others' descriptors in flight can clear, is retried by a timer.
@@ -28,7 +32,10 @@
 #include "common/fd.h"
 #include "common/log.h"
 
-enum { RETRY_US = 10000 };
+enum {
+        RETRY_US = 10000,
+        STARTED_MAX = 32, /* that leave together */
+};
 
 typedef struct LinkDone {
         KeeperLinkDone callback;
@@ -55,6 +62,9 @@ struct KeeperLink {
         struct LinkQueue queue;
         size_t n_requests; /* in the queue that want a DONE */
         uint32_t last_serial;
+        uint64_t started[STARTED_MAX]; /* instances of which the keeper has not been told so yet */
+        size_t n_started;
+        LoopTask tell_started;
         struct {
                 uint32_t serial;
                 LinkDone done;
@@ -64,6 +74,7 @@ struct KeeperLink {
 
 static void io_ready(LoopIo *io, unsigned events);
 static void retry_now(LoopTimer *timer);
+static void tell_started(LoopTask *task);
 
 static LinkMessage *message_free(LinkMessage *message) {
         if (!message)
@@ -84,6 +95,7 @@ int keeper_link_new(KeeperLink **ret_link, Loop *loop, int fd_consume, const Kee
         link->fd = fd_take(&fd);
         link->io = LOOP_IO_NULL(io_ready);
         link->retry = LOOP_TIMER_NULL(retry_now);
+        link->tell_started = LOOP_TASK_NULL(tell_started);
         link->handlers = handlers;
         link->userdata = userdata;
         TAILQ_INIT(&link->queue);
@@ -97,12 +109,13 @@ static void link_close(KeeperLink *link) {
 
         loop_io_stop(&link->io);
         loop_timer_stop(&link->retry);
+        loop_task_cancel(&link->tell_started);
         link->fd = fd_close(link->fd);
         while ((message = TAILQ_FIRST(&link->queue))) {
                 TAILQ_REMOVE(&link->queue, message, link);
                 message_free(message);
         }
-        link->n_requests = link->n_unanswered = 0;
+        link->n_requests = link->n_unanswered = link->n_started = 0;
 }
 
 KeeperLink *keeper_link_free(KeeperLink *link) {
@@ -119,48 +132,64 @@ bool keeper_link_idle(const KeeperLink *link) {
 
 /* --------------------------------------------------------------------------------------------------------- sending */
 
-static void remember(KeeperLink *link, const LinkMessage *message) {
+static void remember(KeeperLink *link, uint32_t serial, const LinkDone *done) {
         size_t last = (link->first_unanswered + link->n_unanswered++) % KEEPER_WINDOW;
 
-        link->unanswered[last].serial = message->m.serial;
-        link->unanswered[last].done = message->done;
-        link->n_requests--;
+        link->unanswered[last].serial = serial;
+        link->unanswered[last].done = *done;
+}
+
+/* send_now() - with nothing before it: 0, or why not. */
+static int send_now(KeeperLink *link, const KeeperMessage *m, int fd, const LinkDone *done) {
+        ssize_t n;
+
+        if (done && link->n_unanswered == KEEPER_WINDOW)
+                return -EBUSY;
+        n = cmsg_send(link->fd, m, sizeof(*m), &fd, fd >= 0);
+        if (n < 0)
+                return (int) n;
+        if (done)
+                remember(link, m->serial, done);
+        return 0;
 }
 
 /* send_first() - 0 when the kernel took the first message, else why not. */
 static int send_first(KeeperLink *link) {
         LinkMessage *message = TAILQ_FIRST(&link->queue);
-        ssize_t n;
+        int r = send_now(link, &message->m, message->fd, message->answered ? &message->done : NULL);
 
-        if (message->answered && link->n_unanswered == KEEPER_WINDOW)
-                return -EBUSY;
-        n = cmsg_send(link->fd, &message->m, sizeof(message->m), &message->fd, message->fd >= 0);
-        if (n < 0)
-                return (int) n;
-        if (message->answered)
-                remember(link, message);
+        if (r < 0)
+                return r;
+        link->n_requests -= message->answered;
         TAILQ_REMOVE(&link->queue, message, link);
         message_free(message);
         return 0;
 }
 
 /*
- * flush() - as much as fits. A full window waits for a DONE, a full socket for room; any other failure is retried by the
- * timer, but for EPIPE, which the end of the stream, read in order, explains.
+ * await() - what lets the first message go on, which failed with @r. A full window waits for a DONE, a full socket for room;
+ * any other failure is retried by the timer, but for EPIPE, which the end of the stream, read in order, explains. 0: none
+ * has failed.
  */
-static void flush(KeeperLink *link) {
+static void await(KeeperLink *link, int r) {
         unsigned events = LOOP_IN;
+
+        if (r == -EAGAIN)
+                events |= LOOP_OUT;
+        else if (r < 0 && r != -EBUSY && r != -EPIPE && !link->retry.armed)
+                loop_timer_set(link->loop, &link->retry, clock_after(clock_now(), RETRY_US));
+        loop_io_set(link->loop, &link->io, link->fd, events);
+}
+
+/* flush() - as much as fits. */
+static void flush(KeeperLink *link) {
         int r = 0;
 
         if (link->fd < 0)
                 return;
         while (r == 0 && !TAILQ_EMPTY(&link->queue))
                 r = send_first(link);
-        if (r == -EAGAIN)
-                events |= LOOP_OUT;
-        else if (r < 0 && r != -EBUSY && r != -EPIPE && !link->retry.armed)
-                loop_timer_set(link->loop, &link->retry, clock_after(clock_now(), RETRY_US));
-        loop_io_set(link->loop, &link->io, link->fd, events);
+        await(link, r);
 }
 
 /* flush_and_tell() - from the loop only. */
@@ -176,38 +205,81 @@ static void retry_now(LoopTimer *timer) {
         flush_and_tell(link, keeper_link_idle(link));
 }
 
-/* enqueue() - @fd_consume is taken on every path. */
-static int enqueue(KeeperLink *link, const KeeperMessage *m, int fd_consume, const LinkDone *done) {
-        _cleanup_fd_ int fd = fd_consume;
+/* enqueue() - behind what waits. It gets a duplicate of @fd, which may be gone before it is its turn. */
+static int enqueue(KeeperLink *link, const KeeperMessage *m, int fd, const LinkDone *done) {
+        _cleanup_fd_ int copy = -1;
         LinkMessage *message;
+
+        if (fd >= 0 && (copy = fd_dup(fd)) < 0)
+                return copy;
+        message = calloc(1, sizeof(*message));
+        if (!message)
+                return -ENOMEM;
+        message->m = *m;
+        message->fd = fd_take(&copy);
+        if (done) {
+                message->answered = true;
+                message->done = *done;
+                link->n_requests++;
+        }
+        TAILQ_INSERT_TAIL(&link->queue, message, link);
+        return 0;
+}
+
+/* transmit_next() - at once, if nothing waits and the kernel takes it: nearly always. @fd is borrowed. */
+static int transmit_next(KeeperLink *link, KeeperMessage *m, int fd, const LinkDone *done) {
+        bool is_first = TAILQ_EMPTY(&link->queue);
+        int r, why = 0;
 
         if (link->fd < 0)
                 return -EPIPE;
         if (done && link->n_requests >= KEEPER_LINK_REQUESTS_MAX)
                 return -ENOBUFS;
-        message = calloc(1, sizeof(*message));
-        if (!message)
-                return -ENOMEM;
-        message->m = *m;
-        message->m.version = KEEPER_VERSION;
-        message->fd = fd_take(&fd);
-        if (done) {
-                message->answered = true;
-                message->done = *done;
-                message->m.serial = ++link->last_serial ?: ++link->last_serial; /* never 0: nothing to answer */
-                link->n_requests++;
+        m->version = KEEPER_VERSION;
+        if (done)
+                m->serial = ++link->last_serial ?: ++link->last_serial; /* never 0: nothing to answer */
+        if (is_first)
+                why = send_now(link, m, fd, done);
+        if (is_first && why == 0)
+                return 0;
+        r = enqueue(link, m, fd, done);
+        if (r == 0 && is_first)
+                await(link, why);
+        return r;
+}
+
+/* flush_started() - before anything else is said. What there is no memory for stays, and is tried again with the next. */
+static int flush_started(KeeperLink *link) {
+        size_t n = 0;
+        int r = 0;
+
+        while (n < link->n_started && r == 0) {
+                KeeperMessage m = { .type = KEEPER_STARTED, .instance = link->started[n] };
+
+                r = transmit_next(link, &m, -1, NULL);
+                n += r == 0;
         }
-        TAILQ_INSERT_TAIL(&link->queue, message, link);
-        flush(link);
-        return 0;
+        link->n_started -= n;
+        memmove(link->started, link->started + n, link->n_started * sizeof(*link->started));
+        return r;
 }
 
-static int request(KeeperLink *link, const KeeperMessage *m, int fd_consume, KeeperLinkDone done, void *userdata) {
-        return enqueue(link, m, fd_consume, &(LinkDone){ done, userdata });
+static void tell_started(LoopTask *task) {
+        (void) flush_started(CONTAINER_OF(task, KeeperLink, tell_started));
 }
 
-static int state(KeeperLink *link, const KeeperMessage *m) {
-        return enqueue(link, m, -1, NULL);
+static int transmit(KeeperLink *link, KeeperMessage *m, int fd, const LinkDone *done) {
+        int r = flush_started(link);
+
+        return r < 0 ? r : transmit_next(link, m, fd, done);
+}
+
+static int request(KeeperLink *link, KeeperMessage *m, int fd, KeeperLinkDone done, void *userdata) {
+        return transmit(link, m, fd, &(LinkDone){ done, userdata });
+}
+
+static int state(KeeperLink *link, KeeperMessage *m) {
+        return transmit(link, m, -1, NULL);
 }
 
 static int state_of(KeeperLink *link, KeeperType type, uint64_t instance) {
@@ -227,10 +299,8 @@ int keeper_link_reserve(KeeperLink *link, uint64_t instance, const char *name, u
 }
 
 static int put(KeeperLink *link, KeeperMessage m, int fd, KeeperLinkDone done, void *userdata) {
-        int copy = fd_dup(fd);
-
         m.type = KEEPER_PUT;
-        return copy < 0 ? copy : request(link, &m, copy, done, userdata);
+        return request(link, &m, fd, done, userdata);
 }
 
 int keeper_link_put(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd, KeeperLinkDone done,
@@ -259,7 +329,15 @@ int keeper_link_signal(KeeperLink *link, uint64_t instance, int signal, KeeperLi
 }
 
 int keeper_link_started(KeeperLink *link, uint64_t instance) {
-        return state_of(link, KEEPER_STARTED, instance);
+        int r = link->n_started == STARTED_MAX ? flush_started(link) : 0;
+
+        if (link->fd < 0)
+                return -EPIPE;
+        if (r < 0)
+                return r;
+        link->started[link->n_started++] = instance;
+        loop_task_queue(link->loop, &link->tell_started);
+        return 0;
 }
 
 int keeper_link_cancel(KeeperLink *link, uint64_t instance) {

@@ -107,7 +107,8 @@ void keeper_link_forget(KeeperLink *link, const void *userdata);
 /*
  * Statements: not answered, and never refused for lack of room but for -ENOMEM and -EPIPE.
  * spawned  - after spawn(): STARTED if the child said BORN, else CANCEL.
- * started, cancel - these two by themselves; cancel also takes back a reservation for which spawn() was never called.
+ * started, cancel - these two by themselves; cancel also takes back a reservation for which spawn() was never called. STARTED
+ *            leaves with what is said next, or at the end of the turn: the keeper wakes up once for those of a turn.
  * ack      - the exit took effect: slot and stored descriptors go.
  * keep     - the same, but slot, record and descriptors stay, without a process, until keeper_link_cancel().
  * record   - KEEPER_RECORD_SIZE bytes that the next supervisor is given with the slot, in place of those before.

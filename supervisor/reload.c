@@ -9,6 +9,7 @@
 #include "supervisor/reload.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ void reload_deinit(Reload *reload) {
         config_errors_deinit(&reload->errors);
         reload->before = config_unref(reload->before);
         reload->after = config_unref(reload->after);
+        (void) malloc_trim(0); /* reading took many times what remains */
 }
 
 /* keep() - by the keeper, for a supervisor after this one. */
@@ -67,7 +69,7 @@ static void use_section(Supervisor *supervisor, const SupervisorConfig *section)
         use_metrics(supervisor, section->metrics);
 }
 
-/* use() - @source, which is kept for the next time. */
+/* use() - @source, whose paths are kept for the next time. */
 static int use(Supervisor *supervisor, ConfigSource *source, bool is_kept, Reload *reload) {
         int r = fleet_apply(supervisor, reload->after, &reload->difference, reload->error);
 
@@ -76,8 +78,8 @@ static int use(Supervisor *supervisor, ConfigSource *source, bool is_kept, Reloa
         use_section(supervisor, &reload->after->supervisor);
         if (!is_kept)
                 keep(supervisor, source);
-        config_source_free(supervisor->source);
-        supervisor->source = source;
+        config_paths_free(supervisor->config_paths);
+        supervisor->config_paths = config_source_take_paths(source);
         supervisor->configured_us = clock_wall();
         return 0;
 }
@@ -94,11 +96,7 @@ static int read_and_use(Supervisor *supervisor, char *const *paths, int kept_fd,
                                 &reload->errors);
         if (r == 0 && dry_run)
                 return config_compare(reload->before, reload->after, &reload->difference);
-        if (r == 0)
-                r = use(supervisor, source, is_kept, reload);
-        if (r == 0)
-                source = NULL; /* the supervisor's now */
-        return r;
+        return r < 0 ? r : use(supervisor, source, is_kept, reload);
 }
 
 /* say_why() - each line of what is wrong, once. */
@@ -141,9 +139,9 @@ int reload_first(Supervisor *supervisor, char *const *paths, int kept_fd) {
 static int run(Supervisor *supervisor, bool dry_run, Reload *ret_reload) {
         int r;
 
-        if (!supervisor->source)
+        if (!supervisor->config_paths)
                 return -ENOENT;
-        r = read_and_use(supervisor, config_source_paths(supervisor->source), -1, dry_run, ret_reload);
+        r = read_and_use(supervisor, supervisor->config_paths, -1, dry_run, ret_reload);
         if (r < 0 && !dry_run)
                 say_why(supervisor, ret_reload, r);
         return r;

@@ -2,8 +2,8 @@
 
 /*
  * Spawn: clone() with shared memory and shared descriptors, so that its cost does not grow with either. The child runs on
- * a stack of its own in our memory while we wait (CLONE_VFORK), is the keeper's child from birth (CLONE_PARENT), and
- * writes where it failed into a structure that both see.
+ * an array of our stack while we wait (CLONE_VFORK), is the keeper's child from birth (CLONE_PARENT), and writes where it
+ * failed into a structure that both see.
  *
  * With CLONE_FILES the two share one descriptor table until the child says close_range(UNSHARE): the kernel then copies
  * only what is below KEEPER_RESERVED_FDS. What the child needs is therefore put there first, by us, and /dev/null is put
@@ -30,7 +30,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -55,7 +54,9 @@ enum {
         STAGE_FDS = 10,     /* 10-14 */
         STAGE_DEVNULL = 15, /* never anything else */
 
-        STACK_SIZE = 128 * 1024,
+        FIRST_REALTIME = 32, /* signals that this process does nothing with, from here on */
+
+        STACK_SIZE = 32 * 1024, /* a few hundred bytes are used; more by what sanitizers put in between */
 };
 
 _Static_assert((int) KEEPER_PIDFD_FD < (int) STAGE_STDIO && STAGE_FDS + SPAWN_FDS_MAX == STAGE_DEVNULL &&
@@ -78,7 +79,6 @@ typedef struct SpawnChild {
 static const char *const step_names[] = {
         [SPAWN_NONE] = "nothing",
         [SPAWN_DESCRIPTORS] = "descriptors",
-        [SPAWN_STACK] = "mmap",
         [SPAWN_CLONE] = "clone",
         [SPAWN_UNSHARE] = "close_range",
         [SPAWN_BORN] = "born",
@@ -142,6 +142,17 @@ const char *spawn_describe(const SpawnParameters *parameters, const SpawnResult 
         return text;
 }
 
+/*
+ * default_signals() - from @begin to before @end. By the system call: the C library refuses 32 and 33, which it keeps for
+ * itself, and a `make' among our ancestors may have left them ignored.
+ */
+static _no_sanitize_ void default_signals(int begin, int end) {
+        static const uint64_t defaults[32]; /* the kernel's struct sigaction, SIG_DFL, on whatever architecture */
+
+        for (int n = begin; n < end; n++)
+                (void) syscall(SYS_rt_sigaction, n, defaults, NULL, (size_t) (_NSIG - 1) / 8);
+}
+
 /* reserve_one() - of the fixed ones the keeper put there what it has; the rest must be nobody's. */
 static int reserve_one(int fd, int devnull) {
         if (fcntl(fd, F_GETFD) < 0)
@@ -162,6 +173,7 @@ int spawn_reserve(void) {
         fd_close(low);
         for (int fd = 3; r == 0 && fd < KEEPER_RESERVED_FDS; fd++)
                 r = reserve_one(fd, devnull);
+        default_signals(FIRST_REALTIME, _NSIG);
         return r;
 }
 
@@ -289,15 +301,13 @@ static _no_sanitize_ int child_stdio(SpawnChild *child) {
 }
 
 /*
- * Ignored signals survive exec; handlers would not, but must not run between here and there. By the system call: the C
- * library refuses 32 and 33, which it keeps for itself, and a `make' among our ancestors may have left them ignored.
+ * Ignored signals survive exec; handlers would not, but must not run between here and there. Those from FIRST_REALTIME on are
+ * nothing to us since spawn_reserve().
  */
 static _no_sanitize_ void reset_signals(void) {
-        static const uint64_t defaults[32]; /* the kernel's struct sigaction, SIG_DFL, on whatever architecture */
         sigset_t none;
 
-        for (int n = 1; n < _NSIG; n++)
-                (void) syscall(SYS_rt_sigaction, n, defaults, NULL, (size_t) (_NSIG - 1) / 8);
+        default_signals(1, FIRST_REALTIME);
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -404,20 +414,6 @@ static pid_t clone_blocked(SpawnChild *child, char *stack_end, int *ret_pidfd) {
         return pid;
 }
 
-/* stack_new() - its lowest page is a guard. Returns its start, or NULL with errno. */
-static char *stack_new(void) {
-        char *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
-
-        if (stack == MAP_FAILED)
-                return NULL;
-        if (mprotect(stack, (size_t) sysconf(_SC_PAGESIZE), PROT_NONE) < 0) {
-                (void) munmap(stack, STACK_SIZE);
-                return NULL;
-        }
-        return stack;
-}
-
 static void judge(const SpawnChild *child, SpawnResult *result) {
         result->born = child->told;
         if (child->error) {
@@ -435,18 +431,12 @@ static void start(const SpawnParameters *parameters, SpawnResult *result) {
                 .parameters = parameters,
                 .born = { .version = KEEPER_VERSION, .type = KEEPER_BORN, .instance = parameters->instance },
         };
-        char *stack = stack_new();
+        _Alignas(64) char stack[STACK_SIZE];
         pid_t pid;
 
         if (parameters->oom_score_adj != SPAWN_OOM_KEEP)
                 (void) snprintf(child.oom, sizeof(child.oom), "%d", parameters->oom_score_adj);
-        if (!stack) {
-                result->step = SPAWN_STACK;
-                result->error = errno;
-                return;
-        }
         pid = clone_blocked(&child, stack + STACK_SIZE, &result->pidfd);
-        (void) munmap(stack, STACK_SIZE);
         if (pid < 0) {
                 result->step = SPAWN_CLONE;
                 result->error = -pid;

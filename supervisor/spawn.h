@@ -71,7 +71,6 @@ typedef struct SpawnParameters {
 typedef enum SpawnStep {
         SPAWN_NONE,
         SPAWN_DESCRIPTORS, /* what the child needs could not be put in place */
-        SPAWN_STACK,
         SPAWN_CLONE,
         SPAWN_UNSHARE, /* the child could not get descriptors of its own */
         SPAWN_BORN,    /* it could not tell the keeper */
@@ -103,7 +102,7 @@ typedef struct SpawnResult {
 
 /*
  * spawn_reserve() - at the start of a supervisor, before anything else is opened: fills what is free of 3-15 with
- * /dev/null and makes all of it CLOEXEC. Until the process ends these numbers are not closed but replaced. Returns 0 or a
+ * /dev/null and makes all of it CLOEXEC. Gives real-time signals that were ignored back to their defaults. Until the process ends these numbers are not closed but replaced. Returns 0 or a
  * negative errno; -EBUSY: something is open there besides the three fixed ones.
  */
 int spawn_reserve(void);

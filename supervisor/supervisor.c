@@ -371,7 +371,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         supervisor->hooks = hooks_free(supervisor->hooks);
         free_runners(supervisor);
         supervisor->config = config_unref(supervisor->config);
-        supervisor->source = config_source_free(supervisor->source);
+        supervisor->config_paths = config_paths_free(supervisor->config_paths);
         supervisor->schedules = schedules_free(supervisor->schedules);
         loop_timer_stop(&supervisor->last_call);
         loop_task_cancel(&supervisor->policy);

@@ -67,8 +67,8 @@ struct Supervisor {
         unsigned n_to_spawn;
         LoopTask spawn;
 
-        Config *config;       /* the one that holds; NULL: none */
-        ConfigSource *source; /* what it was made from */
+        Config *config;      /* the one that holds; NULL: none */
+        char **config_paths; /* what it was made from, to be read again; NULL: nothing */
         RolePolicy role_policy;
         struct GroupList groups;
         Schedules *schedules;

@@ -198,6 +198,8 @@ static void test_link_retry(void **state) {
                                              "a name that is as long as the field, so that its NUL has no room..", 0,
                                              NULL, NULL, NULL),
                          -EINVAL);
+        seam_fail(SEAM_SENDMSG, 1, EAGAIN);
+        assert_int_equal(keeper_link_ack(t.link, 1), 0); /* what waits is copied, and so is all that is behind it */
         seam_fail(SEAM_CALLOC, 1, ENOMEM);
         assert_int_equal(keeper_link_put(t.link, 1, KEEPER_FD_LANE, 0, STDIN_FILENO, NULL, NULL), -ENOMEM);
         seam_fail(SEAM_FCNTL, 1, EMFILE);

@@ -138,6 +138,7 @@ typedef struct Outcome {
 } Outcome;
 
 static int supervisor_main(void *argument) {
+        const uintptr_t ignore[32] = { (uintptr_t) SIG_IGN };
         const Stage *stage = argument;
         int fds[2] = { fcntl(stage->supervisor, F_DUPFD, 32), fcntl(stage->pidfd, F_DUPFD, 32) };
 
@@ -149,6 +150,7 @@ static int supervisor_main(void *argument) {
                 (void) setenv("BATON_DISABLE", "clone-files", 1);
         feature_forget();
         CHECK(feature_enabled(FEATURE_CLONE_FILES) == !stage->fallback);
+        (void) syscall(SYS_rt_sigaction, 32, ignore, NULL, (size_t) 8); /* one that the C library would not touch */
         CHECK(spawn_reserve() == 0);
         return stage->scenario();
 }
@@ -267,14 +269,12 @@ static int spawn_report(SpawnParameters *p, Report *ret_report) {
 }
 
 static int scenario_report(void) {
-        const uintptr_t ignore[32] = { (uintptr_t) SIG_IGN };
         struct rlimit nofile = { 77, 4096 }, own;
         SpawnParameters p = parameters_of(self_path, report_argv);
         Report report;
 
         (void) signal(SIGPIPE, SIG_IGN);
         (void) signal(SIGHUP, SIG_IGN);
-        (void) syscall(SYS_rt_sigaction, 32, ignore, NULL, (size_t) 8); /* one that the C library would not touch */
         p.cwd = "/usr";
         p.umask = 0123;
         p.nofile = &nofile;
@@ -445,7 +445,7 @@ static const struct {
         int error;
         SpawnStep step;
 } seams[] = {
-        { SEAM_MMAP, ENOMEM, SPAWN_STACK },          { SEAM_CLONE, EAGAIN, SPAWN_CLONE },
+        { SEAM_CLONE, EAGAIN, SPAWN_CLONE },         { SEAM_CLONE, ENOMEM, SPAWN_CLONE },
         { SEAM_CLONE, EMFILE, SPAWN_CLONE },         { SEAM_CLONE, ENOMEM, SPAWN_CLONE },
         { SEAM_CLOSE_RANGE, ENOMEM, SPAWN_UNSHARE }, { SEAM_DUP2, EBUSY, SPAWN_STDIO },
         { SEAM_EXECVE, ENOMEM, SPAWN_EXEC },         { SEAM_EXECVE, EMFILE, SPAWN_EXEC },
