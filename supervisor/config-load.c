@@ -10,7 +10,6 @@
 #include "supervisor/config-internal.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -493,6 +492,5 @@ int config_load(Config **ret_config, const ConfigSource *source, ConfigLoadFlags
                 r = -EINVAL;
         config_errors_sort(errors);
         load_deinit(&load);
-        (void) malloc_trim(0); /* several times of what stays was needed on the way */
         return r;
 }
