@@ -3,7 +3,8 @@
 /*
  * baton run: keeps one program going below a private supervisor and ends as it ends. The runner has a session of its own
  * and /dev/null as its input; each line that it writes, to standard output or error, comes out on our standard error,
- * and none is lost before its end is reported: the log is followed until it says that it is complete.
+ * and none is lost before its end is reported: the log is followed until it says that it is complete. Where we have a
+ * terminal it gets one instead (client/terminal.c), and its log stays empty.
  *
  * The first INT, TERM or HUP asks the runner to stop, the second kills its process group, a third the whole tree.
  */
@@ -18,6 +19,8 @@
 #include "client/exit-code.h"
 #include "client/output.h"
 #include "client/session.h"
+#include "client/terminal.h"
+#include "common/fd.h"
 #include "common/log.h"
 #include "proto/message.h"
 
@@ -32,7 +35,9 @@ typedef struct RunCommand {
         bool log_ended;
         bool have_exit;
         ControlExit exit;
-        int output_error; /* negative errno: the log has no reader any more */
+        Terminal terminal; /* the runner's; not open: it has none */
+        int terminal_fd;   /* its side, until it is started */
+        int output_error;  /* negative errno: the log has no reader any more */
 } RunCommand;
 
 static void on_signal(Session *session) {
@@ -136,18 +141,60 @@ static void take_stop(RunCommand *c) {
         control_call_deinit(&c->stop);
 }
 
+/* ---- the terminal ---- */
+
+/* send_signal() - to its process group. That it has ended meanwhile is no matter. */
+static int send_signal(RunCommand *c, int number) {
+        ControlFailure failure = { 0 };
+        int r = control_signal(&c->session.control, c->name, number, &failure);
+
+        control_failure_deinit(&failure);
+        return r < 0 ? r : 0;
+}
+
+static int suspend(RunCommand *c) {
+        int r = send_signal(c, SIGSTOP);
+
+        if (r == 0)
+                r = terminal_suspend(&c->terminal);
+        if (r == 0)
+                r = send_signal(c, SIGCONT);
+        return r;
+}
+
+static int open_terminal(RunCommand *c) {
+        const RunOptions *options = &c->options;
+        int r;
+
+        if (!options->tty && (options->no_tty || options->native || options->prefix || !terminal_is_ours()))
+                return 0;
+        r = terminal_open(&c->terminal, c->session.endpoint, &c->terminal_fd);
+        if (r < 0)
+                output_error("run %s: cannot make a terminal for it: %s", options->runner.program, strerror(-r));
+        c->session.terminal_fd = &c->terminal_fd;
+        return r;
+}
+
 /* ---- from start to end ---- */
 
-static int keep(RunCommand *c) {
+static int keep(RunCommand *c, pid_t pid) {
         int r = 0;
 
+        if (c->session.terminal_fd)
+                r = terminal_begin(&c->terminal, pid);
         control_begin_logs(&c->session.control, &c->logs, c->name, 0, true);
         while (r == 0 && !c->log_ended) {
                 r = c->logs.done ? 0 : endpoint_dispatch(c->session.endpoint, -1);
                 take_stop(c);
                 if (r == 0)
                         r = follow(c);
+                if (r == 0)
+                        r = terminal_error(&c->terminal);
+                if (r == 0 && c->terminal.wants_suspend)
+                        r = suspend(c);
         }
+        if (r == 0 && c->terminal.runner)
+                r = terminal_drain(&c->terminal);
         control_call_deinit(&c->logs);
         control_call_deinit(&c->stop);
         control_call_deinit(&c->kill);
@@ -156,6 +203,7 @@ static int keep(RunCommand *c) {
 
 static int exit_code(const RunCommand *c, int r) {
         char text[EXIT_TEXT_MAX];
+        bool asked;
 
         if (r == -EPIPE)
                 return EXIT_CODE_SIGNAL + SIGPIPE;
@@ -163,9 +211,10 @@ static int exit_code(const RunCommand *c, int r) {
                 output_error("run %s: %s", c->name, strerror(-r));
                 return EXIT_CODE_BROKEN;
         }
+        asked = c->session.n_signals || (c->terminal.runner && c->exit.status == SIGINT);
         exit_describe(c->have_exit ? &c->exit : NULL, text);
         /* An exit code speaks for itself, and so does what the person at the keyboard asked for. */
-        if (!c->have_exit || (c->exit.how != BATON__CONTROL__EXIT__HOW__EXITED && !c->session.n_signals))
+        if (!c->have_exit || (c->exit.how != BATON__CONTROL__EXIT__HOW__EXITED && !asked))
                 output_error("run %s: %s", c->name, text);
         return exit_code_of_runner(c->have_exit ? &c->exit : NULL);
 }
@@ -193,7 +242,9 @@ static int start_and_keep(RunCommand *c) {
         if (r != 0)
                 return not_started(c, r, &failure);
         c->name = started->name;
-        r = exit_code(c, keep(c));
+        r = keep(c, started->pid);
+        terminal_close(&c->terminal);
+        r = exit_code(c, r);
         c->name = NULL;
         return r;
 }
@@ -213,13 +264,15 @@ static int run_parsed(RunCommand *c) {
                 c->session.early_hint = "; does it speak the runner protocol? Without --native it need not";
         c->session.park_output = true;
         (void) setvbuf(stderr, NULL, _IOFBF, BUFSIZ);
-        code = start_and_keep(c);
+        code = open_terminal(c) < 0 ? EXIT_CODE_BROKEN : start_and_keep(c);
+        terminal_close(&c->terminal);
+        c->terminal_fd = fd_close(c->terminal_fd);
         session_close(&c->session);
         return code;
 }
 
 static int run(int argc, char **argv) {
-        RunCommand c = { .open_source = -1 };
+        RunCommand c = { .open_source = -1, .terminal = TERMINAL_NULL, .terminal_fd = -1 };
         char error[OPTIONS_ERROR_MAX] = "";
         int code = command_parsed(&command_run, run_options_parse(argc, argv, &c.options, error), error);
 
@@ -232,19 +285,25 @@ static int run(int argc, char **argv) {
 
 const Command command_run = {
         .name = "run",
-        .summary = "keep one program going, its log on standard error, and end as it ends",
+        .summary = "keep one program going in front of us, and end as it ends",
         .help = "Usage: baton run [OPTION...] [--] PROGRAM [ARGUMENT...]\n"
                 "\n"
-                "Runs PROGRAM supervised, in a session of its own, with /dev/null as its input. What it writes,\n"
-                "to standard output or error, comes out on standard error line by line; where it writes faster\n"
-                "than that can be written, it waits. INT, TERM or HUP stop it, a second one kills it. When\n"
-                "baton ends, however it ends, the program is stopped too.\n"
+                "Runs PROGRAM supervised, in a session of its own. When baton ends, however it ends, the program is\n"
+                "stopped too; INT, TERM or HUP to baton stop it, a second one kills it.\n"
                 "\n"
+                "On a terminal, that is with standard input and output on one and in its foreground, PROGRAM gets a\n"
+                "terminal of its own, with which ours is connected: a shell or an editor works, keys such as ^C are\n"
+                "for it, and ^Z stops both until fg. Elsewhere its input is /dev/null, and what it writes, to\n"
+                "standard output or error, comes out on standard error line by line; where it writes faster than\n"
+                "that can be written, it waits.\n"
+                "\n"
+                "  -t, --tty                 give it a terminal, also where we have none\n"
+                "  --no-tty                  give it none\n"
                 "  --native                  it speaks the runner protocol: it counts as started once it has\n"
-                "                            connected\n"
+                "                            connected; without a terminal\n"
                 "  --name=NAME               its name in messages (from PROGRAM's)\n"
                 "  --env=NAME=VALUE          a variable of its environment; again for more\n"
-                "  --prefix                  put the name before each line\n"
+                "  --prefix                  put the name before each line; without a terminal\n"
                 "  --start-timeout=DURATION  with --native: how long it may take to connect (10s)\n"
                 "  --stop-timeout=DURATION   what it has for stopping before it is killed (10s)\n"
                 "  --help\n"
@@ -256,6 +315,7 @@ const Command command_run = {
                 "Examples:\n"
                 "  baton run -- python3 -m http.server 8000\n"
                 "  baton run --name=web --prefix --stop-timeout=2s --env=PORT=8000 ./server --verbose\n"
-                "  baton run --native baton-runner-echo\n",
+                "  baton run --native baton-runner-echo\n"
+                "  baton run bash\n",
         .run = run,
 };

@@ -328,6 +328,23 @@ int control_start(Control *control, const ControlStart *request, ControlStarted 
         return r;
 }
 
+int control_start_on(Control *control, ControlStart *request, int terminal_fd_consume, ControlStarted **ret_started,
+                     ControlFailure *ret_failure) {
+        const CallParameters parameters = { .method = SERVICE "Start",
+                                            .fds_consume = &terminal_fd_consume,
+                                            .n_fds = 1 };
+        void *message = NULL;
+        ControlCall call;
+        int r;
+
+        request->terminal = true;
+        begin(control, &call, &request->base, parameters);
+        r = conclude(control, &call, &baton__control__start_response__descriptor, &message, ret_failure);
+        if (r == 0)
+                *ret_started = message;
+        return r;
+}
+
 void control_begin_stop(Control *control, ControlCall *call, const char *name, uint64_t timeout_us) {
         Baton__Control__StopRequest request = BATON__CONTROL__STOP_REQUEST__INIT;
 

@@ -128,6 +128,9 @@ void *control_unpack(const ControlCall *call, const ProtobufCMessageDescriptor *
  */
 int control_start(Control *control, const ControlStart *request, ControlStarted **ret_started,
                   ControlFailure *ret_failure);
+/* control_start_on() - the same, on the terminal @terminal_fd_consume. */
+int control_start_on(Control *control, ControlStart *request, int terminal_fd_consume, ControlStarted **ret_started,
+                     ControlFailure *ret_failure);
 int control_stop(Control *control, const char *name, uint64_t timeout_us, ControlStopped **ret_stopped,
                  ControlFailure *ret_failure);
 int control_signal(Control *control, const char *name, int signal, ControlFailure *ret_failure);

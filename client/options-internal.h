@@ -23,6 +23,7 @@ enum {
         OPTION_METADATA,
         OPTION_NAME,
         OPTION_NATIVE,
+        OPTION_NO_TTY,
         OPTION_PREFIX,
         OPTION_RAW,
         OPTION_SIZE,
@@ -33,13 +34,15 @@ enum {
         OPTION_TYPE,
 };
 
+#define NO_LETTERS "+:"
+
 #define ERROR(_error, ...) ((void) snprintf((_error), OPTIONS_ERROR_MAX, __VA_ARGS__), -EINVAL)
 
 /*
- * options_parse() - all options, each given to @take with @userdata, but for --help: OPTIONS_HELP. What follows them is at
+ * options_parse() - all options, @letters ("+:" and those there are) and @options, each given to @take with @userdata, but for --help: OPTIONS_HELP. What follows them is at
  * optind.
  */
-int options_parse(int argc, char **argv, const struct option *options,
+int options_parse(int argc, char **argv, const char *letters, const struct option *options,
                   int (*take)(void *userdata, int option, char *error), void *userdata, char *error);
 
 /* options_take_duration() - the argument of --@name, above 0. */

@@ -74,7 +74,7 @@ int ping_options_parse(int argc, char **argv, PingOptions *ret_options, char *er
 
         *ret_options =
                 (PingOptions){ .count = 10, .interval_us = 100 * USEC_PER_MSEC, .deadline_us = 10 * USEC_PER_SEC };
-        r = options_parse(argc, argv, ping_options, ping_option, ret_options, error);
+        r = options_parse(argc, argv, NO_LETTERS, ping_options, ping_option, ret_options, error);
         return r != 0 ? r : which_alone(&ret_options->runner, argv + optind, (size_t) (argc - optind), error);
 }
 
@@ -107,7 +107,7 @@ int methods_options_parse(int argc, char **argv, MethodsOptions *ret_options, ch
         int r;
 
         *ret_options = (MethodsOptions){ 0 };
-        r = options_parse(argc, argv, methods_options, methods_option, ret_options, error);
+        r = options_parse(argc, argv, NO_LETTERS, methods_options, methods_option, ret_options, error);
         return r != 0 ? r : which_alone(&ret_options->runner, argv + optind, (size_t) (argc - optind), error);
 }
 
@@ -204,7 +204,7 @@ int bench_options_parse(int argc, char **argv, BenchOptions *ret_options, char *
                 .sizes = { .values = { 64, 65536 }, .n = 2 },
                 .in_flight = { .values = { 1, 16, 256 }, .n = 3 },
         };
-        r = options_parse(argc, argv, bench_options, bench_option, ret_options, error);
+        r = options_parse(argc, argv, NO_LETTERS, bench_options, bench_option, ret_options, error);
         return r != 0 ? r : bench_arguments(ret_options, argv + optind, (size_t) (argc - optind), error);
 }
 

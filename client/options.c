@@ -27,9 +27,15 @@ void options_begin(void) {
 }
 
 int options_next(int argc, char **argv, const struct option *options, char *error) {
+        return options_next_of(argc, argv, NO_LETTERS, options, error);
+}
+
+int options_next_of(int argc, char **argv, const char *letters, const struct option *options, char *error) {
         /* Before the call optind is 0 the first time, when getopt has not looked yet: argv[1] is the one. */
         int at = optind ? optind : 1;
-        int c = getopt_long(argc, argv, "+:", options, NULL);
+        int c;
+
+        c = getopt_long(argc, argv, letters, options, NULL);
 
         if (c == ':') {
                 (void) ERROR(error, "option '%.100s' needs an argument", argv[at]);
@@ -43,12 +49,12 @@ int options_next(int argc, char **argv, const struct option *options, char *erro
 }
 
 /* options_parse() - all options, each given to @take with @userdata. */
-int options_parse(int argc, char **argv, const struct option *options,
+int options_parse(int argc, char **argv, const char *letters, const struct option *options,
                   int (*take)(void *userdata, int option, char *error), void *userdata, char *error) {
         int c;
 
         options_begin();
-        while ((c = options_next(argc, argv, options, error)) >= 0) {
+        while ((c = options_next_of(argc, argv, letters, options, error)) >= 0) {
                 int r = c == '?' ? -EINVAL : c == OPTION_HELP ? OPTIONS_HELP : take(userdata, c, error);
 
                 if (r != 0)
@@ -266,7 +272,7 @@ int call_options_parse(int argc, char **argv, CallOptions *ret_options, char *er
         int r;
 
         *ret_options = (CallOptions){ 0 };
-        r = options_parse(argc, argv, call_options, call_option, ret_options, error);
+        r = options_parse(argc, argv, NO_LETTERS, call_options, call_option, ret_options, error);
         if (r == 0)
                 r = call_arguments(ret_options, argv + optind, (size_t) (argc - optind), error);
         return r != 0 ? r : call_check(ret_options, error);
@@ -287,9 +293,11 @@ static const struct option run_options[] = {
         { "help", no_argument, NULL, OPTION_HELP },
         { "name", required_argument, NULL, OPTION_NAME },
         { "native", no_argument, NULL, OPTION_NATIVE },
+        { "no-tty", no_argument, NULL, OPTION_NO_TTY },
         { "prefix", no_argument, NULL, OPTION_PREFIX },
         { "start-timeout", required_argument, NULL, OPTION_START_TIMEOUT },
         { "stop-timeout", required_argument, NULL, OPTION_STOP_TIMEOUT },
+        { "tty", no_argument, NULL, 't' },
         { NULL, 0, NULL, 0 },
 };
 
@@ -303,6 +311,11 @@ static int run_option(void *userdata, int option, char *error) {
         case OPTION_PREFIX:
                 options->prefix = true;
                 return 0;
+        case OPTION_NO_TTY:
+        case 't':
+                options->tty = option == 't';
+                options->no_tty = !options->tty;
+                return 0;
         case OPTION_STOP_TIMEOUT:
                 return options_take_duration("stop-timeout", &options->stop_timeout_us, error);
         default:
@@ -314,11 +327,13 @@ int run_options_parse(int argc, char **argv, RunOptions *ret_options, char *erro
         int r;
 
         *ret_options = (RunOptions){ 0 };
-        r = options_parse(argc, argv, run_options, run_option, ret_options, error);
+        r = options_parse(argc, argv, NO_LETTERS "t", run_options, run_option, ret_options, error);
         if (r != 0)
                 return r;
         if (optind == argc)
                 return ERROR(error, "a program is missing");
+        if (ret_options->tty && (ret_options->native || ret_options->prefix))
+                return ERROR(error, "--tty goes with neither --native nor --prefix");
         take_program(&ret_options->runner, argv + optind, (size_t) (argc - optind));
         return 0;
 }

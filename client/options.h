@@ -54,6 +54,7 @@ typedef struct RunOptions {
         RunnerOptions runner;
         uint64_t stop_timeout_us; /* 0: the supervisor's default */
         bool native, prefix;
+        bool tty, no_tty; /* neither: where we have one ourselves */
 } RunOptions;
 
 typedef struct PingOptions {
@@ -146,3 +147,6 @@ void bench_options_deinit(BenchOptions *options);
  */
 void options_begin(void);
 int options_next(int argc, char **argv, const struct option *options, char *error);
+
+/* options_next_of() - the same with letters, too: @letters as of getopt(), behind "+:". */
+int options_next_of(int argc, char **argv, const char *letters, const struct option *options, char *error);

@@ -316,6 +316,9 @@ int session_start(Session *session, const RunnerOptions *options, const char *pa
         if (options->name)
                 request.name = (char *) options->name;
         request.directory = control_bytes(directory);
+        if (session->terminal_fd)
+                return control_start_on(&session->control, &request, fd_take(session->terminal_fd), ret_started,
+                                        ret_failure);
         return control_start(&session->control, &request, ret_started, ret_failure);
 }
 

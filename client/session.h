@@ -23,6 +23,7 @@ struct Session {
         bool hurry;             /* session_close() kills the tree instead of stopping it */
         uint64_t max_frame;     /* of a runner's, bytes; 0: the default */
         const char *early_hint; /* added where a runner ended, or was killed, before it was up; NULL: nothing */
+        int *terminal_fd;       /* the runner's, taken by session_start(); NULL: none */
         bool park_output;       /* of the runner: it waits rather than that lines of its log are lost */
         /* Called for each; NULL: the first ends the running wait with -EINTR, a second one is in a hurry. */
         void (*on_signal)(Session *session);

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fd.h"
 #include "supervisor/attach.h"
 #include "supervisor/logs.h"
 #include "supervisor/near.h"
@@ -196,20 +197,24 @@ static void start_cancelled(Call *call, void *userdata) {
         runner_stop(waiting->watcher.runner, 0);
 }
 
-/* start_new() - 0, and the runner; or a negative errno. */
-static int start_new(Supervisor *supervisor, const Baton__Control__StartRequest *request, Runner **ret_runner) {
+/* start_new() - 0, and the runner; or a negative errno. Of @call the terminal is taken, if one is asked for. */
+static int start_new(Supervisor *supervisor, Call *call, const Baton__Control__StartRequest *request,
+                     Runner **ret_runner) {
         _cleanup_(runner_config_unrefp) RunnerConfig *config = NULL;
         char derived[CONFIG_NAME_MAX + 1];
         const char *name = request->name;
         _cleanup_free_ char *program = strndup((const char *) request->program.data, request->program.len);
-        int r;
+        size_t n_fds;
+        int *fds = call_fds(call, &n_fds), r;
 
         if (!program)
                 return -ENOMEM;
         if (!*name)
                 name = transient_name(supervisor, program, derived);
         r = start_request_config(request, name, &config);
-        return r < 0 ? r : transient_start(supervisor, config, ret_runner);
+        if (r < 0)
+                return r;
+        return transient_start(supervisor, config, request->terminal ? fd_take(&fds[0]) : -1, ret_runner);
 }
 
 void control_start(Control *control, Call *call, const ProtobufCMessage *message) {
@@ -227,7 +232,7 @@ void control_start(Control *control, Call *call, const ProtobufCMessage *message
                 control_deny(control, call, "Start of another program", ROLE_ADMIN);
                 return;
         }
-        wrong = start_request_check(request);
+        wrong = start_request_check(request, call_envelope(call)->n_fds);
         if (wrong) {
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s", wrong);
                 return;
@@ -235,7 +240,7 @@ void control_start(Control *control, Call *call, const ProtobufCMessage *message
         waiting = waiting_new(call, request->name, started);
         if (!waiting)
                 return;
-        r = start_new(control->supervisor, request, &runner);
+        r = start_new(control->supervisor, call, request, &runner);
         if (r == 0) {
                 runner_watch(runner, &waiting->watcher);
                 call_on_cancel(call, start_cancelled, waiting);

@@ -219,6 +219,12 @@ static void spawned(Instance *instance, const RunnerStart *start, const SpawnPar
                 instance_raise(instance, PROCESS_EVENT_READY);
 }
 
+static void use_terminal(SpawnParameters *parameters, int fd) {
+        for (size_t i = 0; i < ARRAY_SIZE(parameters->stdio); i++)
+                parameters->stdio[i] = fd;
+        parameters->terminal = true;
+}
+
 void instance_spawn(Instance *instance) {
         _cleanup_free_ RunnerStart *start = prepare_program(instance);
         SpawnParameters parameters = SPAWN_PARAMETERS_NULL;
@@ -236,12 +242,15 @@ void instance_spawn(Instance *instance) {
         parameters.cwd = start->cwd;
         parameters.stdio[STDOUT_FILENO] = instance->output_fds[LOG_SOURCE_STDOUT];
         parameters.stdio[STDERR_FILENO] = instance->output_fds[LOG_SOURCE_STDERR];
+        if (instance->runner->terminal_fd >= 0)
+                use_terminal(&parameters, instance->runner->terminal_fd);
         parameters.fds = &instance->ready_fd;
         parameters.n_fds = instance->ready_fd >= 0;
         parameters.nofile = instance->supervisor->has_nofile ? &instance->supervisor->nofile : NULL;
         (void) spawn(&parameters, &result);
         fd_close_all(instance->output_fds, LOG_PIPES);
         instance->ready_fd = fd_close(instance->ready_fd);
+        instance->runner->terminal_fd = fd_close(instance->runner->terminal_fd);
         spawned(instance, start, &parameters, &result);
 }
 

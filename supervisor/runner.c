@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fd.h"
 #include "supervisor/group.h"
 #include "supervisor/leftovers.h"
 #include "supervisor/runner-record.h"
@@ -42,6 +43,7 @@ static int make(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *confi
         (void) strcpy(runner->name, name);
         runner->supervisor = supervisor;
         runner->number = number;
+        runner->terminal_fd = -1;
         LIST_INIT(&runner->watchers);
         if (runner_log_new(&runner->log, supervisor->logs, runner->name, &config->log) < 0) {
                 free(runner);
@@ -93,6 +95,7 @@ void runner_free(Runner *runner) {
         policy_window_reset(&runner->window);
         runner_log_free(runner->log);
         runner_config_unref(runner->config);
+        fd_close(runner->terminal_fd);
         free(runner->timer);
         free(runner->why);
         free(runner->status);

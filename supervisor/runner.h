@@ -110,6 +110,7 @@ struct Runner {
         uint32_t events;   /* bits of PolicyEvent, raised and not handled */
         uint32_t number;   /* in its template, from 1; 0: it is of none */
         uint32_t position; /* in its group */
+        int terminal_fd;   /* of a transient one, until its process has it; -1: none */
         Desired desired : 8;
         PolicyState state : 8;
         RunnerUnmet unmet : 8; /* it fails, or has failed, not by its own fault */

@@ -30,6 +30,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -95,6 +96,7 @@ static const char *const step_names[] = {
         [SPAWN_PDEATHSIG] = "prctl(PR_SET_PDEATHSIG)",
         [SPAWN_KEEPER] = "check for the keeper",
         [SPAWN_STDIO] = "dup2",
+        [SPAWN_TERMINAL] = "ioctl(TIOCSCTTY)",
         [SPAWN_EXEC] = "exec",
 };
 
@@ -300,6 +302,10 @@ static _no_sanitize_ int child_stdio(SpawnChild *child) {
         return 0;
 }
 
+static _no_sanitize_ int child_terminal(SpawnChild *child) {
+        return child->parameters->terminal ? ioctl(STDIN_FILENO, TIOCSCTTY, 0) : 0;
+}
+
 /*
  * Ignored signals survive exec; handlers would not, but must not run between here and there. Those from FIRST_REALTIME on are
  * nothing to us since spawn_reserve().
@@ -328,7 +334,7 @@ static int (*const child_steps[_SPAWN_STEP_N])(SpawnChild *) = {
         [SPAWN_IOPRIO] = child_ioprio,       [SPAWN_OOM] = child_oom,       [SPAWN_GROUPS] = child_groups,
         [SPAWN_GROUP] = child_group,         [SPAWN_USER] = child_user,     [SPAWN_CWD] = child_cwd,
         [SPAWN_PDEATHSIG] = child_pdeathsig, [SPAWN_KEEPER] = child_keeper, [SPAWN_STDIO] = child_stdio,
-        [SPAWN_EXEC] = child_exec,
+        [SPAWN_TERMINAL] = child_terminal,   [SPAWN_EXEC] = child_exec,
 };
 
 static _no_sanitize_ int child_main(void *argument) {

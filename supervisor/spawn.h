@@ -45,6 +45,7 @@ typedef struct SpawnParameters {
 
         const char *cwd; /* NULL: the supervisor's; entered as the user below, after BORN */
         int stdio[3];    /* become 0, 1, 2; -1: /dev/null */
+        bool terminal;   /* 0 is a terminal, and controls the new session */
         const int *fds;  /* become 3, 4, ... in this order; all else is closed */
         size_t n_fds;    /* at most SPAWN_FDS_MAX */
 
@@ -87,6 +88,7 @@ typedef enum SpawnStep {
         SPAWN_PDEATHSIG,
         SPAWN_KEEPER, /* the keeper is gone */
         SPAWN_STDIO,
+        SPAWN_TERMINAL, /* it did not become that of the session: it is none, or another's */
         SPAWN_EXEC,
         _SPAWN_STEP_N,
 } SpawnStep;

@@ -42,7 +42,7 @@ static bool is_frame_size(uint64_t size) {
         return size == 0 || (size >= MAX_FRAME_MIN && size <= UINT32_MAX);
 }
 
-const char *start_request_check(const Baton__Control__StartRequest *request) {
+const char *start_request_check(const Baton__Control__StartRequest *request, size_t n_fds) {
         if (request->program.len == 0)
                 return "a program is needed";
         if (*request->name && !transient_name_is_valid(request->name))
@@ -50,6 +50,10 @@ const char *start_request_check(const Baton__Control__StartRequest *request) {
         if (request->kind != BATON__CONTROL__START_REQUEST__KIND__NATIVE &&
             request->kind != BATON__CONTROL__START_REQUEST__KIND__PLAIN)
                 return "there is no such kind of runner";
+        if (request->terminal && request->kind != BATON__CONTROL__START_REQUEST__KIND__PLAIN)
+                return "a native runner has no terminal";
+        if (n_fds != (request->terminal ? 1 : 0))
+                return "a terminal is one descriptor, and nothing else comes along";
         if (has_zero(&request->program) || has_zero(&request->directory) ||
             any_has_zero(request->arguments, request->n_arguments) ||
             any_has_zero(request->environment, request->n_environment))

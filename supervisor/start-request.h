@@ -6,8 +6,8 @@
 #include "proto/control.pb-c.h"
 #include "supervisor/config.h"
 
-/* start_request_check() - what is wrong with it, one line, or NULL. */
-const char *start_request_check(const Baton__Control__StartRequest *request);
+/* start_request_check() - what is wrong with it and the @n_fds descriptors that came along: one line, or NULL. */
+const char *start_request_check(const Baton__Control__StartRequest *request, size_t n_fds);
 
 /*
  * start_request_config() - of a request that was checked, as the configuration of a transient runner named @name, with one

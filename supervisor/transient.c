@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/fd.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/supervisor.h"
 
@@ -82,7 +83,8 @@ static void give_back(Supervisor *supervisor, const char *name) {
 
 /* ------------------------------------------------------------------------------------------------------- their life */
 
-int transient_start(Supervisor *supervisor, RunnerConfig *config, Runner **ret_runner) {
+int transient_start(Supervisor *supervisor, RunnerConfig *config, int terminal_fd_consume, Runner **ret_runner) {
+        _cleanup_fd_ int terminal = terminal_fd_consume;
         Runner *runner, *before = runner_find(supervisor, config->name);
         int r;
 
@@ -94,6 +96,7 @@ int transient_start(Supervisor *supervisor, RunnerConfig *config, Runner **ret_r
         if (r < 0)
                 return r;
         runner->transient = true;
+        runner->terminal_fd = fd_take(&terminal);
         (void) runner_start(runner);
         runner_handle(runner); /* now: the next call of the client's may be to it */
         *ret_runner = runner;

@@ -35,10 +35,10 @@ void transients_init(Transients *transients);
 const char *transient_name(Supervisor *supervisor, const char *program, char name[CONFIG_NAME_MAX + 1]);
 
 /*
- * transient_start() - makes a runner with @config and starts it. One that has ended gives its name away. 0; -EEXIST: a
- * runner of that name is there; -ESHUTDOWN: we are stopping; -ENOMEM.
+ * transient_start() - makes a runner with @config and starts it, on the terminal @terminal_fd_consume, -1: none. One that has
+ * ended gives its name away. 0; -EEXIST: a runner of that name is there; -ESHUTDOWN: we are stopping; -ENOMEM.
  */
-int transient_start(Supervisor *supervisor, RunnerConfig *config, Runner **ret_runner);
+int transient_start(Supervisor *supervisor, RunnerConfig *config, int terminal_fd_consume, Runner **ret_runner);
 
 /* transient_settled() - it is not running, and nobody has anything to tell it: remembered, or forgotten. */
 void transient_settled(Runner *runner);

@@ -95,7 +95,7 @@ static RunnerConfig *make_config(void) {
 /* start_one() - as transient_start(); whoever waits is told in the fixture. */
 static int start_one(Fixture *f, Runner **ret_runner) {
         _cleanup_(runner_config_unrefp) RunnerConfig *config = make_config();
-        int r = transient_start(f->supervisor, config, ret_runner);
+        int r = transient_start(f->supervisor, config, -1, ret_runner);
 
         f->watcher = (RunnerWatcher){ .callback = told };
         if (r == 0)

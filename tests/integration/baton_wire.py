@@ -283,14 +283,14 @@ class Tree:
 
     # -- baton.Control
 
-    def begin(self, program, *arguments, wait=True, **fields):
+    def begin(self, program, *arguments, wait=True, fds=(), **fields):
         fields.setdefault("environment", [f"{name}={value}" for name, value in self.environment.items()])
         fields["environment"] = [os.fsencode(variable) for variable in fields["environment"]]
         if "directory" in fields:
             fields["directory"] = os.fsencode(fields["directory"])
         request = control.StartRequest(program=os.fsencode(program),
                                        arguments=[os.fsencode(argument) for argument in arguments], **fields)
-        call = self.peer.message("baton.Control/Start", request)
+        call = self.peer.message("baton.Control/Start", request, fds=fds)
         return self.peer.wait(call) if wait else call
 
     def start(self, program, *arguments, **fields):

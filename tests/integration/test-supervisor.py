@@ -165,6 +165,46 @@ def bad_requests(tree, folder):
     assert tree.begin(ECHO, environment=["no equals sign"]).status == wire.INVALID_ARGUMENT
 
 
+@test
+def a_terminal(tree, folder):
+    def begin(program, *fds, kind=control.StartRequest.PLAIN, terminal=True):
+        return tree.begin(program, kind=kind, terminal=terminal, fds=fds)
+
+    inner, outer = os.pipe()
+    for call, what in ((begin("/bin/sh"), "one descriptor"), (begin("/bin/sh", inner, outer), "one descriptor"),
+                       (begin("/bin/sh", inner, terminal=False), "nothing else comes along"),
+                       (begin(ECHO, inner, kind=control.StartRequest.NATIVE), "a native runner has no terminal")):
+        assert call.status == wire.INVALID_ARGUMENT, vars(call)
+        has(call.message, what)
+    call = begin("/bin/sh", inner)
+    assert failure(call).reason == Reason.SYSTEM, vars(call)
+    has(call.message, "ioctl(TIOCSCTTY): Inappropriate ioctl for device")
+    os.close(inner)
+    os.close(outer)
+
+    master, slave = os.openpty()
+    first = begin("/bin/cat", slave)
+    assert first.status == wire.OK, vars(first)
+    call = begin("/bin/cat", slave)
+    assert failure(call).reason == Reason.SYSTEM, vars(call)
+    has(call.message, "ioctl(TIOCSCTTY): Operation not permitted")
+    os.close(slave)
+    os.write(master, b"echoed, and written\n")
+    text = b""
+    while text.count(b"written\r\n") < 2:
+        text += os.read(master, 1000)
+    os.write(master, b"\x03")
+    name = control.StartResponse.FromString(first.payload).name
+    answer = tree.stopped(name)
+    assert (answer.exit.how, answer.exit.status) == (control.Exit.SIGNALED, signal.SIGINT), answer
+    try:
+        while os.read(master, 1000):
+            pass
+    except OSError:
+        pass  # EIO: nobody, the supervisor neither, has the other side
+    os.close(master)
+
+
 # -------------------------------------------------------------------------------------------------------- bad starts
 
 @test
