@@ -28,5 +28,5 @@ complete -c baton -f
 complete -c baton -n __baton_needs_command -a '(__baton_commands)'
 complete -c baton -n '__baton_command_is help' -a '(__baton_commands)'
 complete -c baton -n 'not __baton_needs_command; and string match -q -- "-*" (commandline -ct)' -a '(__baton_options)'
-complete -c baton -n '__baton_command_is status start stop restart reset signal logs events scale' -a '(__baton_runners)'
+complete -c baton -n '__baton_command_is status start stop restart reset signal logs events scale call methods ping bench' -a '(__baton_runners)'
 complete -c baton -n '__baton_command_is call run methods ping bench supervise check' -F

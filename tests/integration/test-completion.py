@@ -57,6 +57,7 @@ def offers(daemon, shell):
     assert sorted(shell(daemon, "stop", "")) == ["db", "web", "web.1", "web.2"]
     assert sorted(shell(daemon, "logs", "web.")) == ["web.1", "web.2"]
     assert shell(daemon, "restart", "web.1", "d") == ["db"]
+    assert {"web.1", "web.2"} <= set(shell(daemon, "ping", "web"))
     with open(os.path.join(daemon.folder, "some.yaml"), "w", encoding="utf-8"):
         assert os.path.join(daemon.folder, "some.yaml") in shell(daemon, "check", os.path.join(daemon.folder, "some"))
 

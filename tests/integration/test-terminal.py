@@ -159,7 +159,7 @@ def stop_and_continue(daemon):
         screen.until(f"some{number}")
         screen.type("\x1a")
         screen.until(r"Stopped.*\r\n[^\n]*\$ ")
-        assert state(pid) == "T"
+        until(lambda: state(pid) == "T", "its stop")  # which the keeper makes, whom nobody waits for
         screen.type("stty -a | grep -o ' icanon'\n")
         screen.until(r"\r\n icanon\r\n")
         screen.type("fg\n")
@@ -183,7 +183,8 @@ def stop_from_outside(daemon):
     run, = [one for one in daemon.processes() if open(f"/proc/{one}/cmdline", "rb").read().startswith(BATON.encode())]
     os.kill(run, signal.SIGTSTP)
     screen.until(r"Stopped.*\r\n[^\n]*\$ ")
-    assert state(pid) == "T" and state(run) == "T"
+    assert state(run) == "T"
+    until(lambda: state(pid) == "T", "its stop")
     screen.type("kill %1; fg\n")  # it comes when it goes on
     screen.until(r"exec sleep 1000'\r\n[^\n]*\$ ")
     screen.type("exit 3\n")
