@@ -157,6 +157,8 @@ static void give_up(Daemon *daemon) {
 void daemon_loaded(Daemon *daemon) {
         Supervisor *supervisor = daemon->supervisor;
 
+        events_publish(supervisor->events,
+                       &(Event){ .kind = EVENT_SUPERVISOR_STARTED, .number = supervisor->generation });
         if (daemon->options.runtime_dir && begin(daemon) < 0) {
                 give_up(daemon);
                 return;

@@ -135,7 +135,7 @@ static ssize_t discard(LogPipe *pipe) {
         ssize_t n = read(pipe->fd, rest, sizeof(rest));
 
         for (const char *p = rest; n > 0 && (p = memchr(p, '\n', (size_t) (rest + n - p))); p++)
-                pipe->input->log->lost++;
+                runner_log_lose(pipe->input->log);
         return n < 0 ? -errno : n;
 }
 
@@ -223,7 +223,7 @@ int log_input_record(LogInput *input, uint64_t seq, const LogLine *record) {
                 return -EALREADY;
         input->record_seq = seq;
         if (runner_log_prepare(log) < 0) {
-                log->lost++;
+                runner_log_lose(log);
                 return -ENOMEM;
         }
         line.source = LOG_SOURCE_RECORD;

@@ -97,6 +97,11 @@ int log_store_prepare(LogStore *store, RunnerLog *log) {
         return 0;
 }
 
+void log_store_on_dropped(LogStore *store, LogDropped *function, void *userdata) {
+        store->dropped = function;
+        store->dropped_userdata = userdata;
+}
+
 void log_store_add(LogStore *store, RunnerLog *log) {
         log->look_us = USEC_INFINITY;
         TAILQ_INSERT_TAIL(&store->logs, log, link);

@@ -15,6 +15,14 @@
 /* log_store_new() - of a supervisor that begins. @link NULL: nothing is stored, for tests. 0 or -ENOMEM. */
 int log_store_new(LogStore **ret_store, Loop *loop, KeeperLink *link);
 
+/*
+ * LogDropped - @n lines of the log of runner @name were dropped since the last time. Told at the end of a turn, of each
+ * log at most once in LOG_DROPPED_US.
+ */
+#define LOG_DROPPED_US USEC_PER_SEC
+typedef void LogDropped(void *userdata, const char *name, uint64_t n);
+void log_store_on_dropped(LogStore *store, LogDropped *function, void *userdata);
+
 /* log_store_free() - when no log is left. Accepts NULL, returns NULL. */
 LogStore *log_store_free(LogStore *store);
 DEFINE_CLEANUP(LogStore *, log_store_free);

@@ -3,7 +3,8 @@
 /*
  * Metrics over HTTP: just enough of 1.1 for whoever scrapes. A head is read to its blank line, one answer is written, the
  * connection is closed. Whatever comes is only looked at in its first line; a head that is too long, too slow, or asks for
- * something else, has its status. A client that does not read its answer waits alone.
+ * something else, has its status. A client that does not read its answer waits alone. After the answer what still comes is
+ * read and thrown away for a while: a close() with bytes unread would take the answer back.
  */
 
 #include "supervisor/metrics.h"
@@ -35,6 +36,7 @@ struct Client {
         LoopTimer timer;
         size_t n_request;
         char *answer; /* NULL: the request is being read */
+        bool answered;
         size_t size, sent;
         char request[METRICS_REQUEST_MAX];
 };
@@ -119,6 +121,13 @@ static int read_request(Client *client) {
                client->n_request == sizeof(client->request) - 1;
 }
 
+/* drain() - true: the client has nothing more to say. */
+static bool drain(Client *client) {
+        ssize_t n = recv(client->fd, client->request, sizeof(client->request), MSG_DONTWAIT);
+
+        return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 /* write_answer() - true: all of it is with the kernel, or nobody wants it. */
 static bool write_answer(Client *client) {
         while (client->sent < client->size) {
@@ -137,9 +146,15 @@ static bool write_answer(Client *client) {
 
 static void client_ready(LoopIo *io, unsigned events) {
         Client *client = CONTAINER_OF(io, Client, io);
+        Loop *loop = client->metrics->supervisor->loop;
         int r;
 
         (void) events;
+        if (client->answered) {
+                if (drain(client))
+                        client_free(client);
+                return;
+        }
         if (!client->answer) {
                 r = read_request(client);
                 if (r == 0)
@@ -152,10 +167,13 @@ static void client_ready(LoopIo *io, unsigned events) {
                         client_free(client);
                         return;
                 }
-                loop_io_set(client->metrics->supervisor->loop, &client->io, client->fd, LOOP_OUT);
+                loop_io_set(loop, &client->io, client->fd, LOOP_OUT);
         }
-        if (write_answer(client))
-                client_free(client);
+        if (!write_answer(client))
+                return;
+        client->answered = true;
+        loop_io_set(loop, &client->io, client->fd, LOOP_IN);
+        loop_timer_set(loop, &client->timer, clock_after(clock_now(), METRICS_LINGER_US));
 }
 
 static void client_late(LoopTimer *timer) {

@@ -14,6 +14,7 @@ enum {
 };
 
 #define METRICS_TIMEOUT_US (10 * USEC_PER_SEC) /* for request and answer together */
+#define METRICS_LINGER_US  (2 * USEC_PER_SEC)  /* from the answer to the client's end */
 
 /* metrics_text() - the caller's to free(); NULL: no memory. */
 char *metrics_text(const Supervisor *supervisor);

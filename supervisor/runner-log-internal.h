@@ -27,6 +27,8 @@ struct RunnerLog {
         uint64_t given;  /* position: the follower has what is before it */
         uint64_t follow_deadline; /* from then on nobody follows; 0: nobody does */
         uint64_t lost;            /* lines for which there was no ring */
+        uint64_t told;            /* of all that were dropped: those that were told */
+        uint64_t told_us;         /* monotonic: when */
         bool over;
         bool storing; /* the keeper has not answered yet: nothing may come into the ring */
         bool parked;  /* the pipes are not read */
@@ -36,6 +38,8 @@ struct RunnerLog {
 struct LogStore {
         Loop *loop;
         KeeperLink *link;
+        LogDropped *dropped; /* NULL: nobody wants to know */
+        void *dropped_userdata;
         LogScratch *scratch;
         uint64_t last_id;
         struct RunnerLogs logs;
@@ -45,6 +49,11 @@ struct LogStore {
         size_t n_found;
         int fds[LOG_SCRATCH_FDS]; /* of the supervisor before, until log_store_recover() */
 };
+
+/* ---- runner-log.c ---- */
+
+/* runner_log_lose() - a line had no room. */
+void runner_log_lose(RunnerLog *log);
 
 /* ---- log-store.c ---- */
 

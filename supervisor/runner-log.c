@@ -73,6 +73,7 @@ int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const
         r = copy_config(log, config);
         log->ring = r == 0 ? log_store_take_found(store, name) : NULL;
         if (log->ring) {
+                log->told = log_ring_state(log->ring)->dropped;
                 log_store_add(store, log);
                 r = want_file(log);
         }
@@ -212,11 +213,37 @@ static void unpark(RunnerLog *log) {
         loop_task_queue(log->store->loop, &log->settle);
 }
 
+/* tell_dropped() - what is too early to be told is, at another look. */
+static void tell_dropped(RunnerLog *log) {
+        uint64_t dropped = log->lost + (log->ring ? log_ring_state(log->ring)->dropped : 0), now, due;
+        LogStore *store = log->store;
+
+        if (dropped == log->told || !store->dropped)
+                return;
+        now = clock_now();
+        due = log->told_us > 0 ? clock_after(log->told_us, LOG_DROPPED_US) : now;
+        if (now < due) {
+                if (log->ring && log->look_us > due)
+                        log_store_look(store, log, due);
+                return;
+        }
+        store->dropped(store->dropped_userdata, log->name, dropped - log->told);
+        log->told = dropped;
+        log->told_us = now;
+}
+
+void runner_log_lose(RunnerLog *log) {
+        log->lost++;
+        if (log->store->dropped)
+                loop_task_queue(log->store->loop, &log->settle);
+}
+
 void runner_log_look(RunnerLog *log) {
         if (!is_followed(log))
                 log->follow_deadline = 0;
         (void) write_file(log);
         unpark(log);
+        tell_dropped(log);
         runner_log_came(log);
 }
 
@@ -239,6 +266,8 @@ int runner_log_prepare(RunnerLog *log) {
                 return r;
         }
         log->failed = false;
+        if (log->lost > 0)
+                loop_task_queue(log->store->loop, &log->settle); /* what could not be told without a ring */
         if (log->storing)
                 LIST_FOREACH (input, &log->inputs, link)
                         log_input_rest(input);
@@ -277,7 +306,7 @@ void runner_log_note(RunnerLog *log, int level, const char *format, ...) {
         n = vasprintf(&text, format, arguments);
         va_end(arguments);
         if (n < 0 || runner_log_prepare(log) < 0) {
-                log->lost++;
+                runner_log_lose(log);
                 return;
         }
         line.text = text;
@@ -293,6 +322,7 @@ static void end_turn(LoopTask *task) {
                 (void) write_file(log);
                 unpark(log);
         }
+        tell_dropped(log);
         wake_readers(log);
 }
 

@@ -316,6 +316,12 @@ static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         transients_init(&supervisor->transients);
 }
 
+static void logs_dropped(void *userdata, const char *name, uint64_t n) {
+        Supervisor *supervisor = userdata;
+
+        events_publish(supervisor->events, &(Event){ .kind = EVENT_LOGS_DROPPED, .runner = name, .number = n });
+}
+
 int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options) {
         _cleanup_fd_ int keeper = options->keeper_fd_consume, lane = options->private_fd_consume;
         _cleanup_(supervisor_freep) Supervisor *supervisor = calloc(1, sizeof(*supervisor));
@@ -339,8 +345,10 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         /* A private one's runners do not outlive it. */
         if (r == 0)
                 r = log_store_new(&supervisor->logs, supervisor->loop, lane < 0 ? supervisor->link : NULL);
-        if (r == 0)
+        if (r == 0) {
+                log_store_on_dropped(supervisor->logs, logs_dropped, supervisor);
                 r = daemon_new(&supervisor->daemon, supervisor, options);
+        }
         if (r == 0 && lane >= 0)
                 r = control_new_private(&supervisor->control, supervisor, fd_take(&lane));
         if (r < 0)

@@ -272,6 +272,48 @@ static void test_no_ring(void **state) {
         tear_down(&f);
 }
 
+typedef struct Told {
+        unsigned times;
+        uint64_t lines;
+} Told;
+
+static void tell(void *userdata, const char *name, uint64_t n) {
+        Told *told = userdata;
+
+        assert_string_equal(name, "web");
+        told->times++;
+        told->lines += n;
+}
+
+/* Whoever wants to know is told of each dropped line once, but not of each by itself. */
+static void test_dropped_told(void **state) {
+        LoopTimer later = LOOP_TIMER_NULL(stop_now);
+        uint64_t began = clock_now();
+        Told told = { 0 };
+        Fixture f;
+
+        (void) state;
+        set_up(&f);
+        log_store_on_dropped(f.store, tell, &told);
+        log_set_level(LOG_LEVEL_ERROR - 1);
+        seam_fail_always(SEAM_MEMFD_CREATE, ENOMEM);
+        while (status(&f).dropped < 20) {
+                put(f.fds[0], "one\ntwo\n");
+                run_once(&f);
+                run_once(&f);
+        }
+        assert_true(told.times > 0 && told.times <= 1 + (clock_now() - began) / LOG_DROPPED_US);
+        seam_reset();
+        log_set_level(LOG_LEVEL_NOTICE);
+        put(f.fds[0], "three\n");
+        loop_timer_set(f.loop, &later, clock_after(clock_now(), LOG_DROPPED_US + LOG_DROPPED_US / 8));
+        loop_run(f.loop);
+        loop_timer_stop(&later);
+        assert_true(told.times <= 1 + (clock_now() - began) / LOG_DROPPED_US);
+        assert_int_equal(told.lines, status(&f).dropped);
+        tear_down(&f);
+}
+
 /* One that writes without a pause does not keep another one from being read. */
 static void test_fair(void **state) {
         LogConfig config = LOG_CONFIG_NULL;
@@ -548,6 +590,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_open_fails),
         TEST(test_runner_never_waits),
         TEST(test_no_ring),
+        TEST(test_dropped_told),
         TEST(test_fair),
         TEST(test_parked),
         TEST(test_parked_without_newlines),
