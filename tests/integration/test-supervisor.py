@@ -194,15 +194,14 @@ def a_terminal(tree, folder):
     while text.count(b"written\r\n") < 2:
         text += os.read(master, 1000)
     os.write(master, b"\x03")
-    name = control.StartResponse.FromString(first.payload).name
-    answer = tree.stopped(name)
-    assert (answer.exit.how, answer.exit.status) == (control.Exit.SIGNALED, signal.SIGINT), answer
     try:
         while os.read(master, 1000):
             pass
     except OSError:
         pass  # EIO: nobody, the supervisor neither, has the other side
     os.close(master)
+    answer = tree.stopped(control.StartResponse.FromString(first.payload).name)
+    assert (answer.exit.how, answer.exit.status) == (control.Exit.SIGNALED, signal.SIGINT), answer
 
 
 # -------------------------------------------------------------------------------------------------------- bad starts
