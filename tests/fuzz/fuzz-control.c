@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Fuzzes baton.Control: arbitrary bytes as requests of every method, by a client of every role, to a supervisor with a few
+ * configured runners whose keeper answers nothing. An input is a byte for the role, then calls: a byte for the method, two
+ * for the length, the payload. Whatever comes, each call ends once or is still waiting, and nothing is left behind. No
+ * process is ever made: clone() fails here, as it may.
+ */
+
+#include <errno.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "supervisor/config-internal.h"
+#include "supervisor/control.h"
+#include "supervisor/fleet.h"
+#include "supervisor/peer-loop.h"
+#include "supervisor/supervisor.h"
+
+enum { CALLS_MAX = 16, TURN_US = 3000 };
+
+#define CHECK(_condition)          \
+        do {                       \
+                if (!(_condition)) \
+                        abort();   \
+        } while (0)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int __wrap_clone(int (*function)(void *), void *stack, int flags, void *argument, ...);
+
+static const char *const methods[] = {
+        "Start", "Stop",   "Restart", "Reset",  "Scale",   "Reload", "Shutdown", "Signal",
+        "Call",  "Attach", "Logs",    "Status", "Metrics", "Events", "Nothing",
+};
+
+static const char configuration[] = "runners:\n"
+                                    "  web: { command: [/x, a], instances: 2, autostart: false }\n"
+                                    "  store: { command: [/x], autostart: false, requires: web }\n"
+                                    "  native: { command: [/x], ready: hello, autostart: false }\n";
+
+typedef struct Fixture {
+        Supervisor *supervisor;
+        Control *control;
+        Peer *client;
+        int keeper;
+        unsigned n_open;
+        uint8_t answered[CALLS_MAX];
+} Fixture;
+
+int __wrap_clone(int (*function)(void *), void *stack, int flags, void *argument, ...) {
+        (void) function;
+        (void) stack;
+        (void) flags;
+        (void) argument;
+        errno = EAGAIN;
+        return -1;
+}
+
+/* ---- the supervisor ---- */
+
+static ConfigSource *make_source(void) {
+        ConfigSource *source = calloc(1, sizeof(*source));
+
+        CHECK(source);
+        source->paths = calloc(2, sizeof(*source->paths));
+        CHECK(source->paths);
+        source->paths[source->n_paths++] = strdup("/x");
+        source->files[0] = (ConfigFile){ .name = strdup("x"), .text = strdup(configuration) };
+        source->files[0].size = strlen(configuration);
+        source->n = 1;
+        return source;
+}
+
+static void configure(Supervisor *supervisor) {
+        char error[FLEET_ERROR_SIZE] = "";
+        ConfigSource *source = make_source();
+        ConfigErrors errors = { 0 };
+        Config *config;
+
+        CHECK(config_load(&config, source, 0, &errors) == 0);
+        CHECK(fleet_apply(supervisor, config, NULL, error) == 0);
+        config_unref(config);
+        config_source_free(source);
+        config_errors_deinit(&errors);
+}
+
+static void control_ended(Control *control, void *userdata) {
+        Fixture *f = userdata;
+
+        CHECK(control == f->control);
+        f->control = control_free(control);
+}
+
+static void client_ended(Peer *peer, Status status, const char *reason) {
+        Fixture *f = peer_userdata(peer);
+
+        (void) status;
+        (void) reason;
+        f->client = peer_free(peer);
+}
+
+static const PeerHandler client_handler = { .ended = client_ended };
+
+static void fixture_open(Fixture *f, Role role) {
+        SupervisorOptions options = { .generation = 1, .stop_timeout_us = USEC_PER_SEC, .private_fd_consume = -1 };
+        const ControlClient client = { .role = role, .ended = control_ended, .userdata = f };
+        const PeerConfig config = { .side = 1, .n_channels = 1, .renewal = LANE_RENEWAL_NONE, .software = "fuzz" };
+        PeerLoopParameters parameters = { .config = &config, .handler = &client_handler, .userdata = f };
+        int link[2], lane[2];
+
+        *f = (Fixture){ 0 };
+        log_set_level(2);
+        CHECK(fd_socketpair(SOCK_SEQPACKET, link) == 0);
+        options.keeper_fd_consume = link[0];
+        f->keeper = link[1];
+        CHECK(supervisor_new(&f->supervisor, &options) == 0);
+        configure(f->supervisor);
+        CHECK(fd_socketpair(SOCK_STREAM, lane) == 0);
+        CHECK(control_new(&f->control, f->supervisor, lane[0], &client) == 0);
+        parameters.loop = f->supervisor->loop;
+        CHECK(peer_loop_new(&f->client, &parameters, lane[1]) == 0);
+}
+
+static void fixture_close(Fixture *f) {
+        f->client = peer_free(f->client);
+        f->control = control_free(f->control);
+        f->supervisor = supervisor_free(f->supervisor);
+        fd_close(f->keeper);
+}
+
+/* ---- the calls ---- */
+
+static void done(Call *call, const Answer *answer, void *userdata) {
+        (void) call;
+        (void) answer;
+        CHECK(++*(uint8_t *) userdata == 1);
+}
+
+static void stop_now(LoopTimer *timer) {
+        loop_stop(timer->loop);
+}
+
+static void run(Fixture *f) {
+        LoopTimer timer = LOOP_TIMER_NULL(stop_now);
+
+        loop_timer_set(f->supervisor->loop, &timer, clock_after(clock_now(), TURN_US));
+        loop_run(f->supervisor->loop);
+        loop_timer_stop(&timer);
+}
+
+static void start_call(Fixture *f, uint8_t method, const uint8_t *payload, size_t size) {
+        char name[64];
+        const CallParameters parameters = { .channel = CHANNEL_RPC, .method = name, .payload = payload, .size = size };
+        Call *call;
+
+        (void) snprintf(name, sizeof(name), "baton.Control/%s", methods[method % ARRAY_SIZE(methods)]);
+        (void) call_start(f->client, &parameters, done, &f->answered[f->n_open], &call);
+        f->n_open++;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+        Fixture f;
+
+        if (size == 0)
+                return 0;
+        fixture_open(&f, (Role) (data[0] % (ROLE_ADMIN + 1)));
+        data++, size--;
+        while (size >= 3 && f.n_open < CALLS_MAX && f.client) {
+                size_t n = MIN((size_t) data[1] << 8 | data[2], size - 3);
+
+                start_call(&f, data[0], data + 3, n);
+                data += 3 + n;
+                size -= 3 + n;
+        }
+        run(&f);
+        fixture_close(&f);
+        return 0;
+}
