@@ -36,7 +36,7 @@ typedef struct Point {
 } Point;
 
 static Point points[_SEAM_CALL_N];
-static uint64_t clock_us_now;
+static uint64_t clock_us_now, wall_us_now; /* 0: the real one */
 
 static const char *const names[] = {
         [SEAM_SOCKET] = "socket",
@@ -72,12 +72,13 @@ static const char *const names[] = {
         [SEAM_POLL] = "poll",
         [SEAM_PPOLL] = "ppoll",
         [SEAM_CLOCK_GETTIME] = "clock_gettime",
+        [SEAM_READ] = "read",
 };
 _Static_assert(ARRAY_SIZE(names) == _SEAM_CALL_N, "a name for every call");
 
 void seam_reset(void) {
         memset(points, 0, sizeof(points));
-        clock_us_now = 0;
+        clock_us_now = wall_us_now = 0;
 }
 
 static void seam_set(SeamCall call, unsigned first, unsigned last, int error) {
@@ -122,6 +123,10 @@ void seam_limit_bytes(SeamCall call, unsigned bytes) {
 
 void seam_clock_set(uint64_t us) {
         clock_us_now = us;
+}
+
+void seam_wall_set(uint64_t us) {
+        wall_us_now = us;
 }
 
 void seam_clock_advance(uint64_t us) {
@@ -219,6 +224,7 @@ WRAP(SEAM_DUP2, int, dup2, (int a, int b), (a, b), -1);
 WRAP(SEAM_DUP3, int, dup3, (int a, int b, int c), (a, b, c), -1);
 WRAP(SEAM_CLOSE_RANGE, int, close_range, (unsigned a, unsigned b, int c), (a, b, c), -1);
 WRAP(SEAM_WAITID, int, waitid, (idtype_t a, id_t b, siginfo_t *c, int d), (a, b, c, d), -1);
+WRAP(SEAM_READ, ssize_t, read, (int a, void *b, size_t c), (a, b, c), -1);
 WRAP(SEAM_POLL, int, poll, (struct pollfd * a, nfds_t b, int c), (a, b, c), -1);
 WRAP(SEAM_PPOLL, int, ppoll, (struct pollfd * a, nfds_t b, const struct timespec *c, const sigset_t *d), (a, b, c, d),
      -1);
@@ -274,12 +280,14 @@ ssize_t __wrap_recvmsg(int socket, struct msghdr *message, int flags) {
 int __real_clock_gettime(clockid_t clock, struct timespec *ret);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret) {
+        uint64_t now = clock == CLOCK_MONOTONIC ? clock_us_now : clock == CLOCK_REALTIME ? wall_us_now : 0;
+
         if (seam_enter(SEAM_CLOCK_GETTIME))
                 return -1;
-        if (clock != CLOCK_MONOTONIC || clock_us_now == 0)
+        if (now == 0)
                 return __real_clock_gettime(clock, ret);
-        ret->tv_sec = (time_t) (clock_us_now / USEC_PER_SEC);
-        ret->tv_nsec = (long) (clock_us_now % USEC_PER_SEC * NSEC_PER_USEC);
+        ret->tv_sec = (time_t) (now / USEC_PER_SEC);
+        ret->tv_nsec = (long) (now % USEC_PER_SEC * NSEC_PER_USEC);
         return 0;
 }
 

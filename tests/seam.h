@@ -53,6 +53,7 @@ typedef enum SeamCall {
         SEAM_POLL,
         SEAM_PPOLL,
         SEAM_CLOCK_GETTIME,
+        SEAM_READ,
         _SEAM_CALL_N,
 } SeamCall;
 
@@ -86,8 +87,11 @@ const char *seam_name(SeamCall call);
  */
 void seam_limit_bytes(SeamCall call, unsigned bytes);
 
-/* seam_clock_set() - CLOCK_MONOTONIC stands still at @us microseconds; other clocks are not touched. */
+/* seam_clock_set() - CLOCK_MONOTONIC stands still at @us microseconds, until seam_reset(). */
 void seam_clock_set(uint64_t us);
+
+/* seam_wall_set() - the same for CLOCK_REALTIME; timers of the kernel go on by the real one. */
+void seam_wall_set(uint64_t us);
 
 /* seam_clock_advance() - moves the clock that seam_clock_set() stopped. */
 void seam_clock_advance(uint64_t us);

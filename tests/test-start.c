@@ -3,7 +3,8 @@
 /*
  * The start of a runner up to its process, with a keeper played by the test: whichever system call fails, and whatever the
  * keeper refuses, the start is told why, every descriptor goes, here and there, and the slot too. No process is made: a
- * start that meets no failure is stopped before its turn comes.
+ * start that meets no failure is stopped before its turn comes, or there is never a child. So it is with restarts and
+ * schedules while somebody sets the clock.
  */
 
 #include "supervisor/supervisor.h"
@@ -14,12 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/cmsg.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/runner-internal.h"
 #include "tests/seam.h"
 #include "tests/test.h"
 
@@ -252,9 +256,192 @@ static void test_keeper_is_gone(void **state) {
         assert_int_equal(f.n_told, 1);
 }
 
+/* ---- processes that cannot be made, and the clock on the wall ---- */
+
+/* set_up_spawn() - what spawn() needs, too: descriptors below KEEPER_RESERVED_FDS. No child is ever made. */
+static void set_up_spawn(Fixture *f) {
+        assert_int_equal(spawn_reserve(), 0);
+        set_up(f);
+        f->stop = false;
+}
+
+static void tear_down_spawn(Fixture *f) {
+        tear_down(f);
+        assert_int_equal(close_range(3, KEEPER_RESERVED_FDS - 1, 0), 0);
+}
+
+static void test_fork_fails(void **state) {
+        static const struct {
+                int error;
+                const char *text;
+        } rows[] = {
+                { EAGAIN, "at clone: Resource temporarily unavailable" },
+                { ENOMEM, "at clone: Cannot allocate memory" },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                Fixture f;
+
+                set_up_spawn(&f);
+                seam_fail(SEAM_CLONE, 1, rows[i].error);
+                assert_int_equal(start(&f), -1);
+                assert_string_equal(f.text, rows[i].text);
+                assert_int_equal(f.n_stored, 0);
+                assert_int_equal(f.n[KEEPER_CANCEL], 1);
+                assert_int_equal(f.n[KEEPER_STARTED], 0);
+                tear_down_spawn(&f);
+        }
+}
+
+/* A configured plain runner, begun as by a first load. */
+static Runner *begin_plain(Fixture *f, const ConfigSchedule *schedule) {
+        static const char *const command[] = { "/bin/true", NULL };
+        _cleanup_(runner_config_unrefp) RunnerConfig *config = NULL;
+        RunnerConfig draft = RUNNER_CONFIG_NULL;
+        Runner *runner;
+
+        draft.name = "plain";
+        draft.command = command;
+        draft.schedule = schedule;
+        draft.oneshot = schedule;
+        draft.intensity.restarts = 0;
+        draft.backoff = (PolicyBackoff){ .initial_us = USEC_PER_MSEC, .max_us = USEC_PER_MSEC, .factor_percent = 100 };
+        if (schedule)
+                draft.restart = RESTART_NEVER;
+        assert_int_equal(runner_config_new(&config, &draft), 0);
+        assert_int_equal(runner_new(&runner, f->supervisor, config, 0), 0);
+        runner_begin(runner);
+        return runner;
+}
+
+static void tick(LoopTimer *timer) {
+        loop_stop(timer->loop);
+}
+
+/* turn() - of the loop: until something has happened, at most a millisecond. */
+static void turn(Fixture *f) {
+        LoopTimer timer = LOOP_TIMER_NULL(tick);
+
+        loop_timer_set(f->supervisor->loop, &timer, clock_after(clock_now(), USEC_PER_MSEC));
+        loop_run(f->supervisor->loop);
+        loop_timer_stop(&timer);
+}
+
+/* fail_until() - it has been tried @n times in all. */
+static void fail_until(Fixture *f, const Runner *runner, uint32_t n, PolicyState then) {
+        while (runner->n_starts < n || runner->state != then)
+                turn(f);
+}
+
+#define WALL_NOON (UINT64_C(4102488000) * USEC_PER_SEC) /* 2100-01-01 12:00 UTC: no timer of the kernel's gets there */
+
+/* The clock on the wall is only ever shown: set back by a year, it delays no restart and makes no time negative. */
+static void test_clock_set_back(void **state) {
+        const RunnerExit *last;
+        Runner *runner;
+        Fixture f;
+
+        (void) state;
+        set_up_spawn(&f);
+        seam_fail_always(SEAM_CLONE, EAGAIN);
+        seam_wall_set(WALL_NOON);
+        runner = begin_plain(&f, NULL);
+        fail_until(&f, runner, 2, POLICY_BACKOFF);
+        assert_int_equal(runner_exit(runner, 0)->ended_us, WALL_NOON);
+        seam_wall_set(WALL_NOON - UINT64_C(365) * 86400 * USEC_PER_SEC);
+        fail_until(&f, runner, 4, POLICY_BACKOFF);
+        last = runner_exit(runner, 0);
+        assert_int_equal(last->ended_us, WALL_NOON - UINT64_C(365) * 86400 * USEC_PER_SEC);
+        assert_true(last->uptime_us < 60 * USEC_PER_SEC);
+        assert_true(runner->next_us < clock_now() + USEC_PER_SEC);
+        assert_int_equal(f.n[KEEPER_STARTED], 0);
+        assert_int_equal(f.n_stored, 0);
+        runner_remove(runner);
+        while (f.supervisor->runners)
+                turn(&f);
+        tear_down_spawn(&f);
+}
+
+/* fire() - the one timerfd there is. */
+static void fire(void) {
+        const struct itimerspec now = { .it_value = { .tv_nsec = 1 } };
+        char path[64], target[64];
+
+        for (int fd = 3; fd < 64; fd++) {
+                ssize_t n;
+
+                (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+                n = readlink(path, target, sizeof(target) - 1);
+                target[MAX(n, (ssize_t) 0)] = '\0';
+                if (strstr(target, "[timerfd]")) {
+                        assert_int_equal(timerfd_settime(fd, 0, &now, NULL), 0);
+                        return;
+                }
+        }
+        fail_msg("there is no timerfd");
+}
+
+/* `at': waits for the time, is begun at it and not before, and works it out anew when somebody sets the clock. */
+static void test_at(void **state) {
+        static const ConfigTime every_hour = {
+                .minutes = 1 << 30,
+                .hours = (1 << 24) - 1,
+                .days = ~1u,
+                .months = 0x1ffe,
+                .weekdays = 0x7f,
+                .any_day = true,
+                .any_weekday = true,
+        };
+        static const ConfigSchedule schedule = { .n_at = 1, .at = &every_hour };
+        const uint64_t half_past = WALL_NOON + 30 * 60 * USEC_PER_SEC, hour = 3600 * USEC_PER_SEC;
+        Runner *runner;
+        Fixture f;
+
+        (void) state;
+        assert_int_equal(setenv("TZ", "UTC", 1), 0);
+        tzset();
+        set_up_spawn(&f);
+        seam_fail_always(SEAM_CLONE, EAGAIN);
+        seam_wall_set(WALL_NOON);
+        runner = begin_plain(&f, &schedule);
+        fail_until(&f, runner, 0, POLICY_SCHEDULED);
+        assert_int_equal(runner->next_us, half_past);
+
+        seam_wall_set(half_past - 1); /* the kernel's timer was a bit early: nothing begins */
+        fire();
+        turn(&f);
+        assert_int_equal(runner->n_starts, 0);
+
+        seam_wall_set(half_past);
+        fire();
+        fail_until(&f, runner, 1, POLICY_SCHEDULED);
+        assert_int_equal(runner->next_us, half_past + hour);
+
+        seam_wall_set(half_past - 5 * hour - 1); /* set back by hours: the next time is soon, not in six hours */
+        seam_fail(SEAM_READ, 1, ECANCELED);
+        fire();
+        while (runner->next_us != half_past - 5 * hour)
+                turn(&f);
+        assert_int_equal(runner->n_starts, 1);
+
+        seam_wall_set(half_past + 7 * hour); /* set forward over several: one run, not one for each */
+        seam_fail(SEAM_READ, 1, ECANCELED);
+        fire();
+        fail_until(&f, runner, 2, POLICY_SCHEDULED);
+        assert_int_equal(runner->next_us, half_past + 8 * hour);
+        for (int i = 0; i < 5; i++)
+                turn(&f);
+        assert_int_equal(runner->n_starts, 2);
+        runner_remove(runner);
+        while (f.supervisor->runners)
+                turn(&f);
+        tear_down_spawn(&f);
+}
+
 static const struct CMUnitTest tests[] = {
-        TEST(test_every_call),  TEST(test_keeper_refuses), TEST(test_names_and_stopping),
-        TEST(test_valid_names), TEST(test_keeper_is_gone),
+        TEST(test_every_call),     TEST(test_keeper_refuses), TEST(test_names_and_stopping), TEST(test_valid_names),
+        TEST(test_keeper_is_gone), TEST(test_fork_fails),     TEST(test_clock_set_back),     TEST(test_at),
 };
 
 int main(void) {
