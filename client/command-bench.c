@@ -252,8 +252,12 @@ static int bench_rows(BenchCommand *c) {
         int r = print_title(c), code = EXIT_CODE_OK;
 
         for (size_t s = 0; s < c->options.sizes.n && r == 0; s++)
-                for (size_t f = 0; f < c->options.in_flight.n && code == EXIT_CODE_OK; f++)
-                        code = bench_row(c, c->options.sizes.values[s], c->options.in_flight.values[f]);
+                for (size_t f = 0; f < c->options.in_flight.n && code == EXIT_CODE_OK; f++) {
+                        uint64_t size = c->options.sizes.values[s], in_flight = c->options.in_flight.values[f];
+
+                        if (c->options.in_flight_given || in_flight == 1 || size * in_flight <= BENCH_OPEN_MAX)
+                                code = bench_row(c, size, in_flight);
+                }
         if (c->options.json && code == EXIT_CODE_OK)
                 r = print_json(c);
         return r < 0 ? exec_output_failed(&c->exec, r) : code;
@@ -309,7 +313,7 @@ const Command command_bench = {
                 "  --exec                    PROGRAM is to be started; without it NAME is that of a runner that runs\n"
                 "  --socket=PATH             the supervisor that has NAME ($BATON_SOCKET, else the usual place)\n"
                 "  --size=SIZE[,SIZE...]     bytes of a request (64,64K)\n"
-                "  --in-flight=N[,N...]      calls open at a time (1,16,256)\n"
+                "  --in-flight=N[,N...]      calls open at a time (1,16,256, up to 64M of requests)\n"
                 "  --duration=DURATION       of each row, after a warm-up of a tenth of it (1s)\n"
                 "  --json                    print one JSON object: status, code, time_us, runner, method, and rows\n"
                 "                            (size, in_flight, calls, calls_per_s, bytes_per_s, p50_ns, p99_ns,\n"

@@ -160,6 +160,7 @@ static int bench_option(void *userdata, int option, char *error) {
         case OPTION_DURATION:
                 return options_take_duration("duration", &options->duration_us, error);
         case OPTION_IN_FLIGHT:
+                options->in_flight_given = true;
                 r = take_list(parse_u64, 1, BENCH_IN_FLIGHT_MAX, &options->in_flight);
                 return r == -EINVAL ? ERROR(error,
                                             "--in-flight wants at most 8 numbers from 1 to 4096, as in 1,16,256, "

@@ -71,6 +71,7 @@ typedef struct MethodsOptions {
 
 #define BENCH_LIST_MAX      8
 #define BENCH_IN_FLIGHT_MAX 4096
+#define BENCH_OPEN_MAX      (UINT64_C(64) * 1024 * 1024) /* bytes of requests, all together */
 #define BENCH_SIZE_MAX      (UINT64_C(64) * 1024 * 1024)
 
 typedef struct BenchList {
@@ -81,9 +82,10 @@ typedef struct BenchList {
 typedef struct BenchOptions {
         RunnerOptions runner;
         const char *method;
-        BenchList sizes, in_flight; /* each with each */
-        uint64_t duration_us;       /* of each */
-        uint64_t max_frame;         /* bytes, of an answer; 0: the default */
+        BenchList sizes, in_flight; /* each with each; where in_flight was not given, while BENCH_OPEN_MAX are open */
+        bool in_flight_given;
+        uint64_t duration_us; /* of each */
+        uint64_t max_frame;   /* bytes, of an answer; 0: the default */
         bool json;
 } BenchOptions;
 
