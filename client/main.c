@@ -36,7 +36,8 @@ static const struct {
 } groups[] = {
         { "Programs, each with a supervisor of its own",
           { &command_call, &command_run, &command_methods, &command_ping, &command_bench } },
-        { "A supervisor that stays", { &command_supervise, &command_check, &command_reload, &command_shutdown } },
+        { "A supervisor that stays",
+          { &command_supervise, &command_check, &command_reload, &command_takeover, &command_shutdown } },
         { "Its runners",
           { &command_status, &command_start, &command_stop, &command_restart, &command_reset, &command_signal,
             &command_scale } },

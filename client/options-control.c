@@ -12,7 +12,9 @@
 #include "common/parse.h"
 
 enum {
-        OPTION_DRY_RUN = 512,
+        OPTION_CHECK = 512,
+        OPTION_DRY_RUN,
+        OPTION_EXEC_PROGRAM,
         OPTION_NO_WAIT,
         OPTION_SINCE,
         OPTION_STRICT,
@@ -22,7 +24,9 @@ enum {
 };
 
 static const struct option all_options[] = {
+        { "check", no_argument, NULL, OPTION_CHECK },
         { "dry-run", no_argument, NULL, OPTION_DRY_RUN },
+        { "exec", required_argument, NULL, OPTION_EXEC_PROGRAM },
         { "follow", no_argument, NULL, 'f' },
         { "help", no_argument, NULL, OPTION_HELP },
         { "json", no_argument, NULL, OPTION_JSON },
@@ -37,15 +41,19 @@ static const struct option all_options[] = {
         { NULL, 0, NULL, 0 },
 };
 
-/* needed() - the CONTROL_TAKES_* without which a command does not take @option. */
-static unsigned needed(int option) {
+/* needed() - the CONTROL_TAKES_* without which a command that has @takes does not take @option. */
+static unsigned needed(int option, unsigned takes) {
         switch (option) {
         case OPTION_JSON:
                 return CONTROL_TAKES_JSON;
         case OPTION_WAIT:
         case OPTION_NO_WAIT:
-        case OPTION_TIMEOUT:
                 return CONTROL_TAKES_WAIT;
+        case OPTION_TIMEOUT:
+                return takes & (CONTROL_TAKES_WAIT | CONTROL_TAKES_TAKEOVER) ? 0 : CONTROL_TAKES_WAIT;
+        case OPTION_CHECK:
+        case OPTION_EXEC_PROGRAM:
+                return CONTROL_TAKES_TAKEOVER;
         case OPTION_STOP_TIMEOUT:
                 return CONTROL_TAKES_STOP_TIMEOUT;
         case OPTION_STRICT:
@@ -64,6 +72,12 @@ static unsigned needed(int option) {
 
 static int take(ControlOptions *options, int option, char *error) {
         switch (option) {
+        case OPTION_CHECK:
+                options->check = true;
+                return 0;
+        case OPTION_EXEC_PROGRAM:
+                options->exec = optarg;
+                return 0;
         case OPTION_DRY_RUN:
                 options->dry_run = true;
                 return 0;
@@ -113,7 +127,7 @@ static int next(int argc, char **argv, unsigned takes, char *error) {
                 (void) ERROR(error, "option '%.100s' takes no argument", at);
         else if (c == '?' && optopt > 0)
                 (void) ERROR(error, "unknown option '-%c'", optopt);
-        else if (c == '?' || (c >= 0 && needed(c) & ~takes)) {
+        else if (c == '?' || (c >= 0 && needed(c, takes) & ~takes)) {
                 (void) ERROR(error, "unknown option '%.100s'", at);
                 return '?';
         }

@@ -360,6 +360,15 @@ size_t peer_open_calls(const Peer *peer, size_t *ret_incoming) {
         return n;
 }
 
+size_t peer_owed_calls(const Peer *peer) {
+        size_t n = 0;
+        Call *call;
+
+        LIST_FOREACH (call, &peer->incoming, link)
+                n += !call->answered;
+        return n;
+}
+
 void peer_set_service(Peer *peer, uint32_t service_state, uint64_t last_event) {
         peer->service_state = service_state;
         peer->last_event = last_event;

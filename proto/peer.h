@@ -184,6 +184,8 @@ bool peer_will_tell(const Peer *peer);
 bool peer_is_flushed(const Peer *peer);
 /* peer_open_calls() - calls of ours and of the peer's that are open or waiting. */
 size_t peer_open_calls(const Peer *peer, size_t *ret_incoming);
+/* peer_owed_calls() - of the peer's calls those that nobody has answered yet. */
+size_t peer_owed_calls(const Peer *peer);
 
 /* peer_set_service() - what a runner's next Hello says of its service. */
 void peer_set_service(Peer *peer, uint32_t service_state, uint64_t last_event);

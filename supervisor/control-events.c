@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "supervisor/crossing.h"
 #include "supervisor/report.h"
 #include "supervisor/runner.h"
 
@@ -30,6 +31,8 @@ static_assert(_POLICY_STATE_N == BATON__CONTROL__RUNNER_STATUS__STATE__DONE + 1 
 /* A call that waits, or is being answered. */
 typedef struct Follower {
         EventReader reader;
+        Crossing crossing;
+        bool crosses; /* it is in the supervisor's list */
         Events *events;
         Call *call;
         uint64_t from;
@@ -41,6 +44,8 @@ typedef struct Follower {
 
 static void follower_free(Follower *follower) {
         events_unwait(&follower->reader);
+        if (follower->crosses)
+                LIST_REMOVE(&follower->crossing, link);
         (void) message_free(follower->request);
         free(follower);
 }
@@ -148,6 +153,20 @@ static void published(EventReader *reader) {
                 events_wait(follower->events, reader);
 }
 
+static void give(const Crossing *crossing, CrossingTake take, void *userdata) {
+        const Follower *follower = CONTAINER_OF(crossing, Follower, crossing);
+        Baton__Control__EventsRequest request = BATON__CONTROL__EVENTS_REQUEST__INIT;
+
+        if (follower->request) {
+                request.names = follower->request->names;
+                request.n_names = follower->request->n_names;
+        }
+        request.from_seq = follower->from;
+        request.max_events = follower->max;
+        request.wait = true;
+        take(&request.base, userdata);
+}
+
 static void cancelled(Call *call, void *userdata) {
         follower_free(userdata);
         (void) call_fail(call, STATUS_CANCELLED, "cancelled");
@@ -181,6 +200,9 @@ void control_events(Control *control, Call *call, const ProtobufCMessage *messag
         follower->wait = request->wait;
         if (answer(follower))
                 return;
+        follower->crossing = (Crossing){ .call = call, .method = "Events", .give = give };
+        LIST_INSERT_HEAD(&control->supervisor->crossings, &follower->crossing, link);
+        follower->crosses = true;
         call_on_cancel(call, cancelled, follower);
         events_wait(events, &follower->reader);
 }

@@ -36,6 +36,9 @@ ControlMethod control_start, control_stop, control_restart, control_reset, contr
 /* ---- control-supervisor.c ---- */
 ControlMethod control_status, control_scale, control_reload, control_shutdown, control_metrics;
 
+/* ---- takeover.c ---- */
+ControlMethod control_takeover;
+
 /* ---- control-events.c ---- */
 ControlMethod control_events;
 

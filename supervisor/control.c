@@ -53,6 +53,7 @@ static const Method methods[] = {
         { "Attach", &baton__control__attach_request__descriptor, control_attach, ROLE_OPERATE, false, NULL },
         { "Logs", &baton__control__logs_request__descriptor, control_logs, ROLE_READ, false, NULL },
         { "Status", &baton__control__status_request__descriptor, control_status, ROLE_READ, false, NULL },
+        { "Takeover", &baton__control__takeover_request__descriptor, control_takeover, ROLE_ADMIN, true, NULL },
         { "Metrics", &baton__control__metrics_request__descriptor, control_metrics, ROLE_READ, false, NULL },
         { "Events", &baton__control__events_request__descriptor, control_events, ROLE_READ, false, NULL },
 };
@@ -181,7 +182,17 @@ static const PeerLimits reader_limits = {
         .max_memory = 1024 * 1024,
 };
 
-static int make_peer(Control *control, int lane_fd_consume) {
+/* Where a connection comes from: a lane, or what a predecessor has written down. */
+typedef struct Origin {
+        int lane_fd_consume;
+        const Baton__Handover__Peer *state; /* NULL: the lane */
+        const char *prefix;
+        Manifest *manifest;
+} Origin;
+
+static int make_peer(Control *control, const Origin *origin) {
+        char reason[MANIFEST_REASON_SIZE] = "no memory";
+        int r;
         char software[64];
         const PeerConfig config = {
                 .side = 0,
@@ -200,11 +211,17 @@ static int make_peer(Control *control, int lane_fd_consume) {
         };
 
         (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
-        return peer_loop_new(&control->peer, &parameters, lane_fd_consume);
+        if (!origin->state)
+                return peer_loop_new(&control->peer, &parameters, origin->lane_fd_consume);
+        r = peer_loop_restore(&control->peer, &parameters, origin->state, origin->prefix, origin->manifest, reason);
+        if (r < 0)
+                log_warning("client %s: its connection was not taken over: %s", control->who, reason);
+        return r;
 }
 
-static int make(Control **ret_control, Supervisor *supervisor, int lane_fd_consume, const ControlClient *client) {
-        _cleanup_fd_ int lane = lane_fd_consume;
+static int make(Control **ret_control, Supervisor *supervisor, const Origin *origin, const ControlClient *client) {
+        _cleanup_fd_ int lane = origin->lane_fd_consume;
+        Origin from = *origin;
         Control *control = calloc(1, sizeof(*control));
         int r;
 
@@ -221,8 +238,9 @@ static int make(Control **ret_control, Supervisor *supervisor, int lane_fd_consu
         }
         (void) audit_who(&control->client.credentials, control->who);
         r = control->private ? control->lane = fd_dup(lane) : 0;
+        from.lane_fd_consume = r >= 0 ? fd_take(&lane) : -1;
         if (r >= 0)
-                r = make_peer(control, fd_take(&lane));
+                r = make_peer(control, &from);
         if (r < 0) {
                 control_free(control);
                 return r;
@@ -232,12 +250,41 @@ static int make(Control **ret_control, Supervisor *supervisor, int lane_fd_consu
 }
 
 int control_new_private(Control **ret_control, Supervisor *supervisor, int lane_fd_consume) {
-        return make(ret_control, supervisor, lane_fd_consume, NULL);
+        return make(ret_control, supervisor, &(Origin){ .lane_fd_consume = lane_fd_consume }, NULL);
 }
 
 int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consume, const ControlClient *client) {
         assert(client);
-        return make(ret_control, supervisor, lane_fd_consume, client);
+        return make(ret_control, supervisor, &(Origin){ .lane_fd_consume = lane_fd_consume }, client);
+}
+
+int control_restore(Control **ret_control, Supervisor *supervisor, const ControlClient *client,
+                    const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest) {
+        const Origin origin = { -1, state, prefix, manifest };
+
+        return make(ret_control, supervisor, &origin, client);
+}
+
+bool control_go_on(Control *control, Call *call, const char *name, const uint8_t *request, size_t size) {
+        for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+                _cleanup_message_ ProtobufCMessage *message = NULL;
+
+                if (strcmp(methods[i].name, name) != 0)
+                        continue;
+                message = message_unpack(methods[i].request, request, size);
+                if (message)
+                        methods[i].function(control, call, message);
+                return message;
+        }
+        return false;
+}
+
+Peer *control_peer(const Control *control) {
+        return control->peer;
+}
+
+const ControlClient *control_client(const Control *control) {
+        return &control->client;
 }
 
 void control_refuse(Supervisor *supervisor, int lane_fd_consume, Status status, const char *format, ...) {

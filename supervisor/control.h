@@ -3,6 +3,7 @@
 
 /* One control connection: the methods of baton.Control, for whoever is at its other end. */
 
+#include "proto/peer-save.h"
 #include "proto/peer.h"
 #include "supervisor/role.h"
 
@@ -23,6 +24,19 @@ typedef struct ControlClient {
  */
 int control_new_private(Control **ret_control, Supervisor *supervisor, int lane_fd_consume);
 int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consume, const ControlClient *client);
+
+/*
+ * control_restore() - a client's connection that has come from the predecessor, see peer_restore(). The errors of that; the
+ * reason is logged. control_go_on() - and a call in it that waits; @method without `baton.Control/'. False: it is none that
+ * can be called so, and was not touched.
+ */
+int control_restore(Control **ret_control, Supervisor *supervisor, const ControlClient *client,
+                    const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest);
+bool control_go_on(Control *control, Call *call, const char *method, const uint8_t *request, size_t size);
+
+/* control_peer(), control_client() - of a connection that lives. */
+Peer *control_peer(const Control *control);
+const ControlClient *control_client(const Control *control);
 
 /* control_refuse() - tells whoever is at the other end why there will be no connection, and closes it. */
 void control_refuse(Supervisor *supervisor, int lane_fd_consume, Status status, const char *format, ...)

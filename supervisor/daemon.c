@@ -26,6 +26,7 @@
 #include "supervisor/log-store.h"
 #include "supervisor/recovery.h"
 #include "supervisor/reload.h"
+#include "supervisor/successor.h"
 
 struct Daemon {
         Supervisor *supervisor;
@@ -140,7 +141,10 @@ static int begin(Daemon *daemon) {
                 return r;
         recovery_run(&daemon->recovery, daemon->supervisor);
         log_store_settle(logs);
-        return listen_to_clients(daemon);
+        r = listen_to_clients(daemon);
+        if (r == 0 && daemon->supervisor->successor)
+                successor_restore(daemon->supervisor->successor);
+        return r;
 }
 
 /* give_up() - the first one ends the tree with it; a later one dies, and the keeper decides what follows. */

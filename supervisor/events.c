@@ -179,14 +179,12 @@ Events *events_free(Events *events) {
         return NULL;
 }
 
-void events_publish(Events *events, const Event *event) {
+static void keep(Events *events, const Event *event, uint64_t time_us, uint64_t monotonic_us) {
         size_t name = event->runner ? cut(event->runner, NAME_MAX_BYTES - 1) : 0;
         size_t text = event->text ? cut(event->text, EVENT_TEXT_MAX) : 0, size = sizeof(Record) + name + text + 2;
         Record *record;
         uint64_t seq;
 
-        if (!events)
-                return;
         size = (size + 7) & ~(size_t) 7;
         seq = events->next_seq++;
         if (!TAILQ_EMPTY(&events->readers))
@@ -204,8 +202,8 @@ void events_publish(Events *events, const Event *event) {
                 .previous = (uint8_t) event->previous,
                 .cause = (uint8_t) event->cause,
                 .seq = seq,
-                .time_us = clock_wall(),
-                .monotonic_us = clock_now(),
+                .time_us = time_us,
+                .monotonic_us = monotonic_us,
                 .instance = event->instance,
                 .number = event->number,
                 .uptime_us = event->uptime_us,
@@ -221,6 +219,30 @@ void events_publish(Events *events, const Event *event) {
         events->end += size;
         if (events->end == events->capacity && events->begin > 0)
                 events->end = 0;
+}
+
+void events_publish(Events *events, const Event *event) {
+        if (events)
+                keep(events, event, clock_wall(), clock_now());
+}
+
+void events_clear(Events *events) {
+        events->begin = events->end = events->used = 0;
+        events->hint_seq = 0;
+        events->first_seq = events->next_seq;
+}
+
+void events_restore(Events *events, const Event *event) {
+        if (events->used == 0)
+                events->first_seq = event->seq;
+        events->next_seq = event->seq;
+        keep(events, event, event->time_us, event->monotonic_us);
+}
+
+void events_set_next(Events *events, uint64_t seq) {
+        if (events->used == 0)
+                events->first_seq = seq;
+        events->next_seq = seq;
 }
 
 uint64_t events_next_seq(const Events *events) {

@@ -77,6 +77,14 @@ Events *events_free(Events *events);
 /* events_publish() - all of @event is copied. @events may be NULL. */
 void events_publish(Events *events, const Event *event);
 
+/*
+ * What a predecessor has kept, instead of what is here. events_clear() - nothing is. events_restore() - one, with the number
+ * and times that it has; one after the other. events_set_next() - and the number of the next one.
+ */
+void events_clear(Events *events);
+void events_restore(Events *events, const Event *event);
+void events_set_next(Events *events, uint64_t seq);
+
 /* events_next_seq() - the number that the next event will have. events_first_seq() - of the oldest kept, or the same. */
 uint64_t events_next_seq(const Events *events);
 uint64_t events_first_seq(const Events *events);

@@ -54,6 +54,9 @@ static int adopt_lane(Instance *instance, Recovered *slot) {
         if (r < 0)
                 return r;
         instance->lane = r;
+        r = instance_restore_peer(instance);
+        if (r != 0)
+                return MIN(r, 0);
         return instance_make_peer(instance, instance->supervisor->generation, fd_take(&lane));
 }
 

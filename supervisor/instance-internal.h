@@ -37,6 +37,8 @@ void instance_doom(Instance *instance, RunnerCause cause, ProcessEvent event);
 void instance_prepare(Instance *instance);
 /* instance_make_peer() - without a lane (-1), or with that of a runner that was adopted. 0 or a negative errno. */
 int instance_make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume);
+/* instance_restore_peer() - the one that the predecessor had, if it had one: 1; 0: there is none; or as peer_restore(). */
+int instance_restore_peer(Instance *instance);
 /* instance_connected() - the runner has come in by its bootstrap socket. */
 void instance_connected(Bootstrap *bootstrap, int lane_fd_consume);
 /* instance_close_bootstrap() - the way in goes, whatever is left of it. */

@@ -21,6 +21,7 @@
 #include "supervisor/notify.h"
 #include "supervisor/peer-loop.h"
 #include "supervisor/runner-record.h"
+#include "supervisor/successor.h"
 
 /* ------------------------------------------------------------------------------------------------ before the process */
 
@@ -38,7 +39,8 @@ static void reserved(KeeperLink *link, int result, void *userdata) {
                       instance->pid ? PROCESS_EVENT_EXITED : PROCESS_EVENT_FAILED);
 }
 
-int instance_make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume) {
+/* make_peer() - from what the successor has got, or, where it is NULL, on a lane. */
+static int make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume, Successor *successor) {
         char software[64];
         PeerLimits limits = instance->config->rpc ? *instance->config->rpc : (PeerLimits){ 0 };
         const PeerConfig config = {
@@ -62,7 +64,19 @@ int instance_make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume) 
         /* The start has a time-out of its own, which knows more to say. */
         limits.hello_timeout_us = clock_after(instance->config->start_timeout_us, USEC_PER_SEC);
         (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
+        if (successor)
+                return successor_restore_peer(successor, instance->id, &instance->peer, &parameters);
         return peer_loop_new(&instance->peer, &parameters, lane_fd_consume);
+}
+
+int instance_make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume) {
+        return make_peer(instance, epoch, lane_fd_consume, NULL);
+}
+
+int instance_restore_peer(Instance *instance) {
+        Successor *successor = instance->supervisor->successor;
+
+        return successor ? make_peer(instance, 0, -1, successor) : 0;
 }
 
 /* make_way_in() - 0, or a negative errno with the step in @ret_step. */

@@ -130,6 +130,10 @@ bool keeper_link_idle(const KeeperLink *link) {
         return TAILQ_EMPTY(&link->queue);
 }
 
+bool keeper_link_settled(const KeeperLink *link) {
+        return keeper_link_idle(link) && link->n_unanswered == 0;
+}
+
 /* --------------------------------------------------------------------------------------------------------- sending */
 
 static void remember(KeeperLink *link, uint32_t serial, const LinkDone *done) {
@@ -384,6 +388,61 @@ int keeper_link_shutdown(KeeperLink *link, int status) {
         return state(link, &(KeeperMessage){ .type = KEEPER_SHUTDOWN, .result = status });
 }
 
+static int give(KeeperLink *link, KeeperType type, int fd, KeeperLinkDone done, void *userdata) {
+        KeeperMessage m = { .type = (uint16_t) type };
+        int copy = fd_dup(fd);
+
+        return copy < 0 ? copy : request(link, &m, copy, done, userdata);
+}
+
+int keeper_link_program(KeeperLink *link, int fd, KeeperLinkDone done, void *userdata) {
+        return give(link, KEEPER_PROGRAM, fd, done, userdata);
+}
+
+int keeper_link_takeover(KeeperLink *link, int fd, KeeperLinkDone done, void *userdata) {
+        return give(link, KEEPER_TAKEOVER, fd, done, userdata);
+}
+
+int keeper_link_frozen(KeeperLink *link) {
+        return state_of(link, KEEPER_FROZEN, 0);
+}
+
+int keeper_link_abort(KeeperLink *link) {
+        return state_of(link, KEEPER_ABORT, 0);
+}
+
+int keeper_link_ready(KeeperLink *link) {
+        return state_of(link, KEEPER_READY, 0);
+}
+
+int keeper_link_refuse(KeeperLink *link, const char *why) {
+        KeeperMessage m = { .type = KEEPER_REFUSE };
+
+        (void) snprintf((char *) m.record, sizeof(m.record), "%s", why);
+        return state(link, &m);
+}
+
+int keeper_link_fd(const KeeperLink *link) {
+        return link->fd;
+}
+
+int keeper_link_hear(KeeperLink *link, KeeperMessage *ret_message) {
+        CmsgInfo info;
+        int fd = -1;
+        ssize_t n;
+
+        flush(link);
+        n = cmsg_receive(link->fd, ret_message, sizeof(*ret_message), &fd, 1, &info);
+        fd_close(fd);
+        if (n == -EAGAIN)
+                return -EAGAIN;
+        if (n != sizeof(*ret_message))
+                return -EPIPE;
+        if (ret_message->type == KEEPER_PING)
+                (void) state_of(link, KEEPER_PONG, 0);
+        return 0;
+}
+
 void keeper_link_forget(KeeperLink *link, const void *userdata) {
         LinkMessage *message;
 
@@ -473,6 +532,14 @@ static bool on_reload(KeeperLink *link, const KeeperMessage *m, int *fd) {
         return true;
 }
 
+static bool on_go(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        (void) fd;
+        (void) m;
+        if (link->handlers->go)
+                link->handlers->go(link, link->userdata);
+        return true;
+}
+
 static bool on_ping(KeeperLink *link, const KeeperMessage *m, int *fd) {
         (void) fd;
         (void) m;
@@ -482,9 +549,10 @@ static bool on_ping(KeeperLink *link, const KeeperMessage *m, int *fd) {
 
 static bool handle(KeeperLink *link, const KeeperMessage *m, int *fd) {
         static LinkHandler *const handlers[_KEEPER_TYPE_N] = {
-                [KEEPER_DONE] = on_done,     [KEEPER_EXIT] = on_exit_report, [KEEPER_SLOT] = on_slot,
-                [KEEPER_STORED] = on_stored, [KEEPER_END] = on_end,          [KEEPER_RELOAD] = on_reload,
-                [KEEPER_PING] = on_ping,
+                [KEEPER_DONE] = on_done, [KEEPER_EXIT] = on_exit_report,
+                [KEEPER_SLOT] = on_slot, [KEEPER_STORED] = on_stored,
+                [KEEPER_END] = on_end,   [KEEPER_RELOAD] = on_reload,
+                [KEEPER_PING] = on_ping, [KEEPER_GO] = on_go,
         };
 
         if (m->version == KEEPER_VERSION && m->type < _KEEPER_TYPE_N && handlers[m->type] &&

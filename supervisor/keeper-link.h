@@ -58,6 +58,7 @@ struct KeeperSlot {
  * @stored: a duplicate of a stored descriptor. Its slot was told before; @instance 0: the keeper's own.
  * @loaded: that was the table.
  * @reload: SIGHUP came to the keeper.
+ * @go: of a successor: its predecessor is no more.
  */
 struct KeeperLinkHandlers {
         void (*exited)(KeeperLink *link, const KeeperExit *exit, void *userdata);
@@ -68,7 +69,11 @@ struct KeeperLinkHandlers {
                        void *userdata);
         void (*loaded)(KeeperLink *link, void *userdata);
         void (*reload)(KeeperLink *link, void *userdata);
+        void (*go)(KeeperLink *link, void *userdata);
 };
+
+/* keeper_link_settled() - everything is sent, and answered. */
+bool keeper_link_settled(const KeeperLink *link);
 
 /* The answer to a request: 0 or a negative errno. */
 typedef void (*KeeperLinkDone)(KeeperLink *link, int result, void *userdata);
@@ -127,6 +132,22 @@ int keeper_link_active(KeeperLink *link, uint64_t instance);
 int keeper_link_notify(KeeperLink *link, KeeperNotify what, const char *text);
 int keeper_link_serving(KeeperLink *link);
 int keeper_link_shutdown(KeeperLink *link, int status);
+
+/*
+ * A takeover, of the predecessor. program, takeover - requests; @fd stays the caller's. -EBUSY: one is under way; -ESHUTDOWN;
+ * -EOPNOTSUPP: of a private tree. frozen, abort - statements. After frozen only keeper_link_hear() is to be used until it
+ * says THAW: what the keeper says next, a PING answered. 0; -EAGAIN: nothing yet; -EPIPE: the keeper is gone.
+ */
+int keeper_link_program(KeeperLink *link, int fd, KeeperLinkDone done, void *userdata);
+int keeper_link_takeover(KeeperLink *link, int fd, KeeperLinkDone done, void *userdata);
+int keeper_link_frozen(KeeperLink *link);
+int keeper_link_abort(KeeperLink *link);
+int keeper_link_fd(const KeeperLink *link);
+int keeper_link_hear(KeeperLink *link, KeeperMessage *ret_message);
+
+/* And of the successor: statements. @why is for people. */
+int keeper_link_ready(KeeperLink *link);
+int keeper_link_refuse(KeeperLink *link, const char *why);
 
 /* keeper_link_idle() - whether everything is in the kernel, so that a clone may follow. */
 bool keeper_link_idle(const KeeperLink *link);

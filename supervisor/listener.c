@@ -33,7 +33,7 @@
 
 enum { ACCEPT_BATCH = 16 }; /* in one turn, so that nobody else waits for a crowd */
 
-typedef struct Client Client;
+typedef struct ListenerClient Client;
 typedef struct User User;
 
 /* Who has how many connections. */
@@ -43,8 +43,8 @@ struct User {
         uint32_t n;
 };
 
-struct Client {
-        LIST_ENTRY(Client) link;
+struct ListenerClient {
+        LIST_ENTRY(ListenerClient) link;
         Listener *listener;
         Control *control;
         User *user;
@@ -56,7 +56,7 @@ struct Listener {
         LoopIo io;
         LoopTimer retry;
         RolePolicy policy;
-        LIST_HEAD(, Client) clients;
+        LIST_HEAD(, ListenerClient) clients;
         User *users; /* uthash by uid */
         ListenerCounts counts;
         uint64_t told_us; /* when it was last said that some are refused; 0: never */
@@ -130,26 +130,52 @@ static bool has_room(Listener *listener, const struct ucred *who, Role role, int
         return false;
 }
 
+/* client_add() - counted, and without a connection yet. NULL: no memory. */
+static Client *client_add(Listener *listener, uid_t uid) {
+        Client *client = calloc(1, sizeof(*client));
+
+        if (!client)
+                return NULL;
+        client->listener = listener;
+        client->user = user_ref(listener, uid);
+        if (!client->user) {
+                free(client);
+                return NULL;
+        }
+        LIST_INSERT_HEAD(&listener->clients, client, link);
+        listener->counts.clients++;
+        return client;
+}
+
 static int client_new(Listener *listener, const struct ucred *who, Role role, int fd_consume) {
         ControlClient parameters = { .credentials = *who, .role = role, .ended = client_ended };
         _cleanup_fd_ int fd = fd_consume;
-        Client *client = calloc(1, sizeof(*client));
+        Client *client = client_add(listener, who->uid);
         int r;
 
         if (!client)
                 return -ENOMEM;
-        client->listener = listener;
-        client->user = user_ref(listener, who->uid);
-        if (!client->user) {
-                free(client);
-                return -ENOMEM;
-        }
-        LIST_INSERT_HEAD(&listener->clients, client, link);
-        listener->counts.clients++;
         parameters.userdata = client;
         r = control_new(&client->control, listener->supervisor, fd_take(&fd), &parameters);
         if (r < 0)
                 client_free(client);
+        return r;
+}
+
+int listener_restore(Listener *listener, const struct ucred *who, Role role, const Baton__Handover__Peer *state,
+                     const char *prefix, Manifest *manifest, Control **ret_control) {
+        ControlClient parameters = { .credentials = *who, .role = role, .ended = client_ended };
+        Client *client = client_add(listener, who->uid);
+        int r;
+
+        if (!client)
+                return -ENOMEM;
+        parameters.userdata = client;
+        r = control_restore(&client->control, listener->supervisor, &parameters, state, prefix, manifest);
+        if (r < 0)
+                client_free(client);
+        else
+                *ret_control = client->control;
         return r;
 }
 
@@ -240,4 +266,17 @@ void listener_set_policy(Listener *listener, const RolePolicy *policy) {
 
 ListenerCounts listener_counts(const Listener *listener) {
         return listener ? listener->counts : (ListenerCounts){ 0 };
+}
+
+void listener_set_counts(Listener *listener, uint64_t accepted, uint64_t refused) {
+        listener->counts.accepted = accepted;
+        listener->counts.refused = refused;
+}
+
+ListenerClient *listener_next_client(const Listener *listener, const ListenerClient *client) {
+        return client ? LIST_NEXT(client, link) : LIST_FIRST(&listener->clients);
+}
+
+Control *listener_client_control(const ListenerClient *client) {
+        return client->control;
 }

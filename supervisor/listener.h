@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "proto/peer-save.h"
 #include "supervisor/role.h"
 
 typedef struct Listener Listener;
@@ -31,6 +32,18 @@ Listener *listener_free(Listener *listener);
 
 /* listener_set_policy() - who has which role, of connections from now on. Until then: root and our own user. */
 void listener_set_policy(Listener *listener, const RolePolicy *policy);
+
+/*
+ * listener_restore() - a client of the predecessor's, see control_restore(). listener_set_counts() - and how many there were.
+ * listener_next_client() - one after the other, beginning with NULL.
+ */
+typedef struct Control Control;
+typedef struct ListenerClient ListenerClient;
+int listener_restore(Listener *listener, const struct ucred *who, Role role, const Baton__Handover__Peer *state,
+                     const char *prefix, Manifest *manifest, Control **ret_control);
+void listener_set_counts(Listener *listener, uint64_t accepted, uint64_t refused);
+ListenerClient *listener_next_client(const Listener *listener, const ListenerClient *client);
+Control *listener_client_control(const ListenerClient *client);
 
 /* listener_counts() - zeroes of a NULL one. */
 ListenerCounts listener_counts(const Listener *listener);

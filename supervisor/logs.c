@@ -14,7 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "supervisor/crossing.h"
 #include "supervisor/report.h"
+#include "supervisor/supervisor.h"
 
 enum {
         LINES_DEFAULT = 256,
@@ -24,6 +26,7 @@ enum {
 
 typedef struct Logs {
         LogReader reader;
+        Crossing crossing;
         Call *call;
         Runner *runner;
         uint64_t from;
@@ -141,13 +144,32 @@ static bool try_answer(Call *call, const Runner *runner, uint64_t *from, uint32_
 
 static void cancelled(Call *call, void *userdata);
 
+static void logs_free(Logs *logs) {
+        LIST_REMOVE(&logs->crossing, link);
+        free(logs);
+}
+
+/* give() - in a successor the log is the same, by its number too. */
+static void give(const Crossing *crossing, CrossingTake take, void *userdata) {
+        const Logs *logs = CONTAINER_OF(crossing, Logs, crossing);
+        Baton__Control__LogsRequest request = BATON__CONTROL__LOGS_REQUEST__INIT;
+
+        request.name = logs->runner->name;
+        request.log = runner_log_id(logs->runner->log);
+        request.from_seq = logs->from;
+        request.max_records = logs->max_lines;
+        request.sources = logs->sources;
+        request.wait = true;
+        take(&request.base, userdata);
+}
+
 static void woken(LogReader *reader) {
         Logs *logs = CONTAINER_OF(reader, Logs, reader);
 
         runner_log_follow(logs->runner->log, logs->from);
         call_on_cancel(logs->call, NULL, NULL);
         if (try_answer(logs->call, logs->runner, &logs->from, logs->sources, logs->max_lines, true)) {
-                free(logs);
+                logs_free(logs);
                 return;
         }
         call_on_cancel(logs->call, cancelled, logs);
@@ -159,7 +181,7 @@ static void cancelled(Call *call, void *userdata) {
 
         runner_log_unwait(&logs->reader);
         runner_log_unfollow(logs->runner->log);
-        free(logs);
+        logs_free(logs);
         (void) call_fail(call, STATUS_CANCELLED, "cancelled");
 }
 
@@ -217,12 +239,14 @@ void logs_call(Call *call, const Baton__Control__LogsRequest *request, Runner *r
         }
         *logs = (Logs){
                 .reader = { .callback = woken },
+                .crossing = { .call = call, .method = "Logs", .give = give },
                 .call = call,
                 .runner = runner,
                 .from = from,
                 .max_lines = max_lines,
                 .sources = request->sources,
         };
+        LIST_INSERT_HEAD(&runner->supervisor->crossings, &logs->crossing, link);
         runner_log_wait(runner->log, &logs->reader);
         call_on_cancel(call, cancelled, logs);
 }

@@ -32,6 +32,7 @@ typedef struct Arguments {
         bool private;
         const char *runtime_dir, *state_dir, *log_dir, *socket;
         char *const *configs;
+        bool takeover;
         bool check; /* the configurations, and nothing else */
 } Arguments;
 
@@ -52,6 +53,7 @@ static const char help[] =
         "  --private                one client, whose end is ours\n"
         "  --runtime-dir=DIR, --state-dir=DIR, --log-dir=DIR, --socket=PATH\n"
         "                           of a daemon: where things are; CONFIG: what the first one loads\n"
+        "  --takeover               a supervisor runs, with which it shares descriptor 6, and which it is to follow\n"
         "  --check                  say whether CONFIG could be loaded, and end\n"
         "  --help, --version\n";
 
@@ -79,6 +81,7 @@ static int set(Arguments *a, int option, const char *value) {
                 a->socket = value;
         a->private |= option == 'p';
         a->check |= option == 'k';
+        a->takeover |= option == 'o';
         return option == '?' ? 2 : 0;
 }
 
@@ -105,6 +108,7 @@ static int parse(int argc, char **argv, Arguments *ret_arguments) {
                 { "state-dir", required_argument, NULL, 't' },
                 { "log-dir", required_argument, NULL, 'l' },
                 { "socket", required_argument, NULL, 'c' },
+                { "takeover", no_argument, NULL, 'o' },
                 { "check", no_argument, NULL, 'k' },
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, 'v' },
@@ -137,12 +141,27 @@ static const char *check_fds(const Arguments *arguments) {
                 return "the keeper's pidfd is missing at descriptor 5";
         if (arguments->private && !fd_is_unix_stream(KEEPER_PRIVATE_FD))
                 return "the client's lane is missing at descriptor 4";
+        if (arguments->takeover && fcntl(KEEPER_HANDOVER_FD, F_GETFD) < 0)
+                return "the predecessor's socket is missing at descriptor 6";
         return NULL;
 }
 
 static int fail(const char *step, int error) {
         log_error("cannot start: %s: %s", step, strerror(-error));
         return EXIT_FAILURE;
+}
+
+/* take_handover() - out of the way of what is reserved for children; everything else is closed. */
+static int take_handover(const Arguments *arguments) {
+        int fd = arguments->takeover ? fcntl(KEEPER_HANDOVER_FD, F_DUPFD_CLOEXEC, KEEPER_RESERVED_FDS) : -1;
+        unsigned from = KEEPER_PIDFD_FD + 1;
+
+        if (fd >= 0) {
+                (void) close_range(from, (unsigned) fd - 1, 0);
+                from = (unsigned) fd + 1;
+        }
+        (void) close_range(from, ~0u, 0);
+        return fd;
 }
 
 static int serve(const Arguments *arguments) {
@@ -152,6 +171,7 @@ static int serve(const Arguments *arguments) {
                 .generation = (uint32_t) arguments->generation,
                 .stop_timeout_us = arguments->stop_timeout_us,
                 .private_fd_consume = -1,
+                .handover_fd_consume = -1,
                 .runtime_dir = arguments->private ? NULL : arguments->runtime_dir,
                 .state_dir = arguments->state_dir,
                 .log_dir = arguments->log_dir,
@@ -161,7 +181,7 @@ static int serve(const Arguments *arguments) {
         int r;
 
         /* What else is open is nobody's, and would be held as long as we live. */
-        (void) close_range(KEEPER_PIDFD_FD + 1, ~0u, 0);
+        options.handover_fd_consume = take_handover(arguments);
         if (!arguments->private)
                 fd_close(KEEPER_PRIVATE_FD);
         r = fd_raise_limit(&nofile);

@@ -124,13 +124,11 @@ static const PeerHost peer_loop_host = {
         .release = host_release,
 };
 
-int peer_loop_new(Peer **ret_peer, const PeerLoopParameters *parameters, int lane_fd_consume) {
-        _cleanup_fd_ int lane = lane_fd_consume;
+static PeerLoop *host_new(const PeerLoopParameters *parameters) {
         PeerLoop *host = calloc(1, sizeof(*host));
-        int r;
 
         if (!host)
-                return -ENOMEM;
+                return NULL;
         host->loop = parameters->loop;
         host->watched_lane = parameters->watched_lane;
         host->flush = LOOP_TASK_NULL(flush_now);
@@ -138,8 +136,11 @@ int peer_loop_new(Peer **ret_peer, const PeerLoopParameters *parameters, int lan
         host->deadline = USEC_INFINITY;
         for (unsigned i = 0; i < _PEER_SLOT_N; i++)
                 host->slots[i] = (PeerLoopSlot){ .io = LOOP_IO_NULL(slot_ready), .host = host };
-        r = peer_new(&host->peer, parameters->config, fd_take(&lane), &peer_loop_host, host, parameters->handler,
-                     parameters->userdata);
+        return host;
+}
+
+/* finish() - @r is what making the peer has led to. */
+static int finish(PeerLoop *host, int r, Peer **ret_peer) {
         if (r < 0) {
                 stop_all(host); /* it may have asked for watchers before it failed */
                 free(host);
@@ -148,4 +149,28 @@ int peer_loop_new(Peer **ret_peer, const PeerLoopParameters *parameters, int lan
         *ret_peer = host->peer;
         set_timer(host);
         return 0;
+}
+
+int peer_loop_new(Peer **ret_peer, const PeerLoopParameters *parameters, int lane_fd_consume) {
+        _cleanup_fd_ int lane = lane_fd_consume;
+        PeerLoop *host = host_new(parameters);
+        int r;
+
+        if (!host)
+                return -ENOMEM;
+        r = peer_new(&host->peer, parameters->config, fd_take(&lane), &peer_loop_host, host, parameters->handler,
+                     parameters->userdata);
+        return finish(host, r, ret_peer);
+}
+
+int peer_loop_restore(Peer **ret_peer, const PeerLoopParameters *parameters, const Baton__Handover__Peer *state,
+                      const char *prefix, Manifest *manifest, char reason[MANIFEST_REASON_SIZE]) {
+        PeerLoop *host = host_new(parameters);
+        int r;
+
+        if (!host)
+                return -ENOMEM;
+        r = peer_restore(&host->peer, state, prefix, manifest, parameters->config, &peer_loop_host, host,
+                         parameters->handler, parameters->userdata, reason);
+        return finish(host, r, ret_peer);
 }

@@ -4,6 +4,7 @@
 /* The supervisor's host of peers (proto/peer.h): each on the libev loop. */
 
 #include "common/loop.h"
+#include "proto/peer-save.h"
 #include "proto/peer.h"
 
 typedef struct PeerLoopParameters {
@@ -21,3 +22,7 @@ typedef struct PeerLoopParameters {
 
 /* peer_loop_new() - peer_new() on the loop. @lane_fd_consume may be -1. The same errors; the lane is then closed. */
 int peer_loop_new(Peer **ret_peer, const PeerLoopParameters *parameters, int lane_fd_consume);
+
+/* peer_loop_restore() - peer_restore() on the loop, which must not turn before peer_own(). The same errors. */
+int peer_loop_restore(Peer **ret_peer, const PeerLoopParameters *parameters, const Baton__Handover__Peer *state,
+                      const char *prefix, Manifest *manifest, char reason[MANIFEST_REASON_SIZE]);

@@ -27,6 +27,7 @@
 
 #include "common/clock.h"
 #include "common/fd.h"
+#include "proto/peer-save.h"
 #include "supervisor/report.h"
 #include "supervisor/supervisor.h"
 
@@ -371,4 +372,45 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instanc
         }
         call_on_stream(outer, outer_item, outer_writable, relay);
         start(relay, &parameters);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- the takeover */
+
+bool relay_crosses(const Instance *instance, size_t *ret_n) {
+        Relay *relay;
+
+        *ret_n = 0;
+        LIST_FOREACH (relay, &instance->relays, link) {
+                if (!relay->inner || relay->answered || relay->reason)
+                        return false;
+                ++*ret_n;
+        }
+        return true;
+}
+
+void relay_each(const Instance *instance, void (*function)(const Call *outer, const Call *inner, void *userdata),
+                void *userdata) {
+        Relay *relay;
+
+        LIST_FOREACH (relay, &instance->relays, link)
+                function(relay->outer, relay->inner, userdata);
+}
+
+int relay_restore(Instance *instance, Call *outer, Call *inner) {
+        Relay *relay = calloc(1, sizeof(*relay));
+
+        if (!relay)
+                return -ENOMEM;
+        *relay = (Relay){
+                .outer = outer,
+                .inner = inner,
+                .instance = instance,
+                .exit = { .callback = instance_exit_known },
+                .timer = LOOP_TIMER_NULL(wait_is_over),
+        };
+        LIST_INSERT_HEAD(&instance->relays, relay, link);
+        call_on_stream(outer, outer_item, outer_writable, relay);
+        call_on_cancel(outer, outer_cancelled, relay);
+        call_bind(inner, inner_done, inner_item, inner_writable, relay);
+        return 0;
 }

@@ -24,6 +24,15 @@ typedef void (*RelayAnswered)(Call *outer, Instance *instance, const Answer *ans
 void relay_ask(Call *outer, Instance *instance, CallParameters *parameters, RelayAnswered answered, void *userdata);
 
 /*
+ * relay_crosses() - whether each relay of @instance could go on in a successor; how many there are in @ret_n. relay_each() -
+ * both calls of one after the other. relay_restore() - one that was restored, before its peers are owned. 0 or -ENOMEM.
+ */
+bool relay_crosses(const Instance *instance, size_t *ret_n);
+void relay_each(const Instance *instance, void (*function)(const Call *outer, const Call *inner, void *userdata),
+                void *userdata);
+int relay_restore(Instance *instance, Call *outer, Call *inner);
+
+/*
  * relay_keep_peer() - the peer of @instance has ended: it is freed, at once, or when all that had come from it has been
  * relayed. relay_end_all() - @instance is about to be freed: frees that peer and ends every relay.
  */

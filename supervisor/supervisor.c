@@ -33,6 +33,8 @@
 #include "supervisor/log-store.h"
 #include "supervisor/reload.h"
 #include "supervisor/runner-internal.h"
+#include "supervisor/successor.h"
+#include "supervisor/takeover.h"
 
 /* ------------------------------------------------------------------------------------------------ instances, by their id */
 
@@ -197,8 +199,21 @@ static void link_reload(KeeperLink *link, void *userdata) {
 }
 
 static void link_loaded(KeeperLink *link, void *userdata) {
+        Supervisor *supervisor = userdata;
+
         (void) link;
-        daemon_loaded(((Supervisor *) userdata)->daemon);
+        if (supervisor->successor)
+                successor_loaded(supervisor->successor);
+        else
+                daemon_loaded(supervisor->daemon);
+}
+
+static void link_go(KeeperLink *link, void *userdata) {
+        Supervisor *supervisor = userdata;
+
+        (void) link;
+        if (supervisor->successor)
+                successor_go(supervisor->successor);
 }
 
 static const KeeperLinkHandlers link_handlers = {
@@ -209,6 +224,7 @@ static const KeeperLinkHandlers link_handlers = {
         .stored = link_stored,
         .loaded = link_loaded,
         .reload = link_reload,
+        .go = link_go,
 };
 
 /* ---------------------------------------------------------------------------------------------------------- the way down */
@@ -250,6 +266,7 @@ void supervisor_stop(Supervisor *supervisor, const char *why) {
         if (supervisor->stopping)
                 return;
         log_info("%s: stopping", why);
+        takeover_cancel(supervisor->takeover, "everything is being stopped");
         events_publish(supervisor->events, &(Event){ .kind = EVENT_SUPERVISOR_STOPPING, .text = why });
         /* What is left of the time is for the keeper's answers. */
         supervisor->stop_deadline =
@@ -313,6 +330,7 @@ static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         TAILQ_INIT(&supervisor->to_spawn);
         TAILQ_INIT(&supervisor->raised);
         TAILQ_INIT(&supervisor->groups);
+        LIST_INIT(&supervisor->crossings);
         transients_init(&supervisor->transients);
 }
 
@@ -324,6 +342,7 @@ static void logs_dropped(void *userdata, const char *name, uint64_t n) {
 
 int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options) {
         _cleanup_fd_ int keeper = options->keeper_fd_consume, lane = options->private_fd_consume;
+        _cleanup_fd_ int handover = options->runtime_dir ? options->handover_fd_consume : -1;
         _cleanup_(supervisor_freep) Supervisor *supervisor = calloc(1, sizeof(*supervisor));
         int r;
 
@@ -349,6 +368,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
                 log_store_on_dropped(supervisor->logs, logs_dropped, supervisor);
                 r = daemon_new(&supervisor->daemon, supervisor, options);
         }
+        if (r == 0 && handover >= 0)
+                r = successor_new(&supervisor->successor, supervisor, fd_take(&handover));
         if (r == 0 && lane >= 0)
                 r = control_new_private(&supervisor->control, supervisor, fd_take(&lane));
         if (r < 0)
@@ -371,6 +392,8 @@ static void free_runners(Supervisor *supervisor) {
 Supervisor *supervisor_free(Supervisor *supervisor) {
         if (!supervisor)
                 return NULL;
+        supervisor->takeover = takeover_free(supervisor->takeover);
+        supervisor->successor = successor_free(supervisor->successor);
         supervisor->listener = listener_free(supervisor->listener);
         supervisor->metrics = metrics_free(supervisor->metrics);
         supervisor->control = control_free(supervisor->control);

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "common/loop.h"
+#include "supervisor/crossing.h"
 #include "supervisor/events.h"
 #include "supervisor/fleet.h"
 #include "supervisor/group.h"
@@ -20,6 +21,8 @@
 
 typedef struct Control Control;
 typedef struct Daemon Daemon;
+typedef struct Successor Successor;
+typedef struct Takeover Takeover;
 typedef struct Metrics Metrics;
 
 TAILQ_HEAD(InstanceQueue, Instance);
@@ -36,6 +39,7 @@ typedef struct SupervisorOptions {
         const struct rlimit *nofile; /* what runners get back; NULL: as it is */
         int keeper_fd_consume;       /* our end of the keeper's socket */
         int private_fd_consume;      /* the lane of the one client, or -1 */
+        int handover_fd_consume;     /* of a successor: its end of the pair to its predecessor; else -1 */
 
         /* Of a daemon; absolute paths, in directories that the keeper has made; NULL where there is a private client. */
         const char *runtime_dir; /* `boot/' in it is ours alone */
@@ -74,6 +78,10 @@ struct Supervisor {
         Schedules *schedules;
         Hooks *hooks;
         Transients transients;
+
+        struct CrossingList crossings; /* calls that wait, and may cross to a successor */
+        Takeover *takeover;            /* by a successor of ours; NULL: none is under way */
+        Successor *successor;          /* what we are until we serve; NULL: we have no predecessor */
 
         Control *control;       /* the private client; NULL: gone */
         Listener *listener;     /* of the control socket; NULL: none */

@@ -1,0 +1,32 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Snapshot: what a supervisor writes down for its successor, besides what the keeper's table tells. */
+
+#include "proto/manifest.h"
+#include "proto/snapshot.pb-c.h"
+#include "supervisor/supervisor.h"
+
+#define SNAPSHOT_VERSION  1u
+#define SNAPSHOT_SIZE_MAX (UINT64_C(1) << 30)
+#define SNAPSHOT_NAME     "snapshot" /* of its descriptor, in the manifest */
+
+enum { SNAPSHOT_PREFIX_SIZE = 48 };
+
+/* snapshot_client(), snapshot_instance() - where the descriptors of a connection are in the manifest. */
+void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], size_t number);
+void snapshot_instance(char prefix[SNAPSHOT_PREFIX_SIZE], uint64_t id);
+
+/*
+ * snapshot_obstacle() - what is in the way of writing everything down just now, in @reason: a runner that is being started, a
+ * call that cannot cross. It passes by itself. False: nothing. @asker is the call that asks for the takeover.
+ */
+bool snapshot_obstacle(const Supervisor *supervisor, char reason[MANIFEST_REASON_SIZE]);
+
+/*
+ * snapshot_save() - into @manifest, all descriptors and the snapshot itself as the last one, which is @ret_memfd and the
+ * caller's. To be called from outside of every callback of a peer. 0; -EAGAIN: not just now; or a negative errno with the
+ * reason.
+ */
+int snapshot_save(const Supervisor *supervisor, const Call *asker, uint64_t begun_us, Manifest *manifest,
+                  int *ret_memfd, char reason[MANIFEST_REASON_SIZE]);

@@ -1,0 +1,27 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Successor: what a supervisor is that follows one which lives, until it serves. It takes descriptors and snapshot from the
+ * predecessor and the table from the keeper, says READY, and does nothing else before GO.
+ */
+
+#include "supervisor/peer-loop.h"
+#include "supervisor/supervisor.h"
+
+/* successor_new() - takes the pair's end, on every path. 0 or -ENOMEM. */
+int successor_new(Successor **ret_successor, Supervisor *supervisor, int handover_fd_consume);
+
+/* successor_free() - what was not taken up is closed. Accepts NULL, returns NULL. */
+Successor *successor_free(Successor *successor);
+
+/* The keeper's words: that was the table; and: go on. The latter ends in SERVING, and the successor is gone. */
+void successor_loaded(Successor *successor);
+void successor_go(Successor *successor);
+
+/* successor_restore_peer() - of an instance. 1; 0: there is none; a negative errno as peer_restore(), having said why. */
+int successor_restore_peer(Successor *successor, uint64_t instance, Peer **ret_peer,
+                           const PeerLoopParameters *parameters);
+
+/* successor_restore() - connections and calls, when instances and listener are there. */
+void successor_restore(Successor *successor);

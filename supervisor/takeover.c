@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Takeover, the predecessor's side. While a successor is started and until everything is at rest we serve on. Then, in one
+ * turn of the loop and from outside of every callback of a peer, everything is written down, the keeper is told FROZEN, the
+ * descriptors are given, and from there on nothing but poll(2) and the keeper's word decides: LEAVE, and this process is
+ * over; or THAW, and the loop turns as if nothing had been. A time-out asks the keeper by ABORT, it decides nothing.
+ *
+ * What the keeper reports meanwhile is thrown away: exits are reported once more after THAW, or to the successor. A reload
+ * is not: it is asked for again.
+ */
+
+#include "supervisor/takeover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "proto/transfer.h"
+#include "supervisor/control-internal.h"
+#include "supervisor/reload.h"
+#include "supervisor/snapshot.h"
+
+#define TIMEOUT_US (30 * USEC_PER_SEC)
+#define RETRY_US   (2 * USEC_PER_MSEC)
+
+struct Takeover {
+        Supervisor *supervisor;
+        Call *call;
+        uint64_t begun_us, deadline;
+        int program, socket, remote; /* remote: the successor's end, until the keeper has it */
+        LoopIo io;
+        LoopTimer attempt, late;
+        bool check;
+        bool asked; /* TAKEOVER was sent */
+        char why[MANIFEST_REASON_SIZE];
+};
+
+Takeover *takeover_free(Takeover *takeover) {
+        if (!takeover)
+                return NULL;
+        keeper_link_forget(takeover->supervisor->link, takeover);
+        loop_io_stop(&takeover->io);
+        loop_timer_stop(&takeover->attempt);
+        loop_timer_stop(&takeover->late);
+        if (takeover->call)
+                call_on_cancel(takeover->call, NULL, NULL);
+        fd_close(takeover->program);
+        fd_close(takeover->socket);
+        fd_close(takeover->remote);
+        free(takeover);
+        return NULL;
+}
+
+/* end() - it is over, and we serve on. */
+static void end(Takeover *takeover, const char *why) {
+        Supervisor *supervisor = takeover->supervisor;
+        Call *call = TAKE_PTR(takeover->call);
+        char reason[MANIFEST_REASON_SIZE];
+
+        (void) snprintf(reason, sizeof(reason), "%s", why);
+        if (call)
+                call_on_cancel(call, NULL, NULL);
+        supervisor->takeover = takeover_free(takeover);
+        log_warning("takeover failed: %s; this supervisor goes on", reason);
+        if (call)
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: %s; pid %d goes on", reason, getpid());
+}
+
+void takeover_cancel(Takeover *takeover, const char *why) {
+        if (!takeover)
+                return;
+        if (takeover->asked)
+                (void) keeper_link_abort(takeover->supervisor->link);
+        end(takeover, why);
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- frozen */
+
+typedef struct Frozen {
+        Takeover *takeover;
+        Transfer transfer;
+        TransferState state;
+        bool said; /* the successor has everything */
+        bool aborted, reload, over;
+        char why[MANIFEST_REASON_SIZE]; /* of the keeper's THAW */
+} Frozen;
+
+static void hear_keeper(Frozen *frozen) {
+        KeeperLink *link = frozen->takeover->supervisor->link;
+        KeeperMessage m;
+        int r;
+
+        while (!frozen->over && (r = keeper_link_hear(link, &m)) != -EAGAIN) {
+                if (r < 0 || m.type == KEEPER_LEAVE) {
+                        if (r == 0 && frozen->reload)
+                                (void) kill(getppid(), SIGHUP);
+                        _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS); /* nothing of ours may be ended in order */
+                }
+                frozen->reload |= m.type == KEEPER_RELOAD;
+                frozen->over = m.type == KEEPER_THAW;
+                if (frozen->over)
+                        (void) snprintf(frozen->why, sizeof(frozen->why), "%.*s", (int) sizeof(m.record) - 1,
+                                        (const char *) m.record);
+        }
+}
+
+static void give(Frozen *frozen) {
+        while (frozen->state == TRANSFER_WAITS || frozen->state == TRANSFER_SAID) {
+                frozen->state = transfer_step(&frozen->transfer);
+                if (frozen->state == TRANSFER_WAITS)
+                        return;
+        }
+}
+
+static void abort_once(Frozen *frozen) {
+        if (!frozen->aborted)
+                (void) keeper_link_abort(frozen->takeover->supervisor->link);
+        frozen->aborted = true;
+}
+
+/* wait_frozen() - until THAW; LEAVE does not return. */
+static void wait_frozen(Frozen *frozen) {
+        Takeover *takeover = frozen->takeover;
+
+        while (!frozen->over) {
+                bool gives = frozen->state == TRANSFER_WAITS || frozen->state == TRANSFER_SAID;
+                uint64_t now = clock_now();
+                struct pollfd fds[] = {
+                        { .fd = keeper_link_fd(takeover->supervisor->link), .events = POLLIN },
+                        { .fd = gives ? takeover->socket : -1,
+                          .events = gives ? transfer_events(&frozen->transfer) : 0 },
+                };
+                int timeout =
+                        frozen->aborted
+                                ? 1000
+                                : (int) (MIN(takeover->deadline - MIN(now, takeover->deadline), 60 * USEC_PER_SEC) /
+                                         USEC_PER_MSEC) +
+                                          1;
+
+                (void) poll(fds, ARRAY_SIZE(fds), timeout);
+                give(frozen);
+                if (frozen->state == TRANSFER_FAILED || clock_now() >= takeover->deadline)
+                        abort_once(frozen);
+                hear_keeper(frozen);
+        }
+}
+
+/* rehearse() - the same, while nothing is frozen: whether all of it arrives. */
+static bool rehearse(Frozen *frozen) {
+        Takeover *takeover = frozen->takeover;
+        char word[TRANSFER_WORD_SIZE];
+        int r = -EAGAIN;
+
+        while (clock_now() < takeover->deadline && r == -EAGAIN && frozen->state != TRANSFER_FAILED) {
+                struct pollfd fd = { .fd = takeover->socket, .events = POLLIN };
+
+                if (frozen->state != TRANSFER_DONE) {
+                        fd.events = transfer_events(&frozen->transfer);
+                        give(frozen);
+                }
+                if (frozen->state == TRANSFER_DONE)
+                        r = transfer_hear(takeover->socket, word);
+                if (r == -EAGAIN && frozen->state != TRANSFER_FAILED)
+                        (void) poll(&fd, 1, 1000);
+        }
+        if (r == 0 && strcmp(word, TAKEOVER_WORD_TAKEN) == 0)
+                return true;
+        (void) snprintf(frozen->why, sizeof(frozen->why), "%s",
+                        *frozen->transfer.reason ? frozen->transfer.reason
+                                                 : "the successor did not take the snapshot");
+        return false;
+}
+
+static void checked(Takeover *takeover, uint64_t frozen_us) {
+        Baton__Control__TakeoverResponse response = BATON__CONTROL__TAKEOVER_RESPONSE__INIT;
+        Supervisor *supervisor = takeover->supervisor;
+        Call *call = TAKE_PTR(takeover->call);
+        uint64_t now = clock_now();
+
+        (void) keeper_link_abort(supervisor->link);
+        response.generation = response.former_generation = supervisor->generation;
+        response.pid = response.former_pid = getpid();
+        response.total_us = now - takeover->begun_us;
+        response.pause_us = now - frozen_us;
+        response.connections = listener_counts(supervisor->listener).clients;
+        if (call)
+                call_on_cancel(call, NULL, NULL);
+        supervisor->takeover = takeover_free(takeover);
+        if (call)
+                (void) call_answer_message(call, &response.base);
+}
+
+static void hand_over(Takeover *takeover, const Manifest *manifest) {
+        Frozen frozen = { .takeover = takeover, .state = TRANSFER_WAITS };
+        Supervisor *supervisor = takeover->supervisor;
+        uint64_t now = clock_now();
+
+        transfer_give(&frozen.transfer, takeover->socket, manifest);
+        if (takeover->check) {
+                bool fine = rehearse(&frozen);
+
+                transfer_deinit(&frozen.transfer);
+                if (fine)
+                        checked(takeover, now);
+                else
+                        takeover_cancel(takeover, frozen.why);
+                return;
+        }
+        (void) keeper_link_frozen(supervisor->link);
+        wait_frozen(&frozen);
+        end(takeover, *frozen.transfer.reason ? frozen.transfer.reason : frozen.why);
+        transfer_deinit(&frozen.transfer);
+        if (frozen.reload)
+                (void) kill(getppid(), SIGHUP);
+}
+
+/* --------------------------------------------------------------------------------------------------------------- serving */
+
+static void attempt(LoopTimer *timer) {
+        Takeover *takeover = CONTAINER_OF(timer, Takeover, attempt);
+        Supervisor *supervisor = takeover->supervisor;
+        Manifest manifest = MANIFEST_NULL;
+        _cleanup_fd_ int memfd = -1;
+        int r = -EAGAIN;
+
+        if (!snapshot_obstacle(supervisor, takeover->why))
+                r = snapshot_save(supervisor, takeover->call, takeover->begun_us, &manifest, &memfd, takeover->why);
+        if (r == 0)
+                hand_over(takeover, &manifest);
+        else if (r == -EAGAIN)
+                loop_timer_set(supervisor->loop, timer, clock_after(clock_now(), RETRY_US));
+        else
+                takeover_cancel(takeover, takeover->why);
+        manifest_deinit(&manifest);
+}
+
+static void late(LoopTimer *timer) {
+        Takeover *takeover = CONTAINER_OF(timer, Takeover, late);
+        char why[MANIFEST_REASON_SIZE];
+
+        (void) snprintf(why, sizeof(why), "not in time: %.480s", takeover->why);
+        takeover_cancel(takeover, why);
+}
+
+/* heard() - the successor runs; or it is gone. */
+static void heard(LoopIo *io, unsigned events) {
+        Takeover *takeover = CONTAINER_OF(io, Takeover, io);
+        char word[TRANSFER_WORD_SIZE];
+        int r = transfer_hear(takeover->socket, word);
+
+        (void) events;
+        if (r == -EAGAIN)
+                return;
+        loop_io_stop(io);
+        if (r < 0 || strcmp(word, TAKEOVER_WORD_HERE) != 0) {
+                takeover_cancel(takeover, "the program ended before it could take anything: its own lines say why");
+                return;
+        }
+        (void) snprintf(takeover->why, sizeof(takeover->why), "everything was ready");
+        loop_timer_set(takeover->supervisor->loop, &takeover->attempt, clock_now());
+}
+
+static void began(KeeperLink *link, int result, void *userdata) {
+        Takeover *takeover = userdata;
+        char why[128];
+
+        (void) link;
+        takeover->remote = fd_close(takeover->remote);
+        if (result == 0) {
+                (void) snprintf(takeover->why, sizeof(takeover->why), "the successor did not begin");
+                loop_io_set(takeover->supervisor->loop, &takeover->io, takeover->socket, LOOP_IN);
+                return;
+        }
+        takeover->asked = false;
+        (void) snprintf(why, sizeof(why), "the keeper cannot start the successor: %s", strerror(-result));
+        end(takeover, why);
+}
+
+static void begin(Takeover *takeover) {
+        int r = keeper_link_takeover(takeover->supervisor->link, takeover->remote, began, takeover);
+
+        takeover->asked = r == 0;
+        if (r < 0)
+                end(takeover, strerror(-r));
+}
+
+static void program_given(KeeperLink *link, int result, void *userdata) {
+        Takeover *takeover = userdata;
+
+        (void) link;
+        if (result == 0)
+                begin(takeover);
+        else
+                end(takeover, strerror(-result));
+}
+
+static void cancelled(Call *call, void *userdata) {
+        Takeover *takeover = userdata;
+
+        takeover->call = NULL;
+        (void) call_fail(call, STATUS_CANCELLED, "cancelled");
+        takeover_cancel(takeover, "whoever asked for it is gone");
+}
+
+/* open_program() - @path of the request, or where supervisors come from. */
+static int open_program(const char *path, char *text, size_t size) {
+        const char *directory = secure_getenv("BATON_LIBEXEC");
+        int fd;
+
+        if (*path)
+                (void) snprintf(text, size, "%s", path);
+        else
+                (void) snprintf(text, size, "%s/baton-supervisor", directory ? directory : BATON_LIBEXECDIR);
+        fd = *text == '/' ? open(text, O_PATH | O_CLOEXEC) : -1;
+        return fd < 0 ? *text == '/' ? -errno : -EINVAL : fd;
+}
+
+static Takeover *takeover_new(Supervisor *supervisor, Call *call, const Baton__Control__TakeoverRequest *request) {
+        Takeover *takeover = calloc(1, sizeof(*takeover));
+        uint64_t timeout = request->timeout_us ? MIN(request->timeout_us, TIMEOUT_MAX_US) : TIMEOUT_US;
+        int pair[2];
+
+        if (!takeover)
+                return NULL;
+        if (fd_socketpair(SOCK_SEQPACKET, pair) < 0) {
+                free(takeover);
+                return NULL;
+        }
+        *takeover = (Takeover){
+                .supervisor = supervisor,
+                .call = call,
+                .begun_us = clock_now(),
+                .program = -1,
+                .socket = pair[0],
+                .remote = pair[1],
+                .io = LOOP_IO_NULL(heard),
+                .attempt = LOOP_TIMER_NULL(attempt),
+                .late = LOOP_TIMER_NULL(late),
+                .check = request->check,
+        };
+        takeover->deadline = clock_after(takeover->begun_us, timeout);
+        loop_timer_set(supervisor->loop, &takeover->late, takeover->deadline);
+        return takeover;
+}
+
+void control_takeover(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Control__TakeoverRequest *request = (const Baton__Control__TakeoverRequest *) message;
+        Supervisor *supervisor = control->supervisor;
+        _cleanup_fd_ int program = -1;
+        char path[4096];
+        int r;
+
+        if (!supervisor->followed) {
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: a private supervisor has no successor");
+                return;
+        }
+        if (supervisor->takeover || supervisor->stopping) {
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: %s",
+                                 supervisor->stopping ? "the supervisor is stopping" : "one is under way");
+                return;
+        }
+        program = open_program(request->program, path, sizeof(path));
+        if (program < 0) {
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: cannot open %.512s: %s", path,
+                                 program == -EINVAL ? "the path must be absolute" : strerror(-program));
+                return;
+        }
+        supervisor->takeover = takeover_new(supervisor, call, request);
+        if (!supervisor->takeover) {
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "takeover: no memory, or descriptors");
+                return;
+        }
+        call_on_cancel(call, cancelled, supervisor->takeover);
+        r = keeper_link_program(supervisor->link, program, program_given, supervisor->takeover);
+        if (r < 0)
+                end(supervisor->takeover, strerror(-r));
+}

@@ -1,0 +1,16 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Takeover: how a supervisor hands everything to a successor. The other half is successor.h; docs/takeover.md tells both. */
+
+#include "supervisor/supervisor.h"
+
+/* What a successor says to its predecessor (transfer_say()): that it runs; that it has got everything. */
+#define TAKEOVER_WORD_HERE  "here"
+#define TAKEOVER_WORD_TAKEN "taken"
+
+/* takeover_cancel() - it does not take place, for @why. Accepts NULL: none is under way. */
+void takeover_cancel(Takeover *takeover, const char *why);
+
+/* takeover_free() - without a word to anybody. Accepts NULL, returns NULL. */
+Takeover *takeover_free(Takeover *takeover);

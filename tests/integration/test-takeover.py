@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Takeover: one supervisor follows another that lives, under load. Calls by way of the supervisor and calls of attached clients
+go on, whoever follows a log misses no line and reads none twice, new connections are served by whoever is there, and
+processes and descriptors stay what they were. What fails changes nothing, and says why.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+
+import baton_wire as wire
+
+wire.need_protobuf()
+
+import daemon_tests  # noqa: E402
+from baton_wire import control  # noqa: E402
+from daemon_tests import TIMEOUT, is_alive, test, until  # noqa: E402
+
+ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
+FLEET = f"""
+runners:
+  native: {{ command: [{ECHO}], ready: hello }}
+  counts: {{ command: [sh, -c, "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.002; done"] }}
+  rests: {{ command: [sleep, 1001] }}
+"""
+ROW = int(os.environ.get("BATON_TAKEOVERS", "1000" if os.environ.get("BATON_SOAK") else "10"))
+
+
+def connect(daemon):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.path.join(daemon.runtime, "control"))
+    return wire.Peer(connection, side=1)
+
+
+def take_over(daemon, *options):
+    return json.loads(daemon.baton("takeover", "--json", *options).stdout)
+
+
+def processes(daemon):
+    return {runner["name"]: runner["pid"] for runner in daemon.status()["runners"]}
+
+
+def start(daemon):
+    daemon.start(FLEET, BATON_LOG_LEVEL="info")
+    for name in ("native", "counts", "rests"):
+        daemon.until_state(name, "up")
+
+
+def call_native(peer, payload):
+    request = control.CallRequest(name="native", method="echo.Echo/Unary", payload=payload)
+    call = peer.wait(peer.message("baton.Control/Call", request))
+    assert call.status == wire.OK and call.payload == payload, (call.status, call.message)
+
+
+class Load(threading.Thread):
+    """@work(), again and again until end(), which raises what has gone wrong."""
+
+    def __init__(self, work):
+        super().__init__(daemon=True)
+        self.work, self.count, self.error, self.over = work, 0, None, False
+        self.start()
+
+    def run(self):
+        try:
+            while not self.over:
+                self.work(self.count)
+                self.count += 1
+        except BaseException as error:  # whatever it is: the test is to see it
+            self.error = error
+
+    def end(self):
+        self.over = True
+        self.join(TIMEOUT)
+        assert not self.is_alive(), "a call hangs"
+        if self.error:
+            raise self.error
+        return self.count
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@test
+def a_row_under_load(daemon):
+    start(daemon)
+    before, keeper = processes(daemon), daemon.keeper()
+    supervised, attacher = connect(daemon), connect(daemon)
+    call = attacher.wait(attacher.message("baton.Control/Attach", control.AttachRequest(name="native")))
+    assert call.status == wire.OK, call.message
+    response = control.AttachResponse.FromString(call.payload)
+    attached = wire.Peer(socket.socket(fileno=call.fds[response.lane]), side=0)
+
+    def one_attached(i):
+        assert attached.call("echo.Echo/Unary", b"%d" % i).payload == b"%d" % i
+
+    def one_connection(i):
+        peer = connect(daemon)
+        call_native(peer, b"new %d" % i)
+        peer.lane.close()
+
+    follower = subprocess.Popen([daemon_tests.BATON, "logs", "-f", "counts"], env=daemon.environment, text=True,
+                                stdout=subprocess.PIPE)
+    daemon_tests.owned.add(follower.pid)
+    first = int(follower.stdout.readline().split()[-1])
+    loads = [Load(lambda i: call_native(supervised, b"%d" % i)), Load(one_attached), Load(one_connection)]
+    pids, fds = [], []
+    for n in range(ROW):
+        answer = take_over(daemon)
+        assert answer["committed"] and answer["former_generation"] < answer["generation"], answer
+        pids.append(answer["pid"])
+        fds.append(descriptors(keeper))
+    counts = [load.end() for load in loads]
+    assert min(counts) > 0, counts
+    assert len(set(pids)) == ROW and not any(is_alive(pid) for pid in pids[:-1]), pids
+    assert daemon.supervisor() == pids[-1] and processes(daemon) == before
+    assert max(fds) - min(fds) <= 2, fds  # the pair of one that has not left yet
+
+    for n in range(first + 1, first + 200):
+        line = follower.stdout.readline()
+        assert int(line.split()[-1]) == n, (n, line)
+    follower.kill()
+    follower.wait()
+    daemon_tests.owned.discard(follower.pid)
+    print(f"# {ROW} takeovers; calls: supervised {counts[0]}, attached {counts[1]}, in connections of their own {counts[2]}")
+    assert daemon.stop() == 0
+
+
+@test
+def what_waits_is_answered(daemon):
+    """A stream stays open, a call runs, and both kinds of long polls wait; the next supervisor goes on with each."""
+    start(daemon)
+    peer, other = connect(daemon), connect(daemon)
+    events = control.EventsResponse.FromString(
+        other.wait(other.message("baton.Control/Events", control.EventsRequest(max_events=1000))).payload)
+    event = other.message("baton.Control/Events", control.EventsRequest(from_seq=events.next_seq, wait=True, names=["rests"]))
+    line = other.message("baton.Control/Logs", control.LogsRequest(name="rests", from_seq=1, wait=True))
+    slow = peer.message("baton.Control/Call", control.CallRequest(
+        name="native", method="echo.Echo/Sleep", payload=(300000).to_bytes(8, "little")))
+    for _ in range(3):
+        take_over(daemon)
+    call = peer.wait(slow)
+    assert call.status in (wire.OK, 3), (call.status, call.message)  # whatever the runner said, it was the runner
+    daemon.baton("stop", "rests")
+    call = other.wait(event)
+    assert call.status == wire.OK, call.message
+    told = control.EventsResponse.FromString(call.payload)
+    assert told.events and told.dropped == 0 and told.events[0].seq >= events.next_seq
+    call = other.wait(line)
+    assert call.status == wire.OK and control.LogsResponse.FromString(call.payload).ended, call.message
+    # Nothing was numbered twice, and nothing that had been kept is missing.
+    kept = control.EventsResponse.FromString(
+        other.wait(other.message("baton.Control/Events", control.EventsRequest(max_events=1000))).payload)
+    numbers = [event.seq for event in kept.events]
+    assert numbers == list(range(1, len(numbers) + 1)), numbers
+    assert daemon.stop() == 0
+
+
+@test
+def what_fails_changes_nothing(daemon):
+    start(daemon)
+    before, supervisor, fds = processes(daemon), daemon.supervisor(), descriptors(daemon.supervisor())
+    for program, reason in (("/nonexistent", "cannot open /nonexistent: No such file or directory"),
+                            ("/etc/passwd", "the keeper cannot start the successor: Permission denied"),
+                            ("/bin/true", "the program ended before it could take anything")):
+        done = daemon.baton("takeover", "--exec", program, check=False)
+        assert done.returncode != 0 and reason in done.stderr, (program, done.stderr)
+        assert daemon.supervisor() == supervisor and processes(daemon) == before
+    until(lambda: descriptors(supervisor) == fds, "the same descriptors")
+    assert not take_over(daemon, "--check")["committed"]
+    assert daemon.supervisor() == supervisor and processes(daemon) == before
+    until(lambda: descriptors(supervisor) == fds, "the same descriptors")
+    assert take_over(daemon)["former_pid"] == supervisor
+    assert processes(daemon) == before and daemon.stop() == 0
+
+
+@test
+def one_that_never_answers(daemon):
+    start(daemon)
+    supervisor = daemon.supervisor()
+    sleeper = os.path.join(daemon.folder, "sleeper")
+    with open(sleeper, "w", encoding="ascii") as file:
+        file.write("#!/bin/sh\nexec sleep 1000\n")
+    os.chmod(sleeper, 0o755)
+    begun = subprocess.Popen([daemon_tests.BATON, "takeover", "--exec", "/bin/sleep", "--timeout", "200ms"],
+                             env=daemon.environment, text=True, stderr=subprocess.PIPE)
+    begun.wait()
+    assert begun.returncode != 0 and "goes on" in begun.stderr.read()
+    assert daemon.supervisor() == supervisor and daemon.stop() == 0
+
+
+@test
+def a_reload_and_a_crash_after_it(daemon):
+    """The successor is a supervisor like any other: it loads the configuration again, and is followed when it dies."""
+    start(daemon)
+    before = processes(daemon)
+    take_over(daemon)
+    daemon.configure(FLEET + "  more: { command: [sleep, 1002] }\n")
+    os.kill(daemon.keeper(), signal.SIGHUP)
+    daemon.until_state("more", "up")
+    killed = daemon.supervisor()
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: daemon.supervisor() not in (None, killed) and daemon.baton("status", check=False).returncode == 0,
+          "the next supervisor")
+    assert {name: pid for name, pid in processes(daemon).items() if name != "more"} == before
+    call_native(connect(daemon), b"again")
+    assert take_over(daemon)["committed"] and daemon.stop() == 0
+
+
+daemon_tests.main()
