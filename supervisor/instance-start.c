@@ -65,7 +65,7 @@ static int make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume, Su
         limits.hello_timeout_us = clock_after(instance->config->start_timeout_us, USEC_PER_SEC);
         (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
         if (successor)
-                return successor_restore_peer(successor, instance->id, &instance->peer, &parameters);
+                return successor_restore_peer(successor, instance, &instance->peer, &parameters);
         return peer_loop_new(&instance->peer, &parameters, lane_fd_consume);
 }
 

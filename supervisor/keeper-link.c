@@ -131,7 +131,7 @@ bool keeper_link_idle(const KeeperLink *link) {
 }
 
 bool keeper_link_settled(const KeeperLink *link) {
-        return keeper_link_idle(link) && link->n_unanswered == 0;
+        return keeper_link_idle(link) && link->n_unanswered == 0 && link->n_started == 0;
 }
 
 /* --------------------------------------------------------------------------------------------------------- sending */
@@ -390,9 +390,8 @@ int keeper_link_shutdown(KeeperLink *link, int status) {
 
 static int give(KeeperLink *link, KeeperType type, int fd, KeeperLinkDone done, void *userdata) {
         KeeperMessage m = { .type = (uint16_t) type };
-        int copy = fd_dup(fd);
 
-        return copy < 0 ? copy : request(link, &m, copy, done, userdata);
+        return request(link, &m, fd, done, userdata);
 }
 
 int keeper_link_program(KeeperLink *link, int fd, KeeperLinkDone done, void *userdata) {

@@ -162,21 +162,22 @@ void successor_loaded(Successor *successor) {
 
 /* ---------------------------------------------------------------------------------------------------------------- going on */
 
-int successor_restore_peer(Successor *successor, uint64_t instance, Peer **ret_peer,
+int successor_restore_peer(Successor *successor, const Instance *instance, Peer **ret_peer,
                            const PeerLoopParameters *parameters) {
         const Baton__Snapshot__Snapshot *snapshot = successor->snapshot;
         char prefix[SNAPSHOT_PREFIX_SIZE], reason[MANIFEST_REASON_SIZE] = "no memory";
 
-        snapshot_instance(prefix, instance);
+        snapshot_instance(prefix, instance->id);
         for (size_t i = 0; i < snapshot->n_instances; i++) {
                 int r;
 
-                if (snapshot->instances[i]->id != instance)
+                if (snapshot->instances[i]->id != instance->id)
                         continue;
                 r = peer_loop_restore(ret_peer, parameters, snapshot->instances[i]->peer, prefix, &successor->manifest,
                                       reason);
                 if (r < 0)
-                        log_warning("instance %" PRIx64 ": its connection was not taken over: %s", instance, reason);
+                        log_warning("runner %s: its connection was not taken over: %s", instance->runner->name,
+                                    reason);
                 else
                         successor->n_runners++;
                 return r < 0 ? r : 1;

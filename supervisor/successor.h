@@ -20,7 +20,7 @@ void successor_loaded(Successor *successor);
 void successor_go(Successor *successor);
 
 /* successor_restore_peer() - of an instance. 1; 0: there is none; a negative errno as peer_restore(), having said why. */
-int successor_restore_peer(Successor *successor, uint64_t instance, Peer **ret_peer,
+int successor_restore_peer(Successor *successor, const Instance *instance, Peer **ret_peer,
                            const PeerLoopParameters *parameters);
 
 /* successor_restore() - connections and calls, when instances and listener are there. */
