@@ -225,8 +225,13 @@ static bool make_room(LogRing *ring, LogRingState *state, size_t size, uint64_t 
                 if (keep < least)
                         return false;
                 target = MIN(least + ring->size / 16, keep);
-                while (state->tail < target && settle(ring, state->head, state->tail) < state->head)
+                /* Where the end of the ring was skipped, the oldest line is behind that: it may be the first to be kept. */
+                while (state->tail < target) {
+                        state->tail = settle(ring, state->head, state->tail);
+                        if (state->tail >= MIN(target, state->head))
+                                break;
                         drop_oldest(ring, state);
+                }
                 commit(ring, state);
         }
         if (skip > 0) {

@@ -338,6 +338,43 @@ static void test_keep(void **state) {
         tear_down(&f);
 }
 
+/*
+ * The first line to be kept stays, also where it is the beginning of the ring, behind what was skipped at its end: there
+ * the follower rests each time, until nothing more fits.
+ */
+static void test_keep_behind_the_end(void **state) {
+        enum { LINES = 30000 };
+        unsigned rests = 0;
+        uint64_t given = 1;
+        char text[80];
+        Fixture f;
+
+        (void) state;
+        set_up(&f);
+        for (unsigned i = 1; i <= LINES; i++) {
+                uint64_t position = log_ring_find(f.ring, given), before;
+                bool rest = position > 0 && position % log_ring_size(f.ring) == 0;
+                LogLine line;
+
+                (void) snprintf(text, sizeof(text), "%.*s\n", (int) (i * 7 % 61 + 1),
+                                "0123456789012345678901234567890123456789012345678901234567890123456789");
+                if (come(&f, text, strlen(text), position) && rest)
+                        continue;
+                rests += rest;
+                position = log_ring_find(f.ring, given);
+                for (before = position; log_ring_read(f.ring, &position, &line); before = position) {
+                        if (given > 1 && before % log_ring_size(f.ring) == 0 && !rest)
+                                break;
+                        rest = false;
+                        assert_int_equal(line.seq, given);
+                        given++;
+                }
+                assert_true(log_ring_frame(f.ring, f.stream, log_ring_find(f.ring, given)));
+        }
+        assert_true(rests > 5);
+        tear_down(&f);
+}
+
 /* What the file has not got is counted when it goes; what it has got is not. */
 static void test_dropped_before_the_file(void **state) {
         LogRingFile file = { .wanted = true };
@@ -722,6 +759,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_records),
         TEST(test_long_record),
         TEST(test_keep),
+        TEST(test_keep_behind_the_end),
         TEST(test_dropped_before_the_file),
         TEST(test_streams),
         TEST(test_each_step),

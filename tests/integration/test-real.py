@@ -52,7 +52,7 @@ def crash(daemon, name):
     """SIGKILL to the main process: another one comes up, by policy."""
     before = daemon.status(name)
     os.kill(before["pid"], signal.SIGKILL)
-    after = until(lambda: (s := daemon.status(name))["state"] == "up" and s["pid"] != before["pid"] and s,
+    after = until(lambda: (s := daemon.status(name))["state"] == "up" and s.get("pid", before["pid"]) != before["pid"] and s,
                   f"another {name}", 60)
     assert after["restarts"] == before["restarts"] + 1, after
     assert after["last_exit"]["exit"] == {"how": "signaled", "status": 9}, after["last_exit"]
