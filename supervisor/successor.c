@@ -266,6 +266,8 @@ static void tell(Successor *successor, Call *asker) {
         Baton__Control__TakeoverResponse response = BATON__CONTROL__TAKEOVER_RESPONSE__INIT;
         uint64_t now = clock_now();
 
+        events_publish(supervisor->events,
+                       &(Event){ .kind = EVENT_SUPERVISOR_STARTED, .number = supervisor->generation });
         response.generation = supervisor->generation;
         response.pid = getpid();
         response.former_generation = snapshot->generation;

@@ -7,10 +7,12 @@ processes and descriptors stay what they were. What fails changes nothing, and s
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import threading
+import time
 
 import baton_wire as wire
 
@@ -34,6 +36,22 @@ def connect(daemon):
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(os.path.join(daemon.runtime, "control"))
     return wire.Peer(connection, side=1)
+
+
+class Streaming(wire.Peer):
+    """A connection that keeps the items of its one stream."""
+
+    def __init__(self, daemon):
+        self.items = []
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(os.path.join(daemon.runtime, "control"))
+        super().__init__(connection, side=1, stream_window=1 << 16)
+
+    def handle(self, number, envelope, payload):
+        if envelope.kind == wire.baton.ITEM and payload:
+            self.items.append(payload)
+        else:
+            super().handle(number, envelope, payload)
 
 
 def take_over(daemon, *options):
@@ -140,11 +158,19 @@ def what_waits_is_answered(daemon):
     event = other.message("baton.Control/Events", control.EventsRequest(from_seq=events.next_seq, wait=True, names=["rests"]))
     line = other.message("baton.Control/Logs", control.LogsRequest(name="rests", from_seq=1, wait=True))
     slow = peer.message("baton.Control/Call", control.CallRequest(
-        name="native", method="echo.Echo/Sleep", payload=(300000).to_bytes(8, "little")))
-    for _ in range(3):
-        take_over(daemon)
+        name="native", method="echo.Echo/Sleep", type="baton.Values",
+        payload=wire.values.Values(values=[wire.values.Value(u=1000000, width=64)]).SerializeToString()))
+    streaming = Streaming(daemon)
+    stream = streaming.message("baton.Control/Call", control.CallRequest(name="native", method="echo.Echo/Bidi"), end=False)
+    for n in range(3):
+        streaming.send(0, wire.baton.Envelope(kind=wire.baton.ITEM, id=stream.id), b"item %d" % n)
+        streaming.run_until(lambda n=n: streaming.items == [b"item %d" % i for i in range(n + 1)])
+        assert take_over(daemon)["calls"] == 5  # the event, the line, the slow one, the stream, and this
+    assert not slow.done
     call = peer.wait(slow)
-    assert call.status in (wire.OK, 3), (call.status, call.message)  # whatever the runner said, it was the runner
+    assert call.status == wire.OK, (call.status, call.message)
+    streaming.send(0, wire.baton.Envelope(kind=wire.baton.ITEM, id=stream.id, end=True))
+    assert streaming.wait(stream).status == wire.OK, stream.message
     daemon.baton("stop", "rests")
     call = other.wait(event)
     assert call.status == wire.OK, call.message
@@ -191,6 +217,36 @@ def one_that_never_answers(daemon):
     begun.wait()
     assert begun.returncode != 0 and "goes on" in begun.stderr.read()
     assert daemon.supervisor() == supervisor and daemon.stop() == 0
+
+
+@test
+def killed_in_the_middle(daemon):
+    """The supervisor, or its successor, is killed at some moment of a takeover: runners stay, and somebody serves."""
+    daemon.start(FLEET, BATON_LOG_LEVEL="info")
+    for name in ("native", "counts", "rests"):
+        daemon.until_state(name, "up")
+    before, chance = processes(daemon), random.Random(20)
+    for n in range(6):  # more deaths in a row would end in a back-off
+        predecessor = daemon.supervisor()
+        begun = subprocess.Popen([daemon_tests.BATON, "takeover", "--timeout", "5s"], env=daemon.environment,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if n % 2 == 0:
+            time.sleep(chance.uniform(0, 0.02))  # no event tells the moments between two of its steps
+            victim = predecessor
+        else:
+            others = set(before.values()) | {predecessor}
+            victim = until(lambda: begun.poll() is not None or
+                           next((pid for pid in daemon_tests.children(daemon.keeper()) if pid not in others), 0), "it")
+        if victim is not True:
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        begun.wait(TIMEOUT)
+        until(lambda: daemon.baton("status", check=False).returncode == 0, "a supervisor that serves")
+        until(lambda: processes(daemon) == before, "the same processes")
+        call_native(connect(daemon), b"%d" % n)
+    assert daemon.stop() == 0
 
 
 @test
