@@ -88,7 +88,7 @@ void runner_free(Runner *runner) {
                 TAILQ_REMOVE(&runner->supervisor->raised, runner, link);
         if (runner->instance)
                 supervisor_unqueue_spawn(runner->supervisor, runner->instance);
-        instance_free(runner->instance);
+        runner->instance = instance_free(runner->instance); /* who reads the log to its end looks at it */
         schedule_stop(runner);
         if (runner->timer)
                 loop_timer_stop(&runner->timer->timer);

@@ -130,13 +130,6 @@ static void fixture_open(Fixture *f, Role role) {
         CHECK(peer_loop_new(&f->client, &parameters, lane[1]) == 0);
 }
 
-static void fixture_close(Fixture *f) {
-        f->client = peer_free(f->client);
-        f->control = control_free(f->control);
-        f->supervisor = supervisor_free(f->supervisor);
-        fd_close(f->keeper);
-}
-
 /* ---- the calls ---- */
 
 static void done(Call *call, const Answer *answer, void *userdata) {
@@ -155,6 +148,16 @@ static void run(Fixture *f) {
         loop_timer_set(f->supervisor->loop, &timer, clock_after(clock_now(), TURN_US));
         loop_run(f->supervisor->loop);
         loop_timer_stop(&timer);
+}
+
+/* fixture_close() - the client goes first: its calls that wait are cancelled by that, as they always are. */
+static void fixture_close(Fixture *f) {
+        f->client = peer_free(f->client);
+        for (unsigned i = 0; f->control && i < 100; i++)
+                run(f);
+        CHECK(!f->control);
+        f->supervisor = supervisor_free(f->supervisor);
+        fd_close(f->keeper);
 }
 
 static void start_call(Fixture *f, uint8_t method, const uint8_t *payload, size_t size) {
