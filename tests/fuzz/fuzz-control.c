@@ -171,18 +171,15 @@ static void start_call(Fixture *f, uint8_t method, const uint8_t *payload, size_
         f->n_open++;
 }
 
-/* fill_low_fds() - what spawn() puts there for its child is not to replace what is ours. */
-static void fill_low_fds(void) {
-        static bool filled;
+/* fill_low_fds() - what spawn() puts there for its child is not to replace what is ours. Before anything is counted. */
+__attribute__((constructor)) static void fill_low_fds(void) {
+        int fd;
 
-        while (!filled) {
-                int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-
+        do {
+                fd = open("/dev/null", O_RDWR | O_CLOEXEC);
                 CHECK(fd >= 0);
-                filled = fd >= KEEPER_RESERVED_FDS;
-                if (filled)
-                        fd_close(fd);
-        }
+        } while (fd < KEEPER_RESERVED_FDS);
+        fd_close(fd);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -190,7 +187,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
         if (size == 0)
                 return 0;
-        fill_low_fds();
         fixture_open(&f, (Role) (data[0] % (ROLE_ADMIN + 1)));
         data++, size--;
         while (size >= 3 && f.n_open < CALLS_MAX && f.client) {
