@@ -270,7 +270,8 @@ int metrics_new(Metrics **ret_metrics, Supervisor *supervisor, const char *addre
                 r = *address == '/' ? open_path(address, &metrics->fd) : open_address(address, &metrics->fd);
                 metrics->is_path = r == 0 && *address == '/';
         }
-        if (r == 0 && listen(metrics->fd, METRICS_CLIENTS_MAX) < 0)
+        if (r == 0 &&
+            listen(metrics->fd, SOMAXCONN) < 0) /* a client that must wait is not refused: unix gives EAGAIN */
                 r = -errno;
         if (r < 0) {
                 log_error("metrics cannot be had at %s: %s", address, strerror(-r));
