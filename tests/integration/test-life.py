@@ -21,7 +21,7 @@ State = control.RunnerStatus
 Kind = control.Event
 Cause = control.ExitRecord
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
-INSTRUMENTED = os.environ.get("BATON_TEST_TIME_FACTOR", "1") != "1"
+INSTRUMENTED = bool(os.environ.get("BATON_TEST_INSTRUMENTED"))
 LONG = bool(os.environ.get("BATON_SOAK"))
 
 

@@ -22,7 +22,7 @@ from tree_tests import Reason, failure, has, main, processes_with, start_python,
 
 ECHO = os.path.join(wire.BUILD, "baton-runner-echo")
 PYTHON = sys.executable
-INSTRUMENTED = os.environ.get("BATON_TEST_TIME_FACTOR", "1") != "1"
+INSTRUMENTED = bool(os.environ.get("BATON_TEST_INSTRUMENTED"))
 SYS_PIDFD_GETFD, SYS_KCMP = 438, 312
 libc = ctypes.CDLL(None, use_errno=True)
 
