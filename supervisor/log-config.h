@@ -1,7 +1,7 @@
 #pragma once
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* What a runner's configuration says about its log. Whoever keeps the structure owns the string; a log copies it. */
+/* What a runner's configuration says about its log. Whoever keeps the structure owns the string, and outlives the log. */
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -25,13 +25,16 @@
 
 static void pipe_ready(LoopIo *io, unsigned events);
 
+static LogInput *input_of(LogPipe *pipe) {
+        return CONTAINER_OF(pipe - pipe->source, LogInput, pipes);
+}
+
 void log_input_init(LogInput *input, RunnerLog *log, uint64_t instance) {
         *input = (LogInput){ .log = log, .instance = instance };
         for (unsigned i = 0; i < LOG_PIPES; i++)
                 input->pipes[i] = (LogPipe){
                         .io = LOOP_IO_NULL(pipe_ready),
-                        .input = input,
-                        .source = (LogSource) i,
+                        .source = (uint8_t) i,
                         .fd = -1,
                 };
         LIST_INSERT_HEAD(&log->inputs, input, link);
@@ -74,7 +77,7 @@ int log_input_open(LogInput *input, int ret_fds[LOG_PIPES]) {
                         return r;
                 }
         }
-        if (input->log->config.park) /* the start counts as the first sign of a follower */
+        if (input->log->config->park) /* the start counts as the first sign of a follower */
                 input->log->follow_deadline = clock_after(clock_now(), LOG_FOLLOW_US);
         log_input_resume(input);
         memcpy(ret_fds, fds, sizeof(fds));
@@ -135,13 +138,13 @@ static ssize_t discard(LogPipe *pipe) {
         ssize_t n = read(pipe->fd, rest, sizeof(rest));
 
         for (const char *p = rest; n > 0 && (p = memchr(p, '\n', (size_t) (rest + n - p))); p++)
-                runner_log_lose(pipe->input->log);
+                runner_log_lose(input_of(pipe)->log);
         return n < 0 ? -errno : n;
 }
 
 /* take() - one batch. As log_scratch_take(). */
 static ssize_t take(LogPipe *pipe, bool ready) {
-        LogInput *input = pipe->input;
+        LogInput *input = input_of(pipe);
         RunnerLog *log = input->log;
         int stream = ready ? log_ring_claim(log->ring, input->instance, input->pid, pipe->source) : -EBUSY;
         ssize_t n;
@@ -165,7 +168,7 @@ static bool has_ended_silently(const LogPipe *pipe) {
 
 static void pipe_ready(LoopIo *io, unsigned events) {
         LogPipe *pipe = CONTAINER_OF(io, LogPipe, io);
-        RunnerLog *log = pipe->input->log;
+        RunnerLog *log = input_of(pipe)->log;
         int r;
 
         (void) events;
@@ -185,7 +188,7 @@ static void pipe_ready(LoopIo *io, unsigned events) {
 
 /* finish_pipe() - what it holds, up to a bound, and the end of what has begun. */
 static void finish_pipe(LogPipe *pipe) {
-        RunnerLog *log = pipe->input->log;
+        RunnerLog *log = input_of(pipe)->log;
         int held = 0;
         ssize_t n = 1;
         bool ready;
@@ -199,7 +202,7 @@ static void finish_pipe(LogPipe *pipe) {
                         n = take(pipe, ready);
                 while (n == -EINTR);
         if (ready && n != 0) {
-                int stream = log_ring_claim(log->ring, pipe->input->instance, pipe->input->pid, pipe->source);
+                int stream = log_ring_claim(log->ring, input_of(pipe)->instance, input_of(pipe)->pid, pipe->source);
 
                 if (stream >= 0) {
                         log_ring_end(log->ring, stream);

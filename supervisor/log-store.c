@@ -78,7 +78,7 @@ static int make_scratch(LogStore *store) {
 
 int log_store_prepare(LogStore *store, RunnerLog *log) {
         _cleanup_(log_ring_freep) LogRing *ring = NULL;
-        uint64_t size = log->config.ring_size ? log->config.ring_size : LOG_RING_SIZE_DEFAULT;
+        uint64_t size = log->config->ring_size ? log->config->ring_size : LOG_RING_SIZE_DEFAULT;
         int r;
 
         r = make_scratch(store);

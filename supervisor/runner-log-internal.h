@@ -13,7 +13,7 @@ TAILQ_HEAD(RunnerLogs, RunnerLog);
 struct RunnerLog {
         LogStore *store;
         const char *name;
-        LogConfig config;
+        const LogConfig *config;
         char *path;    /* of the file; NULL: none */
         LogRing *ring; /* NULL: nothing was said yet */
         LogFile *file; /* NULL: none is configured, or nothing was said yet */

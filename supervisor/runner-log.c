@@ -38,7 +38,7 @@ static int want_file(RunnerLog *log) {
         int r = 0;
 
         if (log->path && !log->file)
-                r = log_file_new(&log->file, log->name, log->path, &log->config);
+                r = log_file_new(&log->file, log->name, log->path, log->config);
         if (r < 0 || file.wanted == (log->file != NULL))
                 return r;
         file.wanted = log->file != NULL;
@@ -47,15 +47,15 @@ static int want_file(RunnerLog *log) {
         return 0;
 }
 
-static int copy_config(RunnerLog *log, const LogConfig *config) {
-        char *path = NULL;
-
-        if (config->directory && asprintf(&path, "%s/%s.log", config->directory, log->name) < 0)
-                return -ENOMEM;
+/* set_config() - 0 or -ENOMEM: there will be no file. */
+static int set_config(RunnerLog *log, const LogConfig *config) {
+        log->config = config;
         free(log->path);
-        log->path = path;
-        log->config = *config;
-        log->config.directory = NULL; /* the caller's */
+        log->path = NULL;
+        if (config->directory && asprintf(&log->path, "%s/%s.log", config->directory, log->name) < 0) {
+                log->path = NULL;
+                return -ENOMEM;
+        }
         return 0;
 }
 
@@ -70,7 +70,7 @@ int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const
         log->settle = LOOP_TASK_NULL(end_turn);
         LIST_INIT(&log->inputs);
         TAILQ_INIT(&log->readers);
-        r = copy_config(log, config);
+        r = set_config(log, config);
         log->ring = r == 0 ? log_store_take_found(store, name) : NULL;
         if (log->ring) {
                 log->told = log_ring_state(log->ring)->dropped;
@@ -103,6 +103,8 @@ static int write_file(RunnerLog *log) {
 }
 
 RunnerLog *runner_log_free(RunnerLog *log) {
+        static const LogConfig nothing = LOG_CONFIG_NULL;
+
         if (!log)
                 return NULL;
         assert(LIST_EMPTY(&log->inputs));
@@ -113,7 +115,7 @@ RunnerLog *runner_log_free(RunnerLog *log) {
                 (void) write_file(log);
         }
         log->over = true;
-        log->config.park = false;
+        log->config = &nothing; /* a reader that follows on has nothing kept for it */
         while (!TAILQ_EMPTY(&log->readers))
                 wake_readers(log);
         loop_task_cancel(&log->settle);
@@ -125,18 +127,16 @@ RunnerLog *runner_log_free(RunnerLog *log) {
 }
 
 int runner_log_configure(RunnerLog *log, const LogConfig *config) {
-        int r;
+        int r, q = 0;
 
         if (log->ring)
                 (void) write_file(log);
-        r = copy_config(log, config);
-        if (r < 0)
-                return r;
         log->file = log_file_free(log->file); /* it is found again, if it is the same one */
+        r = set_config(log, config);
         if (log->ring)
-                r = want_file(log);
+                q = want_file(log);
         runner_log_came(log);
-        return r;
+        return r < 0 ? r : q;
 }
 
 void runner_log_set_over(RunnerLog *log, bool over) {
@@ -160,7 +160,7 @@ static bool is_followed(RunnerLog *log) {
 static uint64_t keep_from(RunnerLog *log) {
         uint64_t keep = log->file ? log_ring_state(log->ring)->file.position : LOG_RING_KEEP_NOTHING;
 
-        return log->config.park && is_followed(log) ? MIN(keep, log->given) : keep;
+        return log->config->park && is_followed(log) ? MIN(keep, log->given) : keep;
 }
 
 static void park(RunnerLog *log) {
@@ -189,7 +189,7 @@ static bool try_frame(RunnerLog *log, int stream) {
 
                 if (write_file(log) == 0 && log_ring_state(log->ring)->file.position != before)
                         continue;
-                return !log->config.park && log_ring_frame(log->ring, stream, LOG_RING_KEEP_NOTHING);
+                return !log->config->park && log_ring_frame(log->ring, stream, LOG_RING_KEEP_NOTHING);
         }
         return true;
 }
@@ -354,7 +354,7 @@ bool runner_log_has_ended(const RunnerLog *log) {
 }
 
 void runner_log_follow(RunnerLog *log, uint64_t seq) {
-        if (!log->config.park)
+        if (!log->config->park)
                 return;
         log->follow_deadline = clock_after(clock_now(), LOG_FOLLOW_US);
         log->given = runner_log_find(log, seq);

@@ -46,7 +46,7 @@ struct LogStatus {
 /* ---- the log, for its runner ---- */
 
 /*
- * runner_log_new() - @name stays the caller's and must outlive the log; @config is copied. A ring that the store recovered
+ * runner_log_new() - @name and @config stay the caller's and must outlive the log. A ring that the store recovered
  * under this name is continued. 0 or -ENOMEM.
  */
 int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const LogConfig *config);
@@ -55,7 +55,7 @@ int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const
 RunnerLog *runner_log_free(RunnerLog *log);
 DEFINE_CLEANUP(RunnerLog *, runner_log_free);
 
-/* runner_log_configure() - from here on. A ring that exists keeps its size. 0 or -ENOMEM, and then all is as it was. */
+/* runner_log_configure() - from here on. A ring that exists keeps its size. 0 or -ENOMEM: there is no file then. */
 int runner_log_configure(RunnerLog *log, const LogConfig *config);
 
 /*
@@ -121,9 +121,8 @@ void runner_log_unwait(LogReader *reader);
 
 struct LogPipe {
         LoopIo io;
-        LogInput *input;
-        LogSource source;
-        int fd; /* the read end, ours; -1: none */
+        int fd;         /* the read end, ours; -1: none */
+        uint8_t source; /* LogSource, and its place in LogInput.pipes */
         bool ended;
 };
 

@@ -144,7 +144,7 @@ static const KeeperLinkHandlers handlers = { .exited = nothing_happened, .closed
 
 /* set_up_reader() - as a supervisor that begins. 0, or a number that says where it failed. */
 static int set_up_reader(Reader *r, const Episode *e, int keeper) {
-        LogConfig config = LOG_CONFIG_NULL;
+        static LogConfig config = LOG_CONFIG_NULL;
 
         config.ring_size = LOG_RING_SIZE_MIN;
         config.park = true;

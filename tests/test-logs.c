@@ -24,6 +24,7 @@
 typedef struct Fixture {
         Loop *loop;
         LogStore *store;
+        LogConfig config;
         RunnerLog *log;
         LogInput input;
         int fds[LOG_PIPES]; /* the runner's ends */
@@ -39,14 +40,12 @@ static void woken(LogReader *reader) {
 }
 
 static void set_up_with(Fixture *f, bool park) {
-        LogConfig config = LOG_CONFIG_NULL;
-
-        config.ring_size = LOG_RING_SIZE_MIN;
-        config.park = park;
-        *f = (Fixture){ .reader = { .callback = woken } };
+        *f = (Fixture){ .reader = { .callback = woken }, .config = LOG_CONFIG_NULL };
+        f->config.ring_size = LOG_RING_SIZE_MIN;
+        f->config.park = park;
         assert_int_equal(loop_new(&f->loop), 0);
         assert_int_equal(log_store_new(&f->store, f->loop, NULL), 0);
-        assert_int_equal(runner_log_new(&f->log, f->store, "web", &config), 0);
+        assert_int_equal(runner_log_new(&f->log, f->store, "web", &f->config), 0);
         log_input_init(&f->input, f->log, 11);
         assert_int_equal(log_input_open(&f->input, f->fds), 0);
         log_input_born(&f->input, 4711);
