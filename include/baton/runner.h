@@ -171,6 +171,121 @@ struct baton_caller {
 /* baton_call_client() - who called, valid until the call is ended; NULL: the supervisor. */
 BATON_PUBLIC const struct baton_caller *baton_call_client(struct baton_call *call);
 
+/* ---- the service: a runner that is upgraded, or replaced after its death, with what it holds --------------------- */
+
+/*
+ * A runner that keeps nothing registers nothing: it is RUNNING from its start, and can be neither upgraded nor
+ * checkpointed ("keeps its state to itself"). One that registers a service, between baton_runner_new() and its first
+ * dispatch, begins in INIT, and its supervisor leads it on:
+ *
+ *         INIT     Mount     mount()                READY
+ *         INIT     Takeover  restore()              READY     instead of Mount, in a successor
+ *         INIT     Stop      -                      STOPPED
+ *         READY    Start     start()                RUNNING   calls and clients are taken
+ *         RUNNING  Stop      stop()                 READY     no new ones; open calls end first, unless it is an upgrade
+ *         READY    Stop      unmount()              STOPPED
+ *         READY    Exit      exit()                 STOPPED   what is mounted is left to the successor
+ *
+ * save() may be asked for in READY, for a successor (then Exit follows, or Start, when the successor failed), and in READY
+ * and RUNNING for a checkpoint. A service whose functions are all NULL has no state, says so by that, and can be upgraded:
+ * attached clients, with their calls, cross in any case, and are the library's business. docs/upgrade.md tells all of it.
+ *
+ * Every function runs in the loop's thread. It returns 0: done, the next state is entered; a negative errno: failed, the
+ * state stays and the event may be asked for again (what it says with baton_event_reason() is told); or
+ * BATON_EVENT_LATER: baton_event_done() will end it. mount(), start() and stop() have to leave things as they were when
+ * they fail. What fails in unmount() and exit() is logged, and the state is STOPPED all the same. NULL: nothing to do.
+ */
+struct baton_event; /* one event that is under way */
+struct baton_save;
+struct baton_restore;
+
+enum {
+        BATON_EVENT_LATER = 1,
+};
+
+struct baton_service {
+        size_t size; /* sizeof(struct baton_service) */
+        int (*mount)(struct baton_event *event, void *userdata);
+        int (*start)(struct baton_event *event, void *userdata);
+        int (*stop)(struct baton_event *event, void *userdata); /* also of an upgrade: baton_event_is_handover() */
+        int (*unmount)(struct baton_event *event, void *userdata);
+        int (*exit)(struct baton_event *event, void *userdata);
+        /*
+         * save() - writes down what restore() of another process needs, in one go: it may be asked for at any time, and
+         * often. Nothing is changed by it. 0; a negative errno: it was not saved, with baton_save_reason() as the reason.
+         */
+        int (*save)(struct baton_save *save, void *userdata);
+        /*
+         * restore() - the other way round, all or nothing: after a negative errno (with baton_restore_reason()) it is as
+         * if it had not been called. The descriptors are used by nobody else any more once start() is called, not
+         * before: restore() takes them, and neither reads nor writes.
+         */
+        int (*restore)(struct baton_restore *restore, void *userdata);
+        /* info() - more than `description', when asked: text, by baton_event_reason(). */
+        int (*info)(struct baton_event *event, void *userdata);
+        const char *description;       /* what baton.Runner/Info tells of it, copied: one line, or JSON; NULL: "" */
+        uint32_t version, version_min; /* of what save() writes; the oldest that restore() reads; 0: 1 */
+        uint64_t max_state;            /* bytes that are saved or restored at most; default 1 GiB */
+        uint32_t max_fds;              /* descriptors likewise; default 65,536 */
+};
+
+/*
+ * baton_runner_set_service() - before the first dispatch, else -EBUSY. @service is copied. Either both of save() and
+ * restore() or none: else -EINVAL; likewise without a size, or with a description that is no UTF-8. -EEXIST: the second
+ * time. -ENOMEM.
+ */
+int baton_runner_set_service(struct baton_runner *runner, const struct baton_service *service, void *userdata);
+
+/* baton_event_runner() - whose event it is. */
+struct baton_runner *baton_event_runner(struct baton_event *event);
+/* baton_event_is_handover() - of stop(): a successor follows, open calls and clients stay as they are. */
+int baton_event_is_handover(struct baton_event *event);
+/* baton_event_reason() - one line for whoever asked; the last one counts. Control characters become '?'. */
+void baton_event_reason(struct baton_event *event, const char *format, ...) BATON_PRINTF(2, 3);
+/*
+ * baton_event_done() - after BATON_EVENT_LATER, once, in the loop's thread: @result as the function would have returned
+ * it. @event is gone.
+ */
+void baton_event_done(struct baton_event *event, int result);
+
+/* baton_save_is_checkpoint() - it is for the case that this process dies; it lives on. */
+int baton_save_is_checkpoint(const struct baton_save *save);
+/* baton_save_write() - @size more bytes of state, copied. 0; -EFBIG: more than max_state; or why it cannot be written. */
+int baton_save_write(struct baton_save *save, const void *data, size_t size);
+/*
+ * baton_save_fd() - a descriptor, by a name of 1 to 200 bytes of UTF-8. It stays the caller's and is duplicated. 0;
+ * -EINVAL: no such name; -EEXIST: it was used before; -EMFILE: more than max_fds, or than a process may have; -EBADF;
+ * -ENOMEM.
+ */
+int baton_save_fd(struct baton_save *save, const char *name, int fd);
+/* baton_save_reason() - as baton_event_reason(). */
+void baton_save_reason(struct baton_save *save, const char *format, ...) BATON_PRINTF(2, 3);
+
+/* baton_restore_version() - of the state: from version_min to version; others were refused before. */
+uint32_t baton_restore_version(const struct baton_restore *restore);
+/* baton_restore_is_checkpoint() - the predecessor died (or was killed) after it had saved this. */
+int baton_restore_is_checkpoint(const struct baton_restore *restore);
+/* baton_restore_data() - the state, until restore() returns. Bytes of another process: to be parsed as such. */
+const void *baton_restore_data(const struct baton_restore *restore, size_t *ret_size);
+/* baton_restore_n_fds(), baton_restore_fd_name() - what came, in the order of baton_save_fd(). NULL: no such number. */
+size_t baton_restore_n_fds(const struct baton_restore *restore);
+const char *baton_restore_fd_name(const struct baton_restore *restore, size_t index);
+/* baton_restore_take_fd() - the caller's from here; those that nobody takes are closed. -1: none of that name, or taken. */
+int baton_restore_take_fd(struct baton_restore *restore, const char *name);
+/* baton_restore_reason() - as baton_event_reason(). */
+void baton_restore_reason(struct baton_restore *restore, const char *format, ...) BATON_PRINTF(2, 3);
+
+/*
+ * baton_runner_checkpoint() - asks the supervisor to save now; what is saved then holds everything that was done before
+ * this call. @function is called once it is kept where this process's death and the supervisor's leave it: 0, or a
+ * negative errno with @reason (-EOPNOTSUPP: the runner is not configured for failover). Requests while one is under way
+ * share the next. 0, -ENOMEM, -ESHUTDOWN (no supervisor).
+ */
+int baton_runner_checkpoint(struct baton_runner *runner,
+                            void (*function)(struct baton_runner *runner, int result, const char *reason,
+                                             void *userdata),
+                            void *userdata);
+
 /* ---- calls of ours to the supervisor --------------------------------------------------------------------------- */
 
 /*
