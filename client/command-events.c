@@ -36,6 +36,8 @@ static const char *const kinds[] = {
         "runner_restart",
         "logs_dropped",
         "command",
+        "takeover",
+        "recovery",
 };
 
 static const char *kind_name(const Event *event) {
@@ -77,6 +79,12 @@ static void describe(const Event *event, char *text, size_t size) {
                 return;
         case BATON__CONTROL__EVENT__KIND__RUNNER_RESTART:
                 (void) snprintf(text, size, "restart in %g s", (double) event->number / USEC_PER_SEC);
+                return;
+        case BATON__CONTROL__EVENT__KIND__TAKEOVER:
+                (void) snprintf(text, size, "takeover %s", event->text);
+                return;
+        case BATON__CONTROL__EVENT__KIND__RECOVERY:
+                (void) snprintf(text, size, "recovery: %s", event->text);
                 return;
         case BATON__CONTROL__EVENT__KIND__LOGS_DROPPED:
                 (void) snprintf(text, size, "%llu lines of its log were dropped", (unsigned long long) event->number);

@@ -143,6 +143,21 @@ static void print_sum(const StatusResponse *status) {
                       status->supervisor && status->supervisor->stopping ? "; the supervisor is stopping" : "");
 }
 
+/* print_last() - how the supervisor came to be the one, or did not give way. */
+static void print_last(const Baton__Control__TakeoverRecord *last) {
+        char time[STATUS_TEXT_MAX], reason[512] = "";
+
+        status_time_text(last->time_us, time);
+        if (*last->reason)
+                status_takeover_reason(last, reason, sizeof(reason));
+        (void) printf("last takeover %s at %s", status_takeover_outcome((int) last->outcome), time);
+        if (last->pause_us > 0)
+                (void) printf(", pause %.1f ms", (double) last->pause_us / USEC_PER_MSEC);
+        (void) printf("%s", *reason ? ": " : "");
+        (void) output_text(stdout, reason, strlen(reason));
+        (void) fputc('\n', stdout);
+}
+
 static void print_table(const View *view, const StatusResponse *status) {
         int name_width = 4;
 
@@ -284,6 +299,8 @@ static bool show(Ask *ask, uint64_t *ret_last_event) {
                 print_one(&view, status->runners[0]);
         else
                 print_table(&view, status);
+        if (!ask->options.json && ask->options.n_operands == 0 && status->supervisor->last_takeover)
+                print_last(status->supervisor->last_takeover);
         return output_flush(stdout) == 0;
 }
 

@@ -25,6 +25,7 @@ extern const Command command_run;
 extern const Command command_scale;
 extern const Command command_shutdown;
 extern const Command command_takeover;
+extern const Command command_takeovers;
 extern const Command command_signal;
 extern const Command command_start;
 extern const Command command_status;

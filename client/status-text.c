@@ -21,6 +21,29 @@ static const char *const states[] = { "down",     "scheduled", "waiting", "start
 static const char *const causes[] = { "itself",   "stopped",      "killed",        "start_failed", "start_timeout",
                                       "watchdog", "disconnected", "out_of_memory", "lost" };
 
+static const char *const outcomes[] = { "under_way", "done",      "checked",  "rolled_back",
+                                        "cut_off",   "recovered", "went_back" };
+static const char *const phases[] = { "check", "start", "copy", "freeze", "delta", "commit", "resume" };
+
+const char *status_takeover_outcome(int outcome) {
+        return outcome >= 0 && (size_t) outcome < ARRAY_SIZE(outcomes) ? outcomes[outcome] : "unknown";
+}
+
+const char *status_takeover_phase(int phase) {
+        return phase >= 0 && (size_t) phase < ARRAY_SIZE(phases) ? phases[phase] : "unknown";
+}
+
+void status_takeover_reason(const Baton__Control__TakeoverRecord *record, char *text, size_t size) {
+        switch (record->outcome) {
+        case BATON__CONTROL__TAKEOVER_RECORD__OUTCOME__RECOVERED:
+        case BATON__CONTROL__TAKEOVER_RECORD__OUTCOME__WENT_BACK:
+                (void) snprintf(text, size, "pid %d %s", record->former_pid, record->reason);
+                break;
+        default:
+                (void) snprintf(text, size, "in %s: %s", status_takeover_phase((int) record->phase), record->reason);
+        }
+}
+
 const char *status_state_name(int state) {
         return state >= 0 && (size_t) state < ARRAY_SIZE(states) ? states[state] : "unknown";
 }
@@ -168,6 +191,34 @@ json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
         return object;
 }
 
+json_t *status_takeover_json(const Baton__Control__TakeoverRecord *record) {
+        json_t *object = json_pack("{s:I, s:I, s:s, s:b}", "number", (json_int_t) record->number, "time_us",
+                                   (json_int_t) record->time_us, "outcome",
+                                   status_takeover_outcome((int) record->outcome), "check", (int) record->check);
+        json_t *took = object && record->n_phases_us > 0 ? json_object() : NULL;
+
+        if (!object)
+                return NULL;
+        for (size_t i = 0; i < record->n_phases_us; i++)
+                set_number(took, status_takeover_phase((int) i), record->phases_us[i]);
+        if (took) {
+                (void) json_object_set_new(object, "phases_us", took);
+                set_text(object, "phase", status_takeover_phase((int) record->phase));
+        }
+        set_number(object, "generation", record->generation);
+        set_number(object, "pid", record->pid > 0 ? (uint64_t) record->pid : 0);
+        set_number(object, "former_generation", record->former_generation);
+        set_number(object, "former_pid", record->former_pid > 0 ? (uint64_t) record->former_pid : 0);
+        set_number(object, "total_us", record->total_us);
+        set_number(object, "pause_us", record->pause_us);
+        set_number(object, "connections", record->connections);
+        set_number(object, "runners", record->runners);
+        set_number(object, "calls", record->calls);
+        set_text(object, "reason", record->reason);
+        set_text(object, "program", record->program);
+        return object;
+}
+
 json_t *status_supervisor_json(const Baton__Control__SupervisorStatus *supervisor) {
         json_t *object = json_pack("{s:s, s:i, s:i, s:i, s:I, s:i, s:i, s:I, s:s}", "software", supervisor->software,
                                    "generation", (int) supervisor->generation, "pid", supervisor->pid, "keeper_pid",
@@ -181,5 +232,7 @@ json_t *status_supervisor_json(const Baton__Control__SupervisorStatus *superviso
         set_text(object, "configuration", supervisor->configuration);
         set_number(object, "configuration_time_us", supervisor->configuration_time_us);
         set_number(object, "clients_refused", supervisor->clients_refused);
+        if (supervisor->last_takeover)
+                (void) json_object_set_new(object, "last_takeover", status_takeover_json(supervisor->last_takeover));
         return object;
 }

@@ -26,7 +26,16 @@ void status_exit_describe(const Baton__Control__ExitRecord *record, char text[ST
 void status_duration_text(uint64_t us, char text[STATUS_TEXT_MAX]);
 void status_time_text(uint64_t time_us, char text[STATUS_TEXT_MAX]);
 
-/* status_exit_json(), status_runner_json(), status_supervisor_json() - NULL: no memory. docs/status.md has the schema. */
+/*
+ * Of a takeover: "rolled_back", "copy"; and why it came to its outcome, where there is a reason: "in copy: the successor was
+ * killed", "pid 12 was killed".
+ */
+const char *status_takeover_outcome(int outcome);
+const char *status_takeover_phase(int phase);
+void status_takeover_reason(const Baton__Control__TakeoverRecord *record, char *text, size_t size);
+
+/* status_..._json() - NULL: no memory. docs/status.md has the schema. */
 json_t *status_exit_json(const Baton__Control__ExitRecord *record);
 json_t *status_runner_json(const Baton__Control__RunnerStatus *runner);
+json_t *status_takeover_json(const Baton__Control__TakeoverRecord *record);
 json_t *status_supervisor_json(const Baton__Control__SupervisorStatus *supervisor);

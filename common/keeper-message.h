@@ -78,6 +78,8 @@ typedef enum KeeperType {
         KEEPER_GO,     /* to the successor: everything is its own now */
         KEEPER_LEAVE,  /* to the predecessor: nothing is, any more */
         KEEPER_THAW,   /* to the predecessor: record = why there is no successor; exits are reported once more */
+        KEEPER_DIED,   /* with the table, before END, oldest first, until one has said SERVING: how a supervisor ended.
+                          instance = its generation, pid, fd_tag = when (wall clock, us), flags; record = for people */
 
         _KEEPER_TYPE_N,
 } KeeperType;
@@ -94,6 +96,9 @@ enum {
         KEEPER_FLAG_STARTED = 1u << 8, /* the supervisor before had said so */
         KEEPER_FLAG_ACTIVE = 1u << 9,
         KEEPER_FLAG_DOOMED = 1u << 10, /* BORN, and killed by the keeper: its EXIT comes */
+
+        /* only in DIED */
+        KEEPER_FLAG_WENT_BACK = 1u << 11, /* its program had come by a takeover; the one before follows it */
 
         /* only of PUT */
         KEEPER_FLAG_REPLACE = 1u << 16, /* what has the same kind and tag is closed, instead of a refusal */
@@ -123,6 +128,7 @@ typedef enum KeeperFdKind {
         /* only of instance 0 */
         KEEPER_FD_CONTROL, /* the listener of the control socket; the keeper's own, which nobody may PUT or DROP */
         KEEPER_FD_CONFIG,  /* the configuration as loaded, a sealed memfd; PUT with FLAG_REPLACE */
+        KEEPER_FD_HISTORY, /* memory with the history of takeovers */
         _KEEPER_FD_KIND_N,
 } KeeperFdKind;
 

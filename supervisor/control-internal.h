@@ -37,7 +37,7 @@ ControlMethod control_start, control_stop, control_restart, control_reset, contr
 ControlMethod control_status, control_scale, control_reload, control_shutdown, control_metrics;
 
 /* ---- takeover.c ---- */
-ControlMethod control_takeover;
+ControlMethod control_takeover, control_takeovers;
 
 /* ---- control-events.c ---- */
 ControlMethod control_events;
@@ -45,3 +45,11 @@ ControlMethod control_events;
 /* ---- control.c ---- */
 /* control_deny() - ends @call: what was asked for, @what, needs @role. */
 void control_deny(const Control *control, Call *call, const char *what, Role role);
+
+/* The @i-th newest entry of the history as a message, which is valid as long as the structure. False: there is none. */
+typedef struct TakeoverMessage {
+        Baton__Control__TakeoverRecord record;
+        TakeoverEntry entry;
+        uint64_t phases_us[_TAKEOVER_PHASE_N];
+} TakeoverMessage;
+bool takeover_message_fill(TakeoverMessage *message, const Takeovers *takeovers, size_t i);

@@ -99,6 +99,7 @@ void control_status(Control *control, Call *call, const ProtobufCMessage *messag
         Baton__Control__StatusResponse response = BATON__CONTROL__STATUS_RESPONSE__INIT;
         _cleanup_free_ Baton__Control__RunnerStatus **pointers = NULL;
         Baton__Control__SupervisorStatus supervisor;
+        TakeoverMessage last_takeover;
         _cleanup_free_ RunnerStatusMessage *messages = NULL;
         _cleanup_free_ Runner **runners = NULL;
         uint64_t now_us = clock_now();
@@ -120,6 +121,8 @@ void control_status(Control *control, Call *call, const ProtobufCMessage *messag
                 pointers[i] = &messages[i].status;
         }
         fill_supervisor(control, software, &supervisor);
+        if (takeover_message_fill(&last_takeover, control->supervisor->takeovers, 0))
+                supervisor.last_takeover = &last_takeover.record;
         response.supervisor = &supervisor;
         response.runners = pointers;
         response.n_runners = n;

@@ -95,6 +95,13 @@ void daemon_slot(Daemon *daemon, const KeeperSlot *slot, int pidfd_consume) {
         recovery_slot(&daemon->recovery, slot, pidfd_consume);
 }
 
+static void adopt_history(const Daemon *daemon, int fd_consume) {
+        int r = takeovers_adopt(daemon->supervisor->takeovers, fd_consume);
+
+        if (r < 0)
+                log_warning("the history of takeovers begins anew: %s", strerror(-r));
+}
+
 void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
 
@@ -104,6 +111,8 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
                 daemon->control = fd_take(&fd);
         else if (kind == KEEPER_FD_CONFIG && daemon->config < 0)
                 daemon->config = fd_take(&fd);
+        else if (kind == KEEPER_FD_HISTORY)
+                adopt_history(daemon, fd_take(&fd));
         else if (log_store_adopt(daemon->supervisor->logs, kind, tag, fd_take(&fd)) < 0)
                 log_warning("the keeper has a descriptor (kind %u, tag %" PRIu64 ") that is none of ours", kind, tag);
 }
@@ -163,6 +172,8 @@ void daemon_loaded(Daemon *daemon) {
 
         events_publish(supervisor->events,
                        &(Event){ .kind = EVENT_SUPERVISOR_STARTED, .number = supervisor->generation });
+        if (!supervisor->successor)
+                takeovers_recovered(supervisor->takeovers, supervisor->generation);
         if (daemon->options.runtime_dir && begin(daemon) < 0) {
                 give_up(daemon);
                 return;

@@ -317,6 +317,8 @@ static const char *const kind_names[] = {
         [EVENT_RUNNER_RESTART] = "runner_restart",
         [EVENT_LOGS_DROPPED] = "logs_dropped",
         [EVENT_COMMAND] = "command",
+        [EVENT_TAKEOVER] = "takeover",
+        [EVENT_RECOVERY] = "recovery",
 };
 static_assert(ARRAY_SIZE(kind_names) == _EVENT_KIND_N, "a name for each");
 

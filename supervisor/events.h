@@ -40,6 +40,8 @@ typedef enum EventKind {
         EVENT_RUNNER_RESTART,
         EVENT_LOGS_DROPPED,
         EVENT_COMMAND,
+        EVENT_TAKEOVER,
+        EVENT_RECOVERY,
         _EVENT_KIND_N,
 } EventKind;
 

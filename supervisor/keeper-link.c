@@ -515,6 +515,23 @@ static bool on_stored(KeeperLink *link, const KeeperMessage *m, int *fd) {
         return true;
 }
 
+static bool on_died(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        const KeeperDeath death = {
+                .generation = (uint32_t) m->instance,
+                .pid = m->pid,
+                .time_us = m->fd_tag,
+                .how = (const char *) m->record,
+                .went_back = m->flags & KEEPER_FLAG_WENT_BACK,
+        };
+
+        (void) fd;
+        if (!memchr(m->record, '\0', sizeof(m->record)))
+                return false;
+        if (link->handlers->died)
+                link->handlers->died(link, &death, link->userdata);
+        return true;
+}
+
 static bool on_end(KeeperLink *link, const KeeperMessage *m, int *fd) {
         (void) fd;
         (void) m;
@@ -552,6 +569,7 @@ static bool handle(KeeperLink *link, const KeeperMessage *m, int *fd) {
                 [KEEPER_SLOT] = on_slot, [KEEPER_STORED] = on_stored,
                 [KEEPER_END] = on_end,   [KEEPER_RELOAD] = on_reload,
                 [KEEPER_PING] = on_ping, [KEEPER_GO] = on_go,
+                [KEEPER_DIED] = on_died,
         };
 
         if (m->version == KEEPER_VERSION && m->type < _KEEPER_TYPE_N && handlers[m->type] &&

@@ -25,6 +25,7 @@
 typedef struct KeeperLink KeeperLink;
 typedef struct KeeperExit KeeperExit;
 typedef struct KeeperSlot KeeperSlot;
+typedef struct KeeperDeath KeeperDeath;
 typedef struct KeeperLinkHandlers KeeperLinkHandlers;
 
 enum { KEEPER_LINK_REQUESTS_MAX = 4096 }; /* that can be queued besides those unanswered */
@@ -47,6 +48,15 @@ struct KeeperSlot {
         const uint8_t *record; /* KEEPER_RECORD_SIZE bytes; all zero: none was given */
 };
 
+/* How a supervisor ended that nobody else has heard of. */
+struct KeeperDeath {
+        uint32_t generation;
+        pid_t pid;
+        uint64_t time_us; /* wall clock */
+        const char *how;  /* for people: "was killed by signal 11 SIGSEGV" */
+        bool went_back;   /* its program had come by a takeover, and the one before it has followed */
+};
+
 /*
  * Called from the loop, never from within a keeper_link_*() call. Each may use the link; none may free it.
  * @exited: an instance's process is gone, its status reaped; may come twice for one instance until keeper_link_ack().
@@ -56,6 +66,7 @@ struct KeeperSlot {
  * @slot: one of the table's, valid while the callback runs. @pidfd_consume names surely the process that the slot means;
  *        -1: it is not BORN, or the keeper had no descriptor left.
  * @stored: a duplicate of a stored descriptor. Its slot was told before; @instance 0: the keeper's own.
+ * @died: of the supervisors before, oldest first; none where one follows another that lives.
  * @loaded: that was the table.
  * @reload: SIGHUP came to the keeper.
  * @go: of a successor: its predecessor is no more.
@@ -70,6 +81,7 @@ struct KeeperLinkHandlers {
         void (*loaded)(KeeperLink *link, void *userdata);
         void (*reload)(KeeperLink *link, void *userdata);
         void (*go)(KeeperLink *link, void *userdata);
+        void (*died)(KeeperLink *link, const KeeperDeath *death, void *userdata);
 };
 
 /* keeper_link_settled() - everything is sent, and answered. */

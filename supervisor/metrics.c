@@ -110,6 +110,49 @@ static void write_gauge(FILE *file, const char *name, const char *help, uint64_t
         (void) fprintf(file, "# TYPE %s gauge\n# HELP %s %s\n%s %" PRIu64 "\n", name, name, help, name, value);
 }
 
+static void write_seconds(FILE *file, const char *name, uint64_t us) {
+        (void) fprintf(file, "%s %" PRIu64 ".%06" PRIu64 "\n", name, us / USEC_PER_SEC, us % USEC_PER_SEC);
+}
+
+static void write_phases(FILE *file, const TakeoverEntry *entry) {
+        char name[64];
+
+        for (unsigned i = 0; i < _TAKEOVER_PHASE_N; i++) {
+                if (entry->phase_us[i] == 0)
+                        continue;
+                (void) snprintf(name, sizeof(name), "baton_takeover_phase_seconds{phase=\"%s\"}",
+                                takeover_phase_name(i));
+                write_seconds(file, name, takeover_phase_us(entry, (TakeoverPhase) i));
+        }
+}
+
+/* write_takeovers() - counters that go on from one supervisor to the next. */
+static void write_takeovers(FILE *file, const Takeovers *takeovers) {
+        TakeoverCounts counts = takeovers_counts(takeovers);
+        TakeoverEntry last;
+
+        (void) fputs(
+                "# TYPE baton_takeovers counter\n# HELP baton_takeovers Takeovers and recoveries of the supervisor, "
+                "by how they came out.\n",
+                file);
+        for (unsigned i = TAKEOVER_DONE; i < _TAKEOVER_OUTCOME_N; i++)
+                (void) fprintf(file, "baton_takeovers_total{outcome=\"%s\"} %" PRIu64 "\n", takeover_outcome_name(i),
+                               counts.outcomes[i]);
+        (void) fputs("# TYPE baton_takeover_pause_seconds gauge\n# UNIT baton_takeover_pause_seconds seconds\n"
+                     "# HELP baton_takeover_pause_seconds In which nobody served, in the last one that was done.\n",
+                     file);
+        if (counts.outcomes[TAKEOVER_DONE] > 0)
+                write_seconds(file, "baton_takeover_pause_seconds", counts.last_pause_us);
+        (void) fputs("# TYPE baton_takeover_phase_seconds gauge\n# UNIT baton_takeover_phase_seconds seconds\n"
+                     "# HELP baton_takeover_phase_seconds Phases of the last takeover, those that it reached.\n",
+                     file);
+        for (size_t i = 0; takeovers_copy(takeovers, i, &last); i++)
+                if (last.phase_us[0] > 0) {
+                        write_phases(file, &last);
+                        break;
+                }
+}
+
 static void write_supervisor(FILE *file, const Supervisor *supervisor) {
         ListenerCounts clients = listener_counts(supervisor->listener);
 
@@ -125,6 +168,7 @@ static void write_supervisor(FILE *file, const Supervisor *supervisor) {
                        "# TYPE baton_control_refused counter\n# HELP baton_control_refused Connections refused by a "
                        "quota.\nbaton_control_refused_total %" PRIu64 "\n",
                        clients.refused);
+        write_takeovers(file, supervisor->takeovers);
 }
 
 char *metrics_text(const Supervisor *supervisor) {

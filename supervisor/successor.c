@@ -259,6 +259,20 @@ static void own_all(const Successor *successor, Control *const *controls) {
                         peer_own(control_peer(controls[i]));
 }
 
+static void record(Takeovers *takeovers, const Baton__Control__TakeoverResponse *response) {
+        TakeoverEntry *entry = takeovers_current(takeovers);
+
+        if (!entry)
+                return;
+        entry->generation = response->generation;
+        entry->pid = response->pid;
+        entry->pause_us = response->pause_us;
+        entry->connections = response->connections;
+        entry->runners = response->runners;
+        entry->calls = response->calls;
+        takeovers_end(takeovers, TAKEOVER_DONE, NULL);
+}
+
 /* tell() - whoever asked for the takeover, and everybody by an event. */
 static void tell(Successor *successor, Call *asker) {
         const Baton__Snapshot__Snapshot *snapshot = successor->snapshot;
@@ -277,10 +291,7 @@ static void tell(Successor *successor, Call *asker) {
         response.connections = successor->n_connections;
         response.runners = successor->n_runners;
         response.calls = successor->n_calls;
-        log_info("generation %u follows generation %u (pid %d): connections %u, runners %u, calls %u; pause %" PRIu64
-                 " us",
-                 response.generation, response.former_generation, response.former_pid, response.connections,
-                 response.runners, response.calls, response.pause_us);
+        record(supervisor->takeovers, &response);
         if (asker)
                 (void) call_answer_message(asker, &response.base);
 }
@@ -324,6 +335,7 @@ void successor_go(Successor *successor) {
 
         if (!successor->snapshot || !successor->loaded)
                 return; /* nobody has heard READY of us */
+        takeovers_phase(supervisor->takeovers, TAKEOVER_PHASE_RESUME);
         daemon_loaded(supervisor->daemon);
         supervisor->successor = successor_free(successor);
 }

@@ -208,6 +208,11 @@ static void link_loaded(KeeperLink *link, void *userdata) {
                 daemon_loaded(supervisor->daemon);
 }
 
+static void link_died(KeeperLink *link, const KeeperDeath *death, void *userdata) {
+        (void) link;
+        takeovers_died(((Supervisor *) userdata)->takeovers, death);
+}
+
 static void link_go(KeeperLink *link, void *userdata) {
         Supervisor *supervisor = userdata;
 
@@ -225,6 +230,7 @@ static const KeeperLinkHandlers link_handlers = {
         .loaded = link_loaded,
         .reload = link_reload,
         .go = link_go,
+        .died = link_died,
 };
 
 /* ---------------------------------------------------------------------------------------------------------- the way down */
@@ -363,6 +369,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
                 r = keeper_link_new(&supervisor->link, supervisor->loop, fd_take(&keeper), &link_handlers, supervisor);
         /* A private one's runners do not outlive it. */
         if (r == 0)
+                r = takeovers_new(&supervisor->takeovers, lane < 0 ? supervisor->link : NULL, supervisor->events);
+        if (r == 0)
                 r = log_store_new(&supervisor->logs, supervisor->loop, lane < 0 ? supervisor->link : NULL);
         if (r == 0) {
                 log_store_on_dropped(supervisor->logs, logs_dropped, supervisor);
@@ -413,6 +421,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         supervisor->logs = log_store_free(supervisor->logs);
         supervisor->cgroups = cgroup_tree_free(supervisor->cgroups);
         supervisor->daemon = daemon_free(supervisor->daemon);
+        supervisor->takeovers = takeovers_free(supervisor->takeovers);
         supervisor->link = keeper_link_free(supervisor->link);
         supervisor->events = events_free(supervisor->events);
         supervisor->loop = loop_free(supervisor->loop);

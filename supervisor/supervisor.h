@@ -16,6 +16,7 @@
 #include "supervisor/instance.h"
 #include "supervisor/keeper-link.h"
 #include "supervisor/schedule.h"
+#include "supervisor/takeovers.h"
 #include "supervisor/transient.h"
 #include "supervisor/listener.h"
 
@@ -82,6 +83,7 @@ struct Supervisor {
         struct CrossingList crossings; /* calls that wait, and may cross to a successor */
         Takeover *takeover;            /* by a successor of ours; NULL: none is under way */
         Successor *successor;          /* what we are until we serve; NULL: we have no predecessor */
+        Takeovers *takeovers;          /* their history */
 
         Control *control;       /* the private client; NULL: gone */
         Listener *listener;     /* of the control socket; NULL: none */

@@ -71,7 +71,7 @@ static void end(Takeover *takeover, const char *why) {
         if (call)
                 call_on_cancel(call, NULL, NULL);
         supervisor->takeover = takeover_free(takeover);
-        log_warning("takeover failed: %s; this supervisor goes on", reason);
+        takeovers_end(supervisor->takeovers, TAKEOVER_ROLLED_BACK, reason);
         if (call)
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: %s; pid %d goes on", reason, getpid());
 }
@@ -120,6 +120,8 @@ static void give(Frozen *frozen) {
                 if (frozen->state == TRANSFER_WAITS)
                         return;
         }
+        if (frozen->state == TRANSFER_DONE && !frozen->takeover->check)
+                takeovers_phase(frozen->takeover->supervisor->takeovers, TAKEOVER_PHASE_COMMIT);
 }
 
 static void abort_once(Frozen *frozen) {
@@ -188,6 +190,7 @@ static void checked(Takeover *takeover, uint64_t frozen_us) {
         uint64_t now = clock_now();
 
         (void) keeper_link_abort(supervisor->link);
+        takeovers_end(supervisor->takeovers, TAKEOVER_CHECKED, NULL);
         response.generation = response.former_generation = supervisor->generation;
         response.pid = response.former_pid = getpid();
         response.total_us = now - takeover->begun_us;
@@ -205,6 +208,7 @@ static void hand_over(Takeover *takeover, const Manifest *manifest) {
         Supervisor *supervisor = takeover->supervisor;
         uint64_t now = clock_now();
 
+        takeovers_phase(supervisor->takeovers, TAKEOVER_PHASE_DELTA);
         transfer_give(&frozen.transfer, takeover->socket, manifest);
         if (takeover->check) {
                 bool fine = rehearse(&frozen);
@@ -233,8 +237,11 @@ static void attempt(LoopTimer *timer) {
         _cleanup_fd_ int memfd = -1;
         int r = -EAGAIN;
 
-        if (!snapshot_obstacle(supervisor, takeover->why))
+        if (!snapshot_obstacle(supervisor, takeover->why)) {
+                if (!takeover->check)
+                        takeovers_phase(supervisor->takeovers, TAKEOVER_PHASE_FREEZE);
                 r = snapshot_save(supervisor, takeover->call, takeover->begun_us, &manifest, &memfd, takeover->why);
+        }
         if (r == 0)
                 hand_over(takeover, &manifest);
         else if (r == -EAGAIN)
@@ -266,6 +273,7 @@ static void heard(LoopIo *io, unsigned events) {
                 takeover_cancel(takeover, "the program ended before it could take anything: its own lines say why");
                 return;
         }
+        takeovers_phase(takeover->supervisor->takeovers, TAKEOVER_PHASE_COPY);
         (void) snprintf(takeover->why, sizeof(takeover->why), "everything was ready");
         loop_timer_set(takeover->supervisor->loop, &takeover->attempt, clock_now());
 }
@@ -287,7 +295,10 @@ static void began(KeeperLink *link, int result, void *userdata) {
 }
 
 static void begin(Takeover *takeover) {
-        int r = keeper_link_takeover(takeover->supervisor->link, takeover->remote, began, takeover);
+        int r;
+
+        takeovers_phase(takeover->supervisor->takeovers, TAKEOVER_PHASE_START);
+        r = keeper_link_takeover(takeover->supervisor->link, takeover->remote, began, takeover);
 
         takeover->asked = r == 0;
         if (r < 0)
@@ -380,6 +391,7 @@ void control_takeover(Control *control, Call *call, const ProtobufCMessage *mess
                 (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "takeover: no memory, or descriptors");
                 return;
         }
+        takeovers_begin(supervisor->takeovers, supervisor->generation, path, request->check);
         call_on_cancel(call, cancelled, supervisor->takeover);
         r = keeper_link_program(supervisor->link, program, program_given, supervisor->takeover);
         if (r < 0)

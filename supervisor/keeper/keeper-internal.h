@@ -53,6 +53,7 @@ typedef enum Timer {
 struct Takeover {
         int program; /* of the successor; -1: that of the current one */
         pid_t next;  /* 0: none */
+        uint32_t generation;
         Port port;
         bool frozen, ready; /* what was read of the two */
         pid_t former;       /* 0: none, or reaped */
@@ -76,7 +77,8 @@ struct Keeper {
 
         int program, previous; /* of the supervisor; -1: there is none before it */
         Ladder ladder;
-        uint32_t generation;
+        uint32_t generation; /* of the last that was started */
+        uint32_t reigning;   /* of the supervisor */
         Reign reign;
         Port port;
         pid_t supervisor;   /* 0: reaped */

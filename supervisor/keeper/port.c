@@ -214,9 +214,30 @@ static PortFlushed tell_next_fd(Port *port, Table *table) {
                 return r;
         port->cursor = cursor;
         port->n_told += tell;
-        if (!entry)
-                port->dump = PORT_DUMP_END;
+        if (!entry) {
+                port->cursor = 0;
+                port->dump = PORT_DUMP_DEATHS;
+        }
         return PORT_SENT;
+}
+
+static PortFlushed tell_next_death(Port *port, const Table *table) {
+        const TableDeath *death = table_death(table, port->cursor);
+        KeeperMessage m = { .version = KEEPER_VERSION, .type = KEEPER_DIED };
+        PortFlushed r;
+
+        if (!death) {
+                port->dump = PORT_DUMP_END;
+                return PORT_SENT;
+        }
+        m.instance = death->generation;
+        m.pid = death->pid;
+        m.fd_tag = death->time_us;
+        m.flags = death->went_back ? KEEPER_FLAG_WENT_BACK : 0;
+        memcpy(m.record, death->how, sizeof(death->how));
+        r = send_message(port, &m, -1);
+        port->cursor += r == PORT_SENT;
+        return r;
 }
 
 static PortFlushed tell_end(Port *port) {
@@ -240,6 +261,8 @@ static PortFlushed flush_table(Port *port, Table *table) {
                 r = tell_next_slot(port, table);
         while (r == PORT_SENT && port->dump == PORT_DUMP_FDS)
                 r = tell_next_fd(port, table);
+        while (r == PORT_SENT && port->dump == PORT_DUMP_DEATHS)
+                r = tell_next_death(port, table);
         if (r == PORT_SENT && port->dump == PORT_DUMP_END)
                 r = tell_end(port);
         return r;

@@ -18,6 +18,7 @@ typedef struct PortMessage PortMessage;
 typedef enum PortDump {
         PORT_DUMP_SLOTS,
         PORT_DUMP_FDS,
+        PORT_DUMP_DEATHS,
         PORT_DUMP_END,
         PORT_DUMP_DONE,
 } PortDump;

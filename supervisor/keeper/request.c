@@ -27,9 +27,9 @@ static int on_reserve(Keeper *k, PortMessage *message) {
 /* is_puttable() - what belongs to no instance is a short list, and the control listener is ours. */
 static bool is_puttable(const KeeperMessage *m) {
         if (m->instance == 0)
-                return m->fd_kind == KEEPER_FD_CONFIG || m->fd_kind == KEEPER_FD_RING ||
-                       m->fd_kind == KEEPER_FD_SCRATCH;
-        return m->fd_kind != KEEPER_FD_CONFIG && m->fd_kind != KEEPER_FD_CONTROL;
+                return m->fd_kind == KEEPER_FD_CONFIG || m->fd_kind == KEEPER_FD_HISTORY ||
+                       m->fd_kind == KEEPER_FD_RING || m->fd_kind == KEEPER_FD_SCRATCH;
+        return m->fd_kind < KEEPER_FD_CONTROL;
 }
 
 static int on_put(Keeper *k, PortMessage *message) {

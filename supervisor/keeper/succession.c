@@ -79,8 +79,26 @@ static int start(Keeper *k) {
                 k->port.say = say;
                 return r;
         }
+        k->reigning = k->generation;
         succession_reign(k);
         return 0;
+}
+
+/* goes_back() - what a takeover has brought, and was not healthy once, gives way to what it has followed. */
+static bool goes_back(const Keeper *k, uint64_t served_us) {
+        return k->takeover.on_trial && served_us < k->options->ladder.healthy_us && k->previous >= 0;
+}
+
+/* remember() - for the next one, which tells people. One that was aborted had not answered any more. */
+static void remember(Keeper *k, pid_t pid, const char *how, uint64_t served_us) {
+        TableDeath *death = table_add_death(k->table);
+
+        death->generation = k->reigning;
+        death->time_us = clock_wall();
+        death->pid = pid;
+        (void) snprintf(death->how, sizeof(death->how), "%s%s", k->reign == REIGN_ABORTED ? "did not answer and " : "",
+                        how);
+        death->went_back = goes_back(k, served_us);
 }
 
 static void stay_down(Keeper *k) {
@@ -99,8 +117,7 @@ static void stay_down(Keeper *k) {
 static void succeed(Keeper *k, uint64_t served_us) {
         uint64_t delay;
 
-        /* What a takeover has brought, and was not healthy once, gives way to what it has followed. */
-        if (k->takeover.on_trial && served_us < k->options->ladder.healthy_us && k->previous >= 0)
+        if (goes_back(k, served_us))
                 k->ladder = (Ladder){ .rung = LADDER_PREVIOUS };
         k->takeover.on_trial = false;
         delay = ladder_next(&k->ladder, &k->options->ladder, served_us, k->previous >= 0);
@@ -160,9 +177,11 @@ static void end_reign(Keeper *k) {
  * supervisor that exits has done so by order, one that crashes leaves its runners to be stopped by us.
  */
 void succession_died(Keeper *k, const char *how, int exit_status) {
+        uint64_t served_us = k->served_us ? clock_now() - k->served_us : 0;
         pid_t pid = k->supervisor;
         size_t runners;
 
+        remember(k, pid, how, served_us);
         takeover_end(k);
         end_reign(k);
         runners = keeper_count_runners(k);
@@ -181,7 +200,7 @@ void succession_died(Keeper *k, const char *how, int exit_status) {
                 if (k->phase == PHASE_STOPPING)
                         keeper_stop_runners(k);
                 else
-                        succeed(k, k->served_us ? clock_now() - k->served_us : 0);
+                        succeed(k, served_us);
         }
 }
 
@@ -220,6 +239,7 @@ void succession_serving(Keeper *k) {
         k->reign = REIGN_SERVING;
         k->has_served = true;
         k->served_us = clock_now();
+        table_forget_deaths(k->table);
         if (k->notify.watchdog_us) {
                 notify_alive(&k->notify);
                 keeper_timer(k, TIMER_WATCHDOG, k->notify.watchdog_us / 3);

@@ -41,6 +41,8 @@ struct Table {
         struct TableFdList free_fds;
         struct TableSlotQueue unreported;
         TableSlot own;
+        TableDeath deaths[TABLE_DEATHS];
+        size_t n_deaths;
         struct TableSlotList by_instance[BUCKETS], by_pid[BUCKETS], by_name[BUCKETS];
 };
 
@@ -85,6 +87,23 @@ int table_new(Table **ret_table, uint64_t max_fds) {
 
 TableSlot *table_first(Table *table) {
         return LIST_FIRST(&table->used_slots);
+}
+
+TableDeath *table_add_death(Table *table) {
+        if (table->n_deaths == TABLE_DEATHS) {
+                memmove(table->deaths, table->deaths + 1, sizeof(table->deaths) - sizeof(*table->deaths));
+                table->n_deaths--;
+        }
+        table->deaths[table->n_deaths] = (TableDeath){ 0 };
+        return &table->deaths[table->n_deaths++];
+}
+
+const TableDeath *table_death(const Table *table, size_t i) {
+        return i < table->n_deaths ? &table->deaths[i] : NULL;
+}
+
+void table_forget_deaths(Table *table) {
+        table->n_deaths = 0;
 }
 
 TableCount table_count(const Table *table) {

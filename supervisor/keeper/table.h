@@ -129,6 +129,21 @@ int table_get(const TableSlot *slot, uint32_t kind, uint64_t tag);
 TableSlot *table_walk_slots(Table *table, size_t *cursor);
 TableFd *table_walk_fds(Table *table, size_t *cursor);
 
+/*
+ * How supervisors ended that no other one has heard of: the last TABLE_DEATHS. table_death() - the @i-th of them, oldest
+ * first, or NULL. table_forget_deaths() - one has heard of all.
+ */
+enum { TABLE_DEATHS = 16, TABLE_HOW_SIZE = 64 };
+typedef struct TableDeath {
+        uint64_t generation, time_us; /* wall clock */
+        pid_t pid;
+        bool went_back; /* the program before its own follows it */
+        char how[TABLE_HOW_SIZE];
+} TableDeath;
+TableDeath *table_add_death(Table *table);
+const TableDeath *table_death(const Table *table, size_t i);
+void table_forget_deaths(Table *table);
+
 /* table_first() - all used slots: `for (s = table_first(t); s; s = table_next(s))`. */
 TableSlot *table_first(Table *table);
 static inline TableSlot *table_next(TableSlot *slot) {

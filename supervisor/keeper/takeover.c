@@ -148,6 +148,7 @@ static void commit(Keeper *k) {
         t->former = k->supervisor;
         t->former_port = k->port;
         k->supervisor = t->next;
+        k->reigning = t->generation;
         k->port = t->port;
         t->next = 0;
         t->port = PORT_NULL;
@@ -203,6 +204,7 @@ int takeover_begin(Keeper *k, int handover_consume) {
                 forget_next(k);
                 return r;
         }
+        t->generation = k->generation;
         t->port.waits = true;
         t->port.dump = PORT_DUMP_DONE; /* until FROZEN it would be told what changes */
         return 0;
