@@ -38,6 +38,7 @@ struct Successor {
         Baton__Snapshot__Snapshot *snapshot; /* NULL: it has not come yet */
         bool loaded;                         /* the table is told */
         bool refused;
+        uint64_t ready_us; /* when READY was said */
         uint32_t n_calls, n_runners, n_connections;
 };
 
@@ -52,8 +53,10 @@ static void refuse(Successor *successor, const char *reason) {
 }
 
 static void look_ready(Successor *successor) {
-        if (successor->loaded && successor->snapshot && !successor->refused)
-                (void) keeper_link_ready(successor->supervisor->link);
+        if (!successor->loaded || !successor->snapshot || successor->refused)
+                return;
+        successor->ready_us = clock_now();
+        (void) keeper_link_ready(successor->supervisor->link);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- taking */
@@ -335,6 +338,7 @@ void successor_go(Successor *successor) {
 
         if (!successor->snapshot || !successor->loaded)
                 return; /* nobody has heard READY of us */
+        takeovers_phase_at(supervisor->takeovers, TAKEOVER_PHASE_COMMIT, successor->ready_us);
         takeovers_phase(supervisor->takeovers, TAKEOVER_PHASE_RESUME);
         daemon_loaded(supervisor->daemon);
         supervisor->successor = successor_free(successor);

@@ -90,7 +90,7 @@ typedef struct Frozen {
         Takeover *takeover;
         Transfer transfer;
         TransferState state;
-        bool said; /* the successor has everything */
+        uint64_t given_us; /* when the successor had everything; 0: not yet */
         bool aborted, reload, over;
         char why[MANIFEST_REASON_SIZE]; /* of the keeper's THAW */
 } Frozen;
@@ -120,8 +120,8 @@ static void give(Frozen *frozen) {
                 if (frozen->state == TRANSFER_WAITS)
                         return;
         }
-        if (frozen->state == TRANSFER_DONE && !frozen->takeover->check)
-                takeovers_phase(frozen->takeover->supervisor->takeovers, TAKEOVER_PHASE_COMMIT);
+        if (frozen->state == TRANSFER_DONE && frozen->given_us == 0)
+                frozen->given_us = clock_now();
 }
 
 static void abort_once(Frozen *frozen) {
@@ -222,6 +222,8 @@ static void hand_over(Takeover *takeover, const Manifest *manifest) {
         }
         (void) keeper_link_frozen(supervisor->link);
         wait_frozen(&frozen);
+        if (frozen.given_us > 0)
+                takeovers_phase_at(supervisor->takeovers, TAKEOVER_PHASE_COMMIT, frozen.given_us);
         end(takeover, *frozen.transfer.reason ? frozen.transfer.reason : frozen.why);
         transfer_deinit(&frozen.transfer);
         if (frozen.reload)

@@ -275,12 +275,16 @@ void takeovers_begin(Takeovers *takeovers, uint32_t generation, const char *prog
         (void) begin(takeovers, &entry);
 }
 
-void takeovers_phase(Takeovers *takeovers, TakeoverPhase phase) {
+void takeovers_phase_at(Takeovers *takeovers, TakeoverPhase phase, uint64_t begun_us) {
         if (!resume(takeovers))
                 return;
         takeovers->current.phase = phase;
-        takeovers->current.phase_us[phase] = clock_now();
+        takeovers->current.phase_us[phase] = begun_us;
         write_entry(takeovers);
+}
+
+void takeovers_phase(Takeovers *takeovers, TakeoverPhase phase) {
+        takeovers_phase_at(takeovers, phase, clock_now());
 }
 
 TakeoverEntry *takeovers_current(Takeovers *takeovers) {

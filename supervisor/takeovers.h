@@ -9,7 +9,8 @@
  * written, however they ended: a takeover in the middle of which a supervisor is killed is found in the phase it had
  * reached. Nothing is made before there is something to be kept.
  *
- * One supervisor writes at a time: the predecessor up to the commit, the successor after GO.
+ * One supervisor writes at a time: the predecessor until it says FROZEN, and again after THAW; the successor after GO. What
+ * each has gone through meanwhile it writes then, by takeovers_phase_at().
  */
 
 #include <stdbool.h>
@@ -91,6 +92,7 @@ int takeovers_adopt(Takeovers *takeovers, int fd_consume);
  */
 void takeovers_begin(Takeovers *takeovers, uint32_t generation, const char *program, bool check);
 void takeovers_phase(Takeovers *takeovers, TakeoverPhase phase);
+void takeovers_phase_at(Takeovers *takeovers, TakeoverPhase phase, uint64_t begun_us);
 void takeovers_end(Takeovers *takeovers, TakeoverOutcome outcome, const char *reason);
 
 /* takeovers_current() - of what is under way, to be filled in where its writer knows more; NULL: nothing is. */
