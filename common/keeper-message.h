@@ -3,8 +3,8 @@
 
 /*
  * What keeper, supervisor and a child that is about to become a runner say to each other over a SOCK_SEQPACKET pair:
- * one structure of fixed size in native byte order for all messages, at most one descriptor with it. Nobody sends a
- * message of length 0: it would read as the end. Both sides are built from one tree; @version is checked all the same,
+ * one structure of fixed size in native byte order for all messages, at most one descriptor with it, but for RESERVE.
+ * Nobody sends a message of length 0: it would read as the end. Both sides are built from one tree; @version is checked all the same,
  * since a takeover may put two versions at the two ends.
  *
  * A supervisor's first reading. Each new supervisor, the first one included, is sent the keeper's table before anything
@@ -13,6 +13,11 @@
  * as EXIT, those too that a SLOT has already shown: an exit is delivered at least once, and takes effect once, by instance.
  * It says SERVING when it has taken everything over. A successor in a takeover is sent the table when its predecessor is
  * FROZEN, and no exit before GO.
+ *
+ * Answers. Requests are answered in order, and a DONE that says 0 may stand for those before it that had no answer yet: each
+ * of them succeeded, too. So many starts cost one message back. For the same reason the keeper, having read nothing but
+ * words that nobody waits for (RESERVE, BORN, STARTED), looks again after a moment only, unless a child exits: what is in
+ * its socket by then is not lost with anybody, and no exit is acted on before it was read.
  *
  * What the keeper has done before, at the end of the supervisor before: RESERVED slots are gone; what was BORN and neither
  * STARTED, nor KEPT, was killed and will EXIT; so was a native runner without a stored lane; what was TRANSIENT was killed
@@ -23,10 +28,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEEPER_VERSION     2u
+#define KEEPER_VERSION     3u
 #define KEEPER_NAME_SIZE   64  /* a runner's name with its NUL */
-#define KEEPER_RECORD_SIZE 256 /* opaque to the keeper */
+#define KEEPER_RECORD_SIZE 216 /* opaque to the keeper */
 #define KEEPER_WINDOW      64  /* messages that want a DONE a supervisor may have unanswered; one more ends it */
+#define KEEPER_FDS_MAX     3   /* with one message */
+#define KEEPER_STARTED_MAX (1 + KEEPER_RECORD_SIZE / 8) /* instances that one message can tell of */
 
 /* Descriptors that each program finds at these numbers, put there by the one that started it. */
 enum {
@@ -41,10 +48,11 @@ typedef enum KeeperType {
         KEEPER_NONE,
 
         /* from the supervisor; those that want DONE are answered always, the others never */
-        KEEPER_RESERVE, /* instance, name, flags, record: a slot before the clone; wants DONE */
+        KEEPER_RESERVE, /* instance, name, flags, record: a slot before the clone; wants DONE. With FLAG_LOGS two
+                             descriptors, FD_LOG 1 and 2, and one more where fd_kind, fd_tag say what it is: all or none */
         KEEPER_PUT, /* instance, fd_kind, fd_tag, flags and a descriptor, stored until DROP or the slot's end; wants DONE */
         KEEPER_DROP,    /* instance, fd_kind, fd_tag: closed; wants DONE */
-        KEEPER_STARTED, /* instance: the clone succeeded */
+        KEEPER_STARTED, /* instance, and in record, as u64, up to a 0, more: the clone succeeded */
         KEEPER_CANCEL,  /* instance: no child is known; the slot, its descriptors and what was born all the same go */
         KEEPER_SIGNAL,  /* instance, result = signal number: to the leader's whole group; wants DONE */
         KEEPER_RECORD,  /* instance, record: replaces the one before */
@@ -67,7 +75,7 @@ typedef enum KeeperType {
         KEEPER_BORN, /* instance */
 
         /* from the keeper */
-        KEEPER_DONE, /* serial of the request, result: 0 or a negative errno */
+        KEEPER_DONE, /* serial of the request, result: 0 or a negative errno; those before it: 0 */
         KEEPER_EXIT, /* instance, pid, wait_code (CLD_*), wait_status; repeated to each new supervisor until ACK */
         KEEPER_SLOT, /* instance, name, result = KeeperSlotState, flags, record; BORN: pid, and its pidfd as descriptor;
                           EXITED: pid, wait_code, wait_status */
@@ -91,6 +99,9 @@ enum {
         KEEPER_FLAG_TRANSIENT = 1u << 2,  /* a helper, not a runner: killed and forgotten when its supervisor ends */
         KEEPER_FLAG_KEPT = 1u << 3, /* a record and descriptors without a process: of a runner that waits, failed, or
                                              shall stay down; until CANCEL. At most one of a name */
+
+        /* only of RESERVE */
+        KEEPER_FLAG_LOGS = 1u << 4,
 
         /* only in SLOT */
         KEEPER_FLAG_STARTED = 1u << 8, /* the supervisor before had said so */

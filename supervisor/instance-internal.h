@@ -24,6 +24,9 @@ typedef enum InstanceStored {
 extern const PeerHandler instance_peer_handler;
 /* instance_raise() - an event of the process; handled now, or, from within an action, after it. */
 void instance_raise(Instance *instance, ProcessEvent event);
+/* instance_name_stored() - @fd, which stays ours, is stored with the reservation. */
+void instance_name_stored(InstanceStored what, int fd, KeeperReservation *reservation);
+
 /* instance_store() - PUT; @fd stays ours. A refusal dooms the runner. 0 or a negative errno. */
 int instance_store(Instance *instance, InstanceStored what, int fd);
 /* instance_drop() - @fd_consume, which is watched no more, is closed when the keeper has closed its duplicate. */

@@ -98,29 +98,36 @@ static int make_way_in(Instance *instance, const char **ret_step) {
         return instance_make_peer(instance, 0, -1);
 }
 
-static int store_all(Instance *instance) {
-        uint32_t flags = KEEPER_FLAG_KILL_GROUP | (runner_config_native(instance->config) ? KEEPER_FLAG_NATIVE : 0) |
-                         (instance->runner->hidden ? KEEPER_FLAG_TRANSIENT : 0);
+/* reserve() - its place in the keeper, with all there is to store: what is read from its output, and its way to us. */
+static int reserve(Instance *instance) {
+        const int logs[LOG_PIPES] = {
+                log_input_fd(&instance->input, LOG_SOURCE_STDOUT),
+                log_input_fd(&instance->input, LOG_SOURCE_STDERR),
+        };
         uint8_t record[KEEPER_RECORD_SIZE];
+        KeeperReservation reservation = {
+                .instance = instance->id,
+                .name = instance->runner->name,
+                .flags = KEEPER_FLAG_KILL_GROUP | (runner_config_native(instance->config) ? KEEPER_FLAG_NATIVE : 0) |
+                         (instance->runner->hidden ? KEEPER_FLAG_TRANSIENT : 0),
+                .record = record,
+                .logs = logs,
+        };
         int r;
 
         runner_pack(instance->runner, record);
-        r = keeper_link_reserve(instance->supervisor->link, instance->id, instance->runner->name, flags, record,
-                                reserved, instance);
+        if (instance->bootstrap)
+                instance_name_stored(INSTANCE_STORED_LISTENER, instance->bootstrap->listener, &reservation);
+        else if (instance->notify)
+                instance_name_stored(INSTANCE_STORED_NOTIFY, notify_fd(instance->notify), &reservation);
+        r = keeper_link_reserve(instance->supervisor->link, &reservation, reserved, instance);
         if (r < 0)
                 return r;
         instance->reserved = true;
-        if (instance->bootstrap)
-                r = instance_store(instance, INSTANCE_STORED_LISTENER, instance->bootstrap->listener);
-        if (r == 0 && instance->notify)
-                r = instance_store(instance, INSTANCE_STORED_NOTIFY, notify_fd(instance->notify));
-        if (r == 0)
-                r = instance_store(instance, INSTANCE_STORED_STDOUT,
-                                   log_input_fd(&instance->input, LOG_SOURCE_STDOUT));
-        if (r == 0)
-                r = instance_store(instance, INSTANCE_STORED_STDERR,
-                                   log_input_fd(&instance->input, LOG_SOURCE_STDERR));
-        return r;
+        instance->stored = 1u << INSTANCE_STORED_STDOUT | 1u << INSTANCE_STORED_STDERR |
+                           (instance->bootstrap ? 1u << INSTANCE_STORED_LISTENER : 0) |
+                           (instance->notify ? 1u << INSTANCE_STORED_NOTIFY : 0);
+        return 0;
 }
 
 void instance_prepare(Instance *instance) {
@@ -132,8 +139,8 @@ void instance_prepare(Instance *instance) {
                 r = runner_config_native(instance->config) ? make_way_in(instance, &step)
                                                            : instance_open_ready(instance, &step);
         if (r == 0) {
-                step = "storing its descriptors in the keeper";
-                r = store_all(instance);
+                step = "reserving a place in the keeper";
+                r = reserve(instance);
         }
         if (r < 0) {
                 instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at %s: %s", step, strerror(-r));

@@ -141,6 +141,12 @@ static void stored(KeeperLink *link, int result, void *userdata) {
                       instance->pid ? PROCESS_EVENT_DOOMED : PROCESS_EVENT_FAILED);
 }
 
+void instance_name_stored(InstanceStored what, int fd, KeeperReservation *reservation) {
+        reservation->kind = stored_names[what].kind;
+        reservation->tag = stored_names[what].tag;
+        reservation->fd = fd;
+}
+
 int instance_store(Instance *instance, InstanceStored what, int fd) {
         int r = keeper_link_put(instance->supervisor->link, instance->id, stored_names[what].kind,
                                 stored_names[what].tag, fd, stored, instance);

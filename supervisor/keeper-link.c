@@ -6,12 +6,11 @@
  * it waits too, as order is what the protocol lives from. A message that waits owns a duplicate of its descriptor until the
  * kernel took it.
  *
- * Unanswered requests are kept in the order they were sent, which is the order in which the keeper answers; a DONE with
- * another serial means that the two have lost each other, which ends the link. Answers from before are dropped with it:
+ * Unanswered requests are kept in the order they were sent, which is the order in which the keeper answers, several by one
+ * DONE; one with a serial of none of them means that the two have lost each other, which ends the link. Answers from before are dropped with it:
  * without a keeper there is nothing to go on with (the supervisor dies with it).
  *
- * STARTED of several instances leave together, at the end of the turn or before whatever is said next: each message wakes the
- * keeper, and nothing waits for this one.
+ * STARTED of several instances is one message, at the end of the turn or before whatever else is said: nothing waits for it.
  *
  * POLLOUT comes late on unix sockets (when three quarters are free), so sending is retried after each receive too.
  * ETOOMANYREFS, which only others' descriptors in flight can clear, is retried by a timer.
@@ -32,10 +31,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 
-enum {
-        RETRY_US = 10000,
-        STARTED_MAX = 32, /* that leave together */
-};
+enum { RETRY_US = 10000 };
 
 typedef struct LinkDone {
         KeeperLinkDone callback;
@@ -46,7 +42,8 @@ typedef struct LinkMessage LinkMessage;
 struct LinkMessage {
         TAILQ_ENTRY(LinkMessage) link;
         KeeperMessage m;
-        int fd;
+        int fds[KEEPER_FDS_MAX];
+        size_t n_fds;
         bool answered; /* wants a DONE */
         LinkDone done;
 };
@@ -62,7 +59,7 @@ struct KeeperLink {
         struct LinkQueue queue;
         size_t n_requests; /* in the queue that want a DONE */
         uint32_t last_serial;
-        uint64_t started[STARTED_MAX]; /* instances of which the keeper has not been told so yet */
+        uint64_t started[KEEPER_STARTED_MAX]; /* instances of which the keeper has not been told so yet */
         size_t n_started;
         LoopTask tell_started;
         struct {
@@ -79,7 +76,7 @@ static void tell_started(LoopTask *task);
 static LinkMessage *message_free(LinkMessage *message) {
         if (!message)
                 return NULL;
-        fd_close(message->fd);
+        fd_close_all(message->fds, message->n_fds);
         free(message);
         return NULL;
 }
@@ -144,12 +141,12 @@ static void remember(KeeperLink *link, uint32_t serial, const LinkDone *done) {
 }
 
 /* send_now() - with nothing before it: 0, or why not. */
-static int send_now(KeeperLink *link, const KeeperMessage *m, int fd, const LinkDone *done) {
+static int send_now(KeeperLink *link, const KeeperMessage *m, const int *fds, size_t n_fds, const LinkDone *done) {
         ssize_t n;
 
         if (done && link->n_unanswered == KEEPER_WINDOW)
                 return -EBUSY;
-        n = cmsg_send(link->fd, m, sizeof(*m), &fd, fd >= 0);
+        n = cmsg_send(link->fd, m, sizeof(*m), fds, n_fds);
         if (n < 0)
                 return (int) n;
         if (done)
@@ -160,7 +157,8 @@ static int send_now(KeeperLink *link, const KeeperMessage *m, int fd, const Link
 /* send_first() - 0 when the kernel took the first message, else why not. */
 static int send_first(KeeperLink *link) {
         LinkMessage *message = TAILQ_FIRST(&link->queue);
-        int r = send_now(link, &message->m, message->fd, message->answered ? &message->done : NULL);
+        const LinkDone *done = message->answered ? &message->done : NULL;
+        int r = send_now(link, &message->m, message->fds, message->n_fds, done);
 
         if (r < 0)
                 return r;
@@ -209,18 +207,22 @@ static void retry_now(LoopTimer *timer) {
         flush_and_tell(link, keeper_link_idle(link));
 }
 
-/* enqueue() - behind what waits. It gets a duplicate of @fd, which may be gone before it is its turn. */
-static int enqueue(KeeperLink *link, const KeeperMessage *m, int fd, const LinkDone *done) {
-        _cleanup_fd_ int copy = -1;
-        LinkMessage *message;
+/* enqueue() - behind what waits. It gets duplicates of @fds, which may be gone before it is its turn. */
+static int enqueue(KeeperLink *link, const KeeperMessage *m, const int *fds, size_t n_fds, const LinkDone *done) {
+        LinkMessage *message = calloc(1, sizeof(*message));
 
-        if (fd >= 0 && (copy = fd_dup(fd)) < 0)
-                return copy;
-        message = calloc(1, sizeof(*message));
         if (!message)
                 return -ENOMEM;
         message->m = *m;
-        message->fd = fd_take(&copy);
+        for (; message->n_fds < n_fds; message->n_fds++) {
+                int copy = fd_dup(fds[message->n_fds]);
+
+                if (copy < 0) {
+                        message_free(message);
+                        return copy;
+                }
+                message->fds[message->n_fds] = copy;
+        }
         if (done) {
                 message->answered = true;
                 message->done = *done;
@@ -230,8 +232,8 @@ static int enqueue(KeeperLink *link, const KeeperMessage *m, int fd, const LinkD
         return 0;
 }
 
-/* transmit_next() - at once, if nothing waits and the kernel takes it: nearly always. @fd is borrowed. */
-static int transmit_next(KeeperLink *link, KeeperMessage *m, int fd, const LinkDone *done) {
+/* transmit_next() - at once, if nothing waits and the kernel takes it: nearly always. @fds are borrowed. */
+static int transmit_next(KeeperLink *link, KeeperMessage *m, const int *fds, size_t n_fds, const LinkDone *done) {
         bool is_first = TAILQ_EMPTY(&link->queue);
         int r, why = 0;
 
@@ -243,10 +245,10 @@ static int transmit_next(KeeperLink *link, KeeperMessage *m, int fd, const LinkD
         if (done)
                 m->serial = ++link->last_serial ?: ++link->last_serial; /* never 0: nothing to answer */
         if (is_first)
-                why = send_now(link, m, fd, done);
+                why = send_now(link, m, fds, n_fds, done);
         if (is_first && why == 0)
                 return 0;
-        r = enqueue(link, m, fd, done);
+        r = enqueue(link, m, fds, n_fds, done);
         if (r == 0 && is_first)
                 await(link, why);
         return r;
@@ -254,17 +256,15 @@ static int transmit_next(KeeperLink *link, KeeperMessage *m, int fd, const LinkD
 
 /* flush_started() - before anything else is said. What there is no memory for stays, and is tried again with the next. */
 static int flush_started(KeeperLink *link) {
-        size_t n = 0;
-        int r = 0;
+        KeeperMessage m = { .type = KEEPER_STARTED, .instance = link->started[0] };
+        int r;
 
-        while (n < link->n_started && r == 0) {
-                KeeperMessage m = { .type = KEEPER_STARTED, .instance = link->started[n] };
-
-                r = transmit_next(link, &m, -1, NULL);
-                n += r == 0;
-        }
-        link->n_started -= n;
-        memmove(link->started, link->started + n, link->n_started * sizeof(*link->started));
+        if (link->n_started == 0)
+                return 0;
+        memcpy(m.record, link->started + 1, (link->n_started - 1) * sizeof(*link->started));
+        r = transmit_next(link, &m, NULL, 0, NULL);
+        if (r == 0)
+                link->n_started = 0;
         return r;
 }
 
@@ -272,34 +272,45 @@ static void tell_started(LoopTask *task) {
         (void) flush_started(CONTAINER_OF(task, KeeperLink, tell_started));
 }
 
-static int transmit(KeeperLink *link, KeeperMessage *m, int fd, const LinkDone *done) {
+static int transmit(KeeperLink *link, KeeperMessage *m, const int *fds, size_t n_fds, const LinkDone *done) {
         int r = flush_started(link);
 
-        return r < 0 ? r : transmit_next(link, m, fd, done);
+        return r < 0 ? r : transmit_next(link, m, fds, n_fds, done);
 }
 
 static int request(KeeperLink *link, KeeperMessage *m, int fd, KeeperLinkDone done, void *userdata) {
-        return transmit(link, m, fd, &(LinkDone){ done, userdata });
+        return transmit(link, m, &fd, fd >= 0, &(LinkDone){ done, userdata });
 }
 
 static int state(KeeperLink *link, KeeperMessage *m) {
-        return transmit(link, m, -1, NULL);
+        return transmit(link, m, NULL, 0, NULL);
 }
 
 static int state_of(KeeperLink *link, KeeperType type, uint64_t instance) {
         return state(link, &(KeeperMessage){ .type = (uint16_t) type, .instance = instance });
 }
 
-int keeper_link_reserve(KeeperLink *link, uint64_t instance, const char *name, uint32_t flags, const void *record,
-                        KeeperLinkDone done, void *userdata) {
-        KeeperMessage m = { .type = KEEPER_RESERVE, .instance = instance, .flags = flags };
+int keeper_link_reserve(KeeperLink *link, const KeeperReservation *reservation, KeeperLinkDone done, void *userdata) {
+        KeeperMessage m = {
+                .type = KEEPER_RESERVE,
+                .instance = reservation->instance,
+                .flags = reservation->flags | (reservation->logs ? KEEPER_FLAG_LOGS : 0),
+                .fd_kind = reservation->kind,
+                .fd_tag = reservation->tag,
+        };
+        int fds[KEEPER_FDS_MAX];
+        size_t n = 0;
 
-        if (strlen(name) >= sizeof(m.name))
+        if (strlen(reservation->name) >= sizeof(m.name))
                 return -EINVAL;
-        strcpy(m.name, name);
-        if (record)
-                memcpy(m.record, record, sizeof(m.record));
-        return request(link, &m, -1, done, userdata);
+        strcpy(m.name, reservation->name);
+        if (reservation->record)
+                memcpy(m.record, reservation->record, sizeof(m.record));
+        for (size_t i = 0; reservation->logs && i < 2; i++)
+                fds[n++] = reservation->logs[i];
+        if (reservation->kind != KEEPER_FD_NONE)
+                fds[n++] = reservation->fd;
+        return transmit(link, &m, fds, n, &(LinkDone){ done, userdata });
 }
 
 static int put(KeeperLink *link, KeeperMessage m, int fd, KeeperLinkDone done, void *userdata) {
@@ -333,7 +344,7 @@ int keeper_link_signal(KeeperLink *link, uint64_t instance, int signal, KeeperLi
 }
 
 int keeper_link_started(KeeperLink *link, uint64_t instance) {
-        int r = link->n_started == STARTED_MAX ? flush_started(link) : 0;
+        int r = link->n_started == KEEPER_STARTED_MAX ? flush_started(link) : 0;
 
         if (link->fd < 0)
                 return -EPIPE;
@@ -461,18 +472,31 @@ void keeper_link_forget(KeeperLink *link, const void *userdata) {
 /* Each: false ends the link. What takes the descriptor leaves -1. */
 typedef bool LinkHandler(KeeperLink *link, const KeeperMessage *m, int *fd);
 
-/* on_done() - false: it is not the answer that comes next. */
+/* is_unanswered() - whether a request of this serial is. */
+static bool is_unanswered(const KeeperLink *link, uint32_t serial) {
+        for (size_t i = 0; i < link->n_unanswered; i++)
+                if (link->unanswered[(link->first_unanswered + i) % KEEPER_WINDOW].serial == serial)
+                        return true;
+        return false;
+}
+
+/* on_done() - of those before it as well, which succeeded. False: it is an answer to nothing. */
 static bool on_done(KeeperLink *link, const KeeperMessage *m, int *fd) {
-        size_t first = link->first_unanswered;
-        LinkDone done = link->unanswered[first].done;
+        bool last = false;
 
         (void) fd;
-        if (link->n_unanswered == 0 || link->unanswered[first].serial != m->serial)
+        if (!is_unanswered(link, m->serial))
                 return false;
-        link->first_unanswered = (first + 1) % KEEPER_WINDOW;
-        link->n_unanswered--;
-        if (done.callback)
-                done.callback(link, m->result, done.userdata);
+        while (!last && link->n_unanswered > 0) {
+                size_t first = link->first_unanswered;
+                LinkDone done = link->unanswered[first].done;
+
+                last = link->unanswered[first].serial == m->serial;
+                link->first_unanswered = (first + 1) % KEEPER_WINDOW;
+                link->n_unanswered--;
+                if (done.callback)
+                        done.callback(link, last ? m->result : 0, done.userdata);
+        }
         return true;
 }
 

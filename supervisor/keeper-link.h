@@ -5,8 +5,7 @@
  * The supervisor's side of the keeper's socket: requests go out in order, as fast as the keeper answers them, and never
  * block; answers, exits and the end come back as callbacks from the loop.
  *
- * How a runner is started: keeper_link_reserve(), keeper_link_put() for each descriptor, wait for keeper_link_idle() (all
- * of it is in the kernel, in front of the child's BORN), spawn(), keeper_link_spawned(). Answers are not awaited: where
+ * How a runner is started: keeper_link_reserve() with its descriptors, wait for keeper_link_idle() (all of it is in the kernel, in front of the child's BORN), spawn(), keeper_link_spawned(). Answers are not awaited: where
  * the reservation turns out to be refused, the keeper kills the child, and no EXIT comes for it.
  *
  * How a supervisor begins: from its first turn of the loop on it is given the keeper's table by slot() and stored(), what
@@ -36,6 +35,18 @@ struct KeeperExit {
         int code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED */
         int status; /* exit status or signal */
 };
+
+/* What is asked for before a start. What it points to is the caller's. */
+typedef struct KeeperReservation {
+        uint64_t instance;
+        const char *name;
+        uint32_t flags;     /* KEEPER_FLAG_* */
+        const void *record; /* KEEPER_RECORD_SIZE bytes; NULL: none is given */
+        const int *logs;    /* the read ends of both pipes, stored as KEEPER_FD_LOG 1 and 2; NULL: none */
+        KeeperFdKind kind;  /* one more descriptor to be stored; KEEPER_FD_NONE: none */
+        uint64_t tag;
+        int fd;
+} KeeperReservation;
 
 /* A slot of the keeper's table as the supervisor before has left it. */
 struct KeeperSlot {
@@ -100,16 +111,14 @@ KeeperLink *keeper_link_free(KeeperLink *link);
 /*
  * Requests. Each is answered by @done (NULL: nobody asks) unless the link is closed or freed first. They return 0; -EPIPE:
  * the link is closed; -ENOBUFS: too many are queued; -ENOMEM; -EMFILE. Answers besides 0:
- * reserve - -EEXIST: the instance is known; -EBUSY: its name is used twice; -ENOSPC: table full; -EINVAL: bad name.
- *           @flags are KEEPER_FLAG_*; a name that does not fit is refused here, -EINVAL. @record (KEEPER_RECORD_SIZE
- *           bytes, or NULL) as keeper_link_record().
+ * reserve - -EEXIST: the instance is known; -EBUSY: its name is used twice; -ENOSPC: table full; -EINVAL: bad name, one
+ *           that does not fit here already; or why a descriptor was not stored, as of put: then nothing is reserved.
  * put     - stores a duplicate of @fd, which stays the caller's. -ENOENT, -EEXIST, -EINVAL, -EDQUOT: the instance has
  *           too many, -ENOSPC or -EMFILE: full. replace is the same, but takes the place of what has this kind and tag.
  * drop    - closes it there. -ENOENT.
  * signal  - to the whole group. -ESRCH: its process is gone; -ENOENT: no such instance; -EINVAL: no such signal.
  */
-int keeper_link_reserve(KeeperLink *link, uint64_t instance, const char *name, uint32_t flags, const void *record,
-                        KeeperLinkDone done, void *userdata);
+int keeper_link_reserve(KeeperLink *link, const KeeperReservation *reservation, KeeperLinkDone done, void *userdata);
 int keeper_link_put(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd, KeeperLinkDone done,
                     void *userdata);
 int keeper_link_replace(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd,

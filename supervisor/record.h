@@ -2,7 +2,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Record: what of a runner survives the supervisor, 256 bytes in the keeper's slot of its instance, or, where it has none
+ * Record: what of a runner survives the supervisor, in the keeper's slot of its instance, or, where it has none
  * and its state is not what the configuration alone would lead to (it waits, has failed, shall stay down), in a slot without
  * a process. The keeper does not look at it. Moments are of CLOCK_MONOTONIC, which no supervisor's death stops, unless
  * they say "wall".

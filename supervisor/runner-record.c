@@ -92,11 +92,17 @@ void runner_pack(const Runner *runner, uint8_t bytes[KEEPER_RECORD_SIZE]) {
 /* own_slot() - one without a process, for a runner that never had one, and is not as it is made. */
 static void own_slot(Runner *runner, const uint8_t bytes[KEEPER_RECORD_SIZE]) {
         uint64_t id = supervisor_next_id(runner->supervisor);
+        const KeeperReservation reservation = {
+                .instance = id,
+                .name = runner->name,
+                .flags = KEEPER_FLAG_KEPT,
+                .record = bytes,
+        };
         bool as_made = (runner->desired == DESIRED_UP) == runner->config->autostart;
 
         if (as_made && runner->state != POLICY_FAILED && runner->state != POLICY_BACKOFF)
                 return;
-        if (keeper_link_reserve(runner->supervisor->link, id, runner->name, KEEPER_FLAG_KEPT, bytes, NULL, NULL) == 0)
+        if (keeper_link_reserve(runner->supervisor->link, &reservation, NULL, NULL) == 0)
                 runner->kept = id;
 }
 

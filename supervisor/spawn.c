@@ -55,7 +55,7 @@ enum {
         STAGE_FDS = 10,     /* 10-14 */
         STAGE_DEVNULL = 15, /* never anything else */
 
-        FIRST_REALTIME = 32, /* signals that this process does nothing with, from here on */
+        FIRST_REALTIME = 32,
 
         STACK_SIZE = 32 * 1024, /* a few hundred bytes are used; more by what sanitizers put in between */
 };
@@ -155,6 +155,29 @@ static _no_sanitize_ void default_signals(int begin, int end) {
                 (void) syscall(SYS_rt_sigaction, n, defaults, NULL, (size_t) (_NSIG - 1) / 8);
 }
 
+/*
+ * What this process does something with, and a child takes back; of the rest none is ignored after spawn_reserve(), and
+ * none gets a handler that must not run in a child.
+ */
+static const int own_signals[] = { SIGHUP, SIGINT, SIGTERM, SIGCHLD, SIGPIPE, SIGXFSZ };
+
+static bool is_own(int number) {
+        for (size_t i = 0; i < ARRAY_SIZE(own_signals); i++)
+                if (own_signals[i] == number)
+                        return true;
+        return false;
+}
+
+/* forget_ignored() - what somebody before us had ignored would be ignored in every runner. */
+static void forget_ignored(void) {
+        struct sigaction action;
+
+        for (int n = 1; n < FIRST_REALTIME; n++)
+                if (!is_own(n) && sigaction(n, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
+                        (void) signal(n, SIG_DFL);
+        default_signals(FIRST_REALTIME, _NSIG);
+}
+
 /* reserve_one() - of the fixed ones the keeper put there what it has; the rest must be nobody's. */
 static int reserve_one(int fd, int devnull) {
         if (fcntl(fd, F_GETFD) < 0)
@@ -175,7 +198,7 @@ int spawn_reserve(void) {
         fd_close(low);
         for (int fd = 3; r == 0 && fd < KEEPER_RESERVED_FDS; fd++)
                 r = reserve_one(fd, devnull);
-        default_signals(FIRST_REALTIME, _NSIG);
+        forget_ignored();
         return r;
 }
 
@@ -306,14 +329,12 @@ static _no_sanitize_ int child_terminal(SpawnChild *child) {
         return child->parameters->terminal ? ioctl(STDIN_FILENO, TIOCSCTTY, 0) : 0;
 }
 
-/*
- * Ignored signals survive exec; handlers would not, but must not run between here and there. Those from FIRST_REALTIME on are
- * nothing to us since spawn_reserve().
- */
+/* Ignored signals survive exec; handlers would not, but must not run between here and there. */
 static _no_sanitize_ void reset_signals(void) {
         sigset_t none;
 
-        default_signals(1, FIRST_REALTIME);
+        for (size_t i = 0; i < ARRAY_SIZE(own_signals); i++)
+                default_signals(own_signals[i], own_signals[i] + 1);
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }

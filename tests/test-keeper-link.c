@@ -174,6 +174,10 @@ static void test_link_full(void **state) {
 }
 
 static void test_link_retry(void **state) {
+        const KeeperReservation long_name = {
+                .instance = 1,
+                .name = "a name that is as long as the field, so that its NUL has no room..",
+        };
         KeeperMessage m;
         LinkTest t;
         int fd;
@@ -194,16 +198,109 @@ static void test_link_retry(void **state) {
         assert_int_equal(t.n_done, 0);
         assert_int_equal(t.n_exits, 1);
 
-        assert_int_equal(keeper_link_reserve(t.link, 1,
-                                             "a name that is as long as the field, so that its NUL has no room..", 0,
-                                             NULL, NULL, NULL),
-                         -EINVAL);
+        assert_int_equal(keeper_link_reserve(t.link, &long_name, NULL, NULL), -EINVAL);
         seam_fail(SEAM_SENDMSG, 1, EAGAIN);
         assert_int_equal(keeper_link_ack(t.link, 1), 0); /* what waits is copied, and so is all that is behind it */
         seam_fail(SEAM_CALLOC, 1, ENOMEM);
         assert_int_equal(keeper_link_put(t.link, 1, KEEPER_FD_LANE, 0, STDIN_FILENO, NULL, NULL), -ENOMEM);
         seam_fail(SEAM_FCNTL, 1, EMFILE);
         assert_int_equal(keeper_link_put(t.link, 1, KEEPER_FD_LANE, 0, STDIN_FILENO, NULL, NULL), -EMFILE);
+        link_end(&t);
+}
+
+/* Those that are answered together: each is called back, in order, the last with what the answer says. */
+static void link_count(KeeperLink *link, int result, void *userdata) {
+        LinkTest *t = userdata;
+
+        (void) link;
+        assert_int_equal(result, t->n_done == 3 ? -ENOSPC : 0);
+        if (++t->n_done == 4)
+                loop_stop(t->loop);
+}
+
+static void test_link_answered_together(void **state) {
+        KeeperMessage m;
+        LinkTest t;
+        int fd;
+
+        (void) state;
+        link_begin(&t);
+        for (uint64_t i = 1; i <= 5; i++) {
+                assert_int_equal(keeper_link_drop(t.link, i, KEEPER_FD_LOG, 1, link_count, &t), 0);
+                assert_true(link_read(&t, &m, &fd));
+        }
+        link_say(&t, KEEPER_DONE, 2, 0);
+        link_say(&t, KEEPER_DONE, 4, -ENOSPC);
+        loop_run(t.loop);
+        assert_int_equal(t.n_done, 4);
+        assert_false(keeper_link_settled(t.link));
+        link_end(&t);
+}
+
+/* A reservation brings its descriptors, also where it has to wait, and they are closed meanwhile. */
+static void test_link_reservation(void **state) {
+        static const uint8_t record[KEEPER_RECORD_SIZE] = { 9 };
+        int fds[KEEPER_FDS_MAX];
+        KeeperReservation reservation = { .instance = 7, .name = "web", .flags = KEEPER_FLAG_NATIVE };
+        KeeperMessage m;
+        CmsgInfo info;
+        LinkTest t;
+
+        (void) state;
+        for (int waits = 0; waits < 2; waits++) {
+                int logs[2] = { fd_dup(STDIN_FILENO), fd_dup(STDIN_FILENO) };
+
+                link_begin(&t);
+                reservation.record = record;
+                reservation.logs = logs;
+                reservation.kind = KEEPER_FD_LISTENER;
+                reservation.tag = 1;
+                reservation.fd = STDIN_FILENO;
+                if (waits)
+                        seam_fail(SEAM_SENDMSG, 1, ETOOMANYREFS);
+                assert_int_equal(keeper_link_reserve(t.link, &reservation, link_done, &t), 0);
+                fd_close_all(logs, 2);
+                if (waits)
+                        loop_run(t.loop);
+                assert_int_equal(cmsg_receive(t.keeper, &m, sizeof(m), fds, KEEPER_FDS_MAX, &info), sizeof(m));
+                assert_int_equal(info.n_fds, 3);
+                assert_true(m.type == KEEPER_RESERVE && m.instance == 7 && m.record[0] == 9);
+                assert_int_equal(m.flags, KEEPER_FLAG_NATIVE | KEEPER_FLAG_LOGS);
+                assert_true(m.fd_kind == KEEPER_FD_LISTENER && m.fd_tag == 1);
+                fd_close_all(fds, 3);
+                link_end(&t);
+        }
+        reservation = (KeeperReservation){ .instance = 8, .name = "kept", .flags = KEEPER_FLAG_KEPT };
+        link_begin(&t);
+        assert_int_equal(keeper_link_reserve(t.link, &reservation, NULL, NULL), 0);
+        assert_int_equal(cmsg_receive(t.keeper, &m, sizeof(m), fds, KEEPER_FDS_MAX, &info), sizeof(m));
+        assert_true(info.n_fds == 0 && m.flags == KEEPER_FLAG_KEPT && m.fd_kind == KEEPER_FD_NONE);
+        link_end(&t);
+}
+
+/* Of many that were started the keeper hears in few messages, before whatever else is said. */
+static void test_link_started(void **state) {
+        const uint64_t n = KEEPER_STARTED_MAX + 2;
+        uint64_t expected = 1;
+        KeeperMessage m;
+        LinkTest t;
+        int fd;
+
+        (void) state;
+        link_begin(&t);
+        for (uint64_t i = 1; i <= n; i++)
+                assert_int_equal(keeper_link_started(t.link, i), 0);
+        assert_int_equal(keeper_link_ack(t.link, 99), 0);
+        while (link_read(&t, &m, &fd) && m.type == KEEPER_STARTED) {
+                uint64_t others[KEEPER_STARTED_MAX - 1];
+
+                assert_int_equal(m.instance, expected++);
+                memcpy(others, m.record, sizeof(others));
+                for (size_t i = 0; i < ARRAY_SIZE(others) && others[i]; i++)
+                        assert_int_equal(others[i], expected++);
+        }
+        assert_int_equal(expected, n + 1);
+        assert_true(m.type == KEEPER_ACK && m.instance == 99);
         link_end(&t);
 }
 
@@ -393,8 +490,11 @@ static void test_record(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_link_window), TEST(test_link_full),      TEST(test_link_retry), TEST(test_link_ends),
-                TEST(test_link_table),  TEST(test_link_bad_table), TEST(test_record),
+                TEST(test_link_window),      TEST(test_link_full),
+                TEST(test_link_retry),       TEST(test_link_ends),
+                TEST(test_link_table),       TEST(test_link_bad_table),
+                TEST(test_record),           TEST(test_link_answered_together),
+                TEST(test_link_reservation), TEST(test_link_started),
         };
 
         return test_run(tests, ARRAY_SIZE(tests));

@@ -8,11 +8,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "common/keeper-message.h"
+#include "supervisor/keeper/port.h"
 #include "tests/seam.h"
 #include "tests/test.h"
 
@@ -248,10 +250,49 @@ static void test_table_walk(void **state) {
         assert_int_equal(fd_count(), before);
 }
 
+/* ------------------------------------------------------------------------------------------------------------- answers */
+
+/* Successes in a row are one message, which has the serial of the last of them or of the failure behind them. */
+static void test_port_answers(void **state) {
+        static const struct {
+                uint32_t serial;
+                int result;
+        } expected[] = { { 3, 0 }, { 5, -EBUSY }, { 6, -EBUSY }, { 8, 0 } };
+        static const int results[] = { 0, 0, 0, 0, -EBUSY, -EBUSY, 0, 0 };
+        Table *table = NULL;
+        Port port;
+        int peer;
+
+        (void) state;
+        assert_int_equal(table_new(&table, 64), 0);
+        assert_int_equal(port_open(&port, &peer), 0);
+        port.dump = PORT_DUMP_DONE;
+        for (uint32_t i = 0; i < ARRAY_SIZE(results); i++) {
+                assert_int_equal(port_answer(&port, i + 1, results[i]), 0);
+                if (i == 2)
+                        assert_int_equal(port_flush(&port, table), PORT_SENT);
+        }
+        assert_int_equal(port_flush(&port, table), PORT_SENT);
+        for (size_t i = 0; i < ARRAY_SIZE(expected); i++) {
+                KeeperMessage m;
+
+                assert_int_equal(recv(peer, &m, sizeof(m), MSG_DONTWAIT), sizeof(m));
+                assert_int_equal(m.type, KEEPER_DONE);
+                assert_int_equal(m.serial, expected[i].serial);
+                assert_int_equal(m.result, expected[i].result);
+        }
+        for (uint32_t i = 0; i < KEEPER_WINDOW; i++)
+                assert_int_equal(port_answer(&port, i + 1, -EBUSY), 0);
+        assert_int_equal(port_answer(&port, KEEPER_WINDOW + 1, 0), -ENOBUFS);
+        port_close(&port);
+        fd_close(peer);
+        assert_null(table_free(table));
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_table_slots), TEST(test_table_full),         TEST(test_table_fds),
-                TEST(test_table_kept),  TEST(test_table_report_again), TEST(test_table_walk),
+                TEST(test_table_slots),        TEST(test_table_full), TEST(test_table_fds),    TEST(test_table_kept),
+                TEST(test_table_report_again), TEST(test_table_walk), TEST(test_port_answers),
         };
 
         return test_run(tests, ARRAY_SIZE(tests));

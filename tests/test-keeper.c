@@ -179,6 +179,41 @@ static int scenario_unread(void) {
         return shut_down(5);
 }
 
+/* Descriptors that come with a reservation are stored with it, or the reservation does not take place. */
+static int scenario_reserve_with(void) {
+        KeeperMessage m = { .type = KEEPER_RESERVE, .flags = KEEPER_FLAG_LOGS, .name = "a" };
+        int a[2], b[2], c[2], fds[3];
+
+        CHECK(pipe2(a, O_CLOEXEC) == 0 && pipe2(b, O_CLOEXEC) == 0 && pipe2(c, O_CLOEXEC) == 0);
+        fds[0] = a[0];
+        fds[1] = b[0];
+        fds[2] = c[0];
+        CHECK(ask(m, fds, 2) == -EINVAL); /* instance 0 */
+        m.instance = 1;
+        CHECK(ask(m, fds, 1) == -EINVAL && ask(m, fds, 3) == -EINVAL && ask(m, NULL, 0) == -EINVAL);
+        m.flags = 0;
+        CHECK(ask(m, fds, 1) == -EINVAL);
+        m.fd_kind = KEEPER_FD_CONTROL;
+        CHECK(ask(m, fds, 1) == -EINVAL); /* nobody's to store */
+        m.fd_kind = _KEEPER_FD_KIND_N;
+        CHECK(ask(m, fds, 1) == -EINVAL);
+        m.flags = KEEPER_FLAG_LOGS;
+        CHECK(ask(m, fds, 3) == -EINVAL); /* the third is refused: those before are closed again */
+        m.fd_kind = KEEPER_FD_LOG;
+        m.fd_tag = 2;
+        CHECK(ask(m, fds, 3) == -EEXIST);
+        CHECK(ask_drop(1, KEEPER_FD_LOG, 1) == -ENOENT);
+        m.fd_kind = KEEPER_FD_LISTENER;
+        m.fd_tag = 1;
+        CHECK(ask(m, fds, 3) == 0);
+        fd_close_all(fds, 3);
+        CHECK(pipe_held(a[1]) && pipe_held(b[1]) && pipe_held(c[1]));
+        CHECK(ask_drop(1, KEEPER_FD_LOG, 1) == 0 && pipe_ended(a[1]));
+        CHECK(ask_drop(1, KEEPER_FD_LISTENER, 1) == 0 && pipe_ended(c[1]) && pipe_held(b[1]));
+        CHECK(tell_about(KEEPER_CANCEL, 1) == 0 && pipe_ended(b[1]));
+        return shut_down(5);
+}
+
 static int scenario_greedy(void) {
         while (tell((KeeperMessage){ .type = KEEPER_DROP, .serial = 1, .instance = 1 }, NULL, 0) == 0 ||
                errno == EAGAIN)
@@ -249,14 +284,17 @@ static void quick_done(KeeperLink *link, int result, void *userdata) {
 
 /* quick_next() - reservations go out until the link is busy; idle comes back here. */
 static void quick_next(KeeperLink *link, void *userdata) {
+        static const int logs[2] = { STDIN_FILENO, STDOUT_FILENO };
         char name[16];
+        KeeperReservation reservation = { .name = name, .logs = logs };
 
         (void) userdata;
         while (keeper_link_idle(link) && quick.n_started < QUICK) {
                 (void) snprintf(name, sizeof(name), "q%u", ++quick.n_started);
-                quick.wrong |= keeper_link_reserve(link, quick.n_started, name, 0, NULL, quick_done, &quick) < 0;
-                quick.wrong |=
-                        keeper_link_put(link, quick.n_started, KEEPER_FD_LOG, 1, STDIN_FILENO, quick_done, &quick) < 0;
+                reservation.instance = quick.n_started;
+                quick.wrong |= keeper_link_reserve(link, &reservation, quick_done, &quick) < 0;
+                quick.wrong |= keeper_link_put(link, quick.n_started, KEEPER_FD_LANE, 1, STDIN_FILENO, quick_done,
+                                               &quick) < 0;
                 quick.waiting = !keeper_link_idle(link); /* then it is spawned when it is */
                 if (!quick.waiting)
                         quick_start();
@@ -311,6 +349,7 @@ TEST_FIVE(drop);
 TEST_FIVE(signal);
 TEST_FIVE(kill_group);
 TEST_FIVE(unread);
+TEST_FIVE(reserve_with);
 TEST_FIVE(quick);
 
 static void test_started_with(void **state) {
@@ -349,9 +388,9 @@ static void test_greedy(void **state) {
 
 int main(int argc, char **argv) {
         static const Scenario scenarios[] = {
-                SCENARIO(life),   SCENARIO(started_with), SCENARIO(names),  SCENARIO(refused),    SCENARIO(cancel),
-                SCENARIO(drop),   SCENARIO(full),         SCENARIO(signal), SCENARIO(kill_group), SCENARIO(unread),
-                SCENARIO(greedy), SCENARIO(malformed),    SCENARIO(quick),
+                SCENARIO(life),   SCENARIO(started_with), SCENARIO(names),  SCENARIO(refused),      SCENARIO(cancel),
+                SCENARIO(drop),   SCENARIO(full),         SCENARIO(signal), SCENARIO(kill_group),   SCENARIO(unread),
+                SCENARIO(greedy), SCENARIO(malformed),    SCENARIO(quick),  SCENARIO(reserve_with),
         };
         const struct CMUnitTest tests[] = {
                 TEST(test_life),           TEST(test_started_with),
@@ -361,6 +400,7 @@ int main(int argc, char **argv) {
                 TEST(test_kill_group),     TEST_SLOW(test_unread, 30),
                 TEST_SLOW(test_quick, 30), TEST(test_malformed),
                 TEST(test_greedy),         TEST(test_program),
+                TEST(test_reserve_with),
         };
         const KeeperTest test = { scenarios, ARRAY_SIZE(scenarios), tests, ARRAY_SIZE(tests) };
 

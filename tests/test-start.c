@@ -34,7 +34,7 @@ typedef struct Fixture {
         KeeperType refused; /* the keeper refuses requests of this type, with: */
         int error;
         unsigned n[_KEEPER_TYPE_N]; /* messages */
-        int n_stored;               /* PUT and not dropped */
+        int n_stored;               /* and not dropped */
         bool stop;                  /* the start is stopped at once */
         InstanceFailure failure;
         char text[INSTANCE_FAILURE_SIZE];
@@ -51,17 +51,16 @@ static bool wants_done(unsigned type) {
 static void keeper_ready(LoopIo *io, unsigned events) {
         Fixture *f = CONTAINER_OF(io, Fixture, io);
         KeeperMessage m, answer = { .version = KEEPER_VERSION, .type = KEEPER_DONE };
+        int fds[KEEPER_FDS_MAX];
         CmsgInfo info;
-        int fd = -1;
 
         (void) events;
-        while (cmsg_receive(f->keeper, &m, sizeof(m), &fd, 1, &info) == sizeof(m)) {
-                if (info.n_fds > 0)
-                        fd = fd_close(fd);
+        while (cmsg_receive(f->keeper, &m, sizeof(m), fds, KEEPER_FDS_MAX, &info) == sizeof(m)) {
+                fd_close_all(fds, info.n_fds);
                 f->n[m.type]++;
                 answer.serial = m.serial;
                 answer.result = m.type == f->refused ? -f->error : 0;
-                f->n_stored += answer.result == 0 ? (m.type == KEEPER_PUT) - (m.type == KEEPER_DROP) : 0;
+                f->n_stored += answer.result == 0 ? (int) info.n_fds - (m.type == KEEPER_DROP) : 0;
                 if (wants_done(m.type))
                         assert_int_equal(cmsg_send(f->keeper, &answer, sizeof(answer), NULL, 0), sizeof(answer));
         }
@@ -175,7 +174,7 @@ static void test_keeper_refuses(void **state) {
         } rows[] = {
                 { KEEPER_RESERVE, ENOSPC, "at reserving a place in the keeper: No space left on device" },
                 { KEEPER_RESERVE, EBUSY, "at reserving a place in the keeper: Device or resource busy" },
-                { KEEPER_PUT, EMFILE, "at storing its descriptors in the keeper: Too many open files" },
+                { KEEPER_RESERVE, EMFILE, "at reserving a place in the keeper: Too many open files" },
         };
 
         (void) state;

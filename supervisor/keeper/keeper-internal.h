@@ -46,6 +46,7 @@ typedef enum Timer {
         TIMER_ACCEPT,   /* connections are refused again, after a shortage */
         TIMER_TAKEOVER, /* of a predecessor that is frozen */
         TIMER_LEAVE,    /* of one that was told to go */
+        TIMER_REST,     /* the supervisor's socket is not looked at until then */
         _TIMER_N,
 } Timer;
 
@@ -113,8 +114,11 @@ void keeper_stop_runners(Keeper *k);
 
 /* ---- request.c ---- */
 
-/* keeper_read_port() - until it is empty or at its end. Answers are retried after each message, since POLLOUT comes late. */
-void keeper_read_port(Keeper *k);
+/*
+ * keeper_read_port() - until it is empty or at its end. True: there was something, and all of it was such that nobody waits
+ * for what comes of it.
+ */
+bool keeper_read_port(Keeper *k);
 
 /* ---- succession.c ---- */
 

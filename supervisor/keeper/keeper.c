@@ -11,6 +11,7 @@
  * - The status is copied while the child is a zombie (WNOWAIT); while it is one, its number is its own, and its group
  *   can be killed. After it was reaped no signal goes to that number again.
  * - The supervisor's last words are read before its death is acted on.
+ * - Starts that come one after the other are read together: each would wake us for a message that the kernel keeps as well.
  *
  * Phases: SERVING; STOPPING (the supervisor was told by SIGTERM and has stop_timeout); KILLING (everything gets SIGKILL,
  * again after each exit, since orphans come to us); ended when there is no child left. Who supervises meanwhile is in
@@ -40,6 +41,7 @@
 
 #define RETRY_US (10 * USEC_PER_MSEC)
 #define PAUSE_US (100 * USEC_PER_MSEC) /* after a shortage */
+#define REST_US  USEC_PER_MSEC         /* after what nobody waits for: a few starts, which need not wake us each */
 
 void keeper_timer(Keeper *k, Timer timer, uint64_t delay_us) {
         k->timers[timer] = clock_after(clock_now(), delay_us);
@@ -141,7 +143,7 @@ static void supervisor_exited(Keeper *k, const siginfo_t *info) {
         keeper_describe(info, how);
         if (pid == k->supervisor) {
                 port_end(&k->port);
-                keeper_read_port(k); /* its last words: it may have been followed by them */
+                (void) keeper_read_port(k); /* its last words: it may have been followed by them */
         }
         if (!takeover_died(k, pid) && pid == k->supervisor)
                 succession_died(k, how, exited ? info->si_status & 0xff : -1);
@@ -156,7 +158,7 @@ static void child_exited(Keeper *k, const siginfo_t *info) {
         TableSlot *slot = table_find_pid(k->table, info->si_pid);
 
         if (!slot) {
-                keeper_read_port(k); /* its BORN, or the supervisor's last words, are there */
+                (void) keeper_read_port(k); /* its BORN, or the supervisor's last words, are there */
                 slot = table_find_pid(k->table, info->si_pid);
         }
         if (slot) {
@@ -186,7 +188,7 @@ static void reap(Keeper *k) {
         siginfo_t info;
         int r;
 
-        keeper_read_port(k);
+        (void) keeper_read_port(k);
         while ((r = wait_child(P_ALL, 0, WNOWAIT, &info)) == 0 && info.si_pid > 0) {
                 siginfo_t reaped;
 
@@ -262,6 +264,7 @@ static void (*const expired[_TIMER_N])(Keeper *) = {
         [TIMER_ACCEPT] = NULL,
         [TIMER_TAKEOVER] = takeover_late,
         [TIMER_LEAVE] = takeover_leave_late,
+        [TIMER_REST] = NULL,
 };
 
 static void run_timers(Keeper *k) {
@@ -297,10 +300,11 @@ static short flush(Keeper *k, Port *port) {
 }
 
 static void turn(Keeper *k) {
+        bool rests = k->timers[TIMER_REST] != USEC_INFINITY;
         bool refuse = keeper_is_daemon(k) && succession_is_absent(k) && k->timers[TIMER_ACCEPT] == USEC_INFINITY;
         struct pollfd fds[] = {
                 { .fd = k->signal_fd, .events = POLLIN },
-                { .fd = k->port.fd, .events = flush(k, &k->port) },
+                { .fd = rests ? -1 : k->port.fd, .events = flush(k, &k->port) },
                 { .fd = k->private_fd }, /* POLLHUP and POLLERR come unasked */
                 { .fd = refuse ? k->listener : -1, .events = POLLIN },
                 { .fd = k->takeover.port.fd, .events = flush(k, &k->takeover.port) },
@@ -310,8 +314,8 @@ static void turn(Keeper *k) {
         succession_check(k);
         if (poll(fds, ARRAY_SIZE(fds), poll_timeout(k)) < 0)
                 return;
-        if (fds[1].revents)
-                keeper_read_port(k);
+        if (fds[1].revents && keeper_read_port(k))
+                keeper_timer(k, TIMER_REST, REST_US);
         if (fds[4].revents || fds[5].revents)
                 takeover_read(k);
         if (fds[0].revents)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Port: one supervisor as the keeper sees it. Nothing here waits and nothing is allocated: answers that find no room go
- * to a ring as large as the window that the supervisor must keep; exit reports are not queued at all but derived from the
+ * Port: one supervisor as the keeper sees it. Nothing here waits and nothing is allocated: answers go to a ring as large as
+ * the window that the supervisor must keep, where a success is replaced by what follows it; exit reports are not queued at all but derived from the
  * table, so that none can be lost with a port. The table itself is told once, slots first, by two cursors that survive
  * whatever happens to the table between two messages.
  *
@@ -53,26 +53,32 @@ int port_receive(Port *port, PortMessage *ret_message) {
                 KeeperMessage m;
                 char surplus;
         } buffer;
+        int fds[KEEPER_FDS_MAX];
         CmsgInfo info;
-        int fd = -1;
         ssize_t n;
 
         if (port->fd < 0)
                 return PORT_EMPTY;
-        n = cmsg_receive(port->fd, &buffer, sizeof(buffer.m) + 1, &fd, 1, &info);
+        n = cmsg_receive(port->fd, &buffer, sizeof(buffer.m) + 1, fds, KEEPER_FDS_MAX, &info);
         if (n < 0)
                 return PORT_EMPTY;
         if (n == 0 && info.n_fds == 0)
                 return PORT_CLOSED;
         *ret_message = (PortMessage){
-                .fd = info.n_fds > 0 ? fd : -1,
+                .n_fds = (unsigned) info.n_fds,
                 .pid = info.has_pid ? info.pid : 0,
                 .whole = n == sizeof(buffer.m),
         };
+        for (size_t i = 0; i < KEEPER_FDS_MAX; i++)
+                ret_message->fds[i] = i < info.n_fds ? fds[i] : -1;
         if (ret_message->whole)
                 ret_message->m = buffer.m;
         ret_message->error = message_error(ret_message, &info);
         return 0;
+}
+
+void port_release(PortMessage *message) {
+        fd_close_all(message->fds, KEEPER_FDS_MAX);
 }
 
 void port_end(Port *port) {
@@ -282,13 +288,13 @@ static PortFlushed flush_exits(Port *port, Table *table) {
 }
 
 int port_answer(Port *port, uint32_t serial, int result) {
-        size_t last;
+        size_t last = (port->first_answer + port->n_answers + KEEPER_WINDOW - 1) % KEEPER_WINDOW;
+        bool merges = port->n_answers > 0 && port->answers[last].result == 0;
 
-        if (port->n_answers == 0 && send_done(port, serial, result) == PORT_SENT)
-                return 0;
-        if (port->n_answers == KEEPER_WINDOW)
+        if (!merges && port->n_answers == KEEPER_WINDOW)
                 return -ENOBUFS;
-        last = (port->first_answer + port->n_answers++) % KEEPER_WINDOW;
+        if (!merges)
+                last = (port->first_answer + port->n_answers++) % KEEPER_WINDOW;
         port->answers[last].serial = serial;
         port->answers[last].result = result;
         return 0;

@@ -44,17 +44,18 @@ struct Port {
         struct {
                 uint32_t serial;
                 int32_t result;
-        } answers[KEEPER_WINDOW]; /* DONEs for which the socket had no room */
+        } answers[KEEPER_WINDOW]; /* DONEs to be sent */
 };
 #define PORT_NULL ((Port){ .fd = -1 })
 
-/* One message as it came. Its descriptor belongs to whoever holds the structure. */
+/* One message as it came. Its descriptors belong to whoever holds the structure. */
 struct PortMessage {
         KeeperMessage m;
-        int fd;     /* or -1 */
-        int error;  /* 0; -EINVAL: malformed; -EMFILE: its descriptor was lost to our own limit */
-        pid_t pid;  /* of the sender, by the kernel; 0: not told */
-        bool whole; /* m has its full size, so that at least its serial can be believed */
+        int fds[KEEPER_FDS_MAX]; /* -1: none, or taken */
+        unsigned n_fds;          /* that came */
+        int error;               /* 0; -EINVAL: malformed; -EMFILE: a descriptor was lost to our own limit */
+        pid_t pid;               /* of the sender, by the kernel; 0: not told */
+        bool whole;              /* m has its full size, so that at least its serial can be believed */
 };
 
 /* What port_flush() can say. */
@@ -82,7 +83,12 @@ void port_close(Port *port);
 /* port_receive() - one message, malformed ones included (see error). 0, PORT_EMPTY, or PORT_CLOSED. */
 int port_receive(Port *port, PortMessage *ret_message);
 
-/* port_answer() - sends DONE, or keeps it until there is room. -ENOBUFS: more than KEEPER_WINDOW are waiting. */
+/* port_release() - closes what nobody took of the descriptors that came with @message. */
+void port_release(PortMessage *message);
+
+/*
+ * port_answer() - DONE, with the next flush: successes in a row become one. -ENOBUFS: more than KEEPER_WINDOW are waiting.
+ */
 int port_answer(Port *port, uint32_t serial, int result);
 
 /* port_flush() - sends what waits: answers, what is to be said, the table, then the exits in it that were not reported. */

@@ -17,13 +17,6 @@
 
 typedef int RequestHandler(Keeper *k, PortMessage *message);
 
-static int on_reserve(Keeper *k, PortMessage *message) {
-        const KeeperMessage *m = &message->m;
-
-        return k->phase >= PHASE_KILLING ? -ESHUTDOWN
-                                         : table_reserve(k->table, m->instance, m->name, m->flags, m->record);
-}
-
 /* is_puttable() - what belongs to no instance is a short list, and the control listener is ours. */
 static bool is_puttable(const KeeperMessage *m) {
         if (m->instance == 0)
@@ -32,13 +25,42 @@ static bool is_puttable(const KeeperMessage *m) {
         return m->fd_kind < KEEPER_FD_CONTROL;
 }
 
+static int put_reserved(Keeper *k, PortMessage *message) {
+        const KeeperMessage *m = &message->m;
+        int *fd = message->fds, r = 0;
+
+        for (uint64_t tag = 1; r == 0 && tag <= 2 && (m->flags & KEEPER_FLAG_LOGS); tag++)
+                r = table_put(k->table, m->instance, KEEPER_FD_LOG, tag, false, fd_take(fd++));
+        if (r == 0 && m->fd_kind != KEEPER_FD_NONE)
+                r = table_put(k->table, m->instance, m->fd_kind, m->fd_tag, false, fd_take(fd));
+        return r;
+}
+
+static int on_reserve(Keeper *k, PortMessage *message) {
+        const KeeperMessage *m = &message->m;
+        unsigned n_fds = (m->flags & KEEPER_FLAG_LOGS ? 2 : 0) + (m->fd_kind != KEEPER_FD_NONE);
+        int r;
+
+        if (k->phase >= PHASE_KILLING)
+                return -ESHUTDOWN;
+        if (message->n_fds != n_fds || m->instance == 0 || (m->fd_kind != KEEPER_FD_NONE && !is_puttable(m)))
+                return -EINVAL;
+        r = table_reserve(k->table, m->instance, m->name, m->flags & ~KEEPER_FLAG_LOGS, m->record);
+        if (r < 0)
+                return r;
+        r = put_reserved(k, message);
+        if (r < 0)
+                table_free_slot(k->table, table_find(k->table, m->instance));
+        return r;
+}
+
 static int on_put(Keeper *k, PortMessage *message) {
         const KeeperMessage *m = &message->m;
 
         if (!is_puttable(m))
                 return -EINVAL;
         return table_put(k->table, m->instance, m->fd_kind, m->fd_tag, m->flags & KEEPER_FLAG_REPLACE,
-                         fd_take(&message->fd));
+                         fd_take(message->fds));
 }
 
 static int on_drop(Keeper *k, PortMessage *message) {
@@ -47,8 +69,8 @@ static int on_drop(Keeper *k, PortMessage *message) {
         return is_puttable(m) ? table_drop(k->table, m->instance, m->fd_kind, m->fd_tag) : -EINVAL;
 }
 
-static int on_started(Keeper *k, PortMessage *message) {
-        TableSlot *slot = table_find(k->table, message->m.instance);
+static int started(Keeper *k, uint64_t instance) {
+        TableSlot *slot = table_find(k->table, instance);
 
         if (!slot)
                 return -ENOENT;
@@ -56,6 +78,27 @@ static int on_started(Keeper *k, PortMessage *message) {
                 return -ENOTCONN; /* it says that there is a child, which did not say BORN */
         table_started(k->table, slot);
         return 0;
+}
+
+/* on_started() - of several the last that makes no sense is told. */
+static int on_started(Keeper *k, PortMessage *message) {
+        uint64_t instance = message->m.instance, wrong = 0;
+        int r = 0;
+
+        for (size_t i = 0; instance != 0; i++) {
+                int error = started(k, instance);
+
+                if (error < 0) {
+                        r = error;
+                        wrong = instance;
+                }
+                instance = 0;
+                if (i < KEEPER_STARTED_MAX - 1)
+                        memcpy(&instance, message->m.record + i * sizeof(instance), sizeof(instance));
+        }
+        if (r < 0)
+                message->m.instance = wrong;
+        return r;
 }
 
 /*
@@ -140,11 +183,11 @@ static int on_serving(Keeper *k, PortMessage *message) {
 }
 
 static int on_program(Keeper *k, PortMessage *message) {
-        return takeover_program(k, fd_take(&message->fd));
+        return takeover_program(k, fd_take(message->fds));
 }
 
 static int on_takeover(Keeper *k, PortMessage *message) {
-        return takeover_begin(k, fd_take(&message->fd));
+        return takeover_begin(k, fd_take(message->fds));
 }
 
 /* on_frozen(), on_abort() - of the supervisor itself: a child that still holds its socket has no say in this. */
@@ -177,11 +220,12 @@ static const struct {
         RequestHandler *handle;
         bool answered; /* with DONE, always */
         bool takes_fd;
+        bool quiet; /* nobody waits for what comes of it */
 } requests[_KEEPER_TYPE_N] = {
-        [KEEPER_RESERVE] = { "RESERVE", on_reserve, .answered = true },
+        [KEEPER_RESERVE] = { "RESERVE", on_reserve, .answered = true, .takes_fd = true, .quiet = true },
         [KEEPER_PUT] = { "PUT", on_put, .answered = true, .takes_fd = true },
         [KEEPER_DROP] = { "DROP", on_drop, .answered = true },
-        [KEEPER_STARTED] = { "STARTED", on_started },
+        [KEEPER_STARTED] = { "STARTED", on_started, .quiet = true },
         [KEEPER_CANCEL] = { "CANCEL", on_cancel },
         [KEEPER_SIGNAL] = { "SIGNAL", on_signal, .answered = true },
         [KEEPER_RECORD] = { "RECORD", on_record },
@@ -195,7 +239,7 @@ static const struct {
         [KEEPER_TAKEOVER] = { "TAKEOVER", on_takeover, .answered = true, .takes_fd = true },
         [KEEPER_FROZEN] = { "FROZEN", on_frozen },
         [KEEPER_ABORT] = { "ABORT", on_abort },
-        [KEEPER_BORN] = { "BORN", on_born },
+        [KEEPER_BORN] = { "BORN", on_born, .quiet = true },
 };
 
 /* message_error() - what is wrong with it by its type; 0: it can be handled. */
@@ -210,7 +254,9 @@ static int message_error(const PortMessage *message) {
                 return -EINVAL;
         if (!requests[type].handle)
                 return -EOPNOTSUPP;
-        return requests[type].takes_fd == (message->fd >= 0) ? 0 : -EINVAL;
+        if (type == KEEPER_RESERVE)
+                return 0; /* how many is its own affair */
+        return requests[type].takes_fd == message->n_fds ? 0 : -EINVAL;
 }
 
 static void answer(Keeper *k, uint32_t serial, int result) {
@@ -230,7 +276,7 @@ static void handle_message(Keeper *k, PortMessage *message) {
 
         if (!refused)
                 r = requests[type].handle(k, message);
-        message->fd = fd_close(message->fd);
+        port_release(message);
         if (message->pid == k->supervisor)
                 succession_heard(k);
         if (refused && r != -EMFILE)
@@ -242,20 +288,26 @@ static void handle_message(Keeper *k, PortMessage *message) {
                 answer(k, message->m.serial, r);
 }
 
-void keeper_read_port(Keeper *k) {
-        for (;;) {
-                PortMessage message;
+/* Whoever sends without an end is answered all the same, by what room there is. */
+bool keeper_read_port(Keeper *k) {
+        enum { FLUSH_EVERY = 16 };
+        bool quiet = true;
+        PortMessage message;
+
+        for (unsigned n = 1;; n++) {
                 int r = port_receive(&k->port, &message);
 
                 if (r == PORT_EMPTY)
+                        return quiet && n > 1;
+                if (r == PORT_CLOSED)
                         break;
-                if (r == PORT_CLOSED) {
-                        port_close(&k->port);
-                        if (k->supervisor > 0 && k->phase == PHASE_SERVING)
-                                (void) kill(k->supervisor, SIGKILL); /* it may live, but nobody hears it any more */
-                        break;
-                }
+                quiet &= message.m.type < _KEEPER_TYPE_N && requests[message.m.type].quiet;
                 handle_message(k, &message);
-                (void) port_flush(&k->port, k->table);
+                if (n % FLUSH_EVERY == 0)
+                        (void) port_flush(&k->port, k->table);
         }
+        port_close(&k->port);
+        if (k->supervisor > 0 && k->phase == PHASE_SERVING)
+                (void) kill(k->supervisor, SIGKILL); /* it may live, but nobody hears it any more */
+        return false;
 }

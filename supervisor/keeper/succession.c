@@ -166,7 +166,7 @@ static void settle(Keeper *k) {
 static void end_reign(Keeper *k) {
         k->supervisor = 0;
         port_end(&k->port);
-        keeper_read_port(k); /* its last words */
+        (void) keeper_read_port(k); /* its last words */
         port_close(&k->port);
         k->reign = REIGN_NONE;
         k->timers[TIMER_HANG] = k->timers[TIMER_WATCHDOG] = USEC_INFINITY;

@@ -39,9 +39,12 @@ struct TableFd {
 SLIST_HEAD(TableFdList, TableFd);
 
 struct TableSlot {
-        LIST_ENTRY(TableSlot) by_instance, by_pid, by_name;
-        TAILQ_ENTRY(TableSlot) unreported; /* valid while EXITED and not reported */
-        LIST_ENTRY(TableSlot) link;        /* all used slots, or the free list */
+        LIST_ENTRY(TableSlot) by_instance, by_name;
+        union {
+                LIST_ENTRY(TableSlot) by_pid;      /* while BORN */
+                TAILQ_ENTRY(TableSlot) unreported; /* while EXITED and not reported */
+        };
+        LIST_ENTRY(TableSlot) link; /* all used slots, or the free list */
         struct TableFdList fds;
         uint64_t instance;
         TableState state;

@@ -283,7 +283,7 @@ static void read_next(Keeper *k) {
                         break;
                 }
                 handle(k, &message);
-                fd_close(message.fd);
+                port_release(&message);
         }
 }
 
@@ -293,7 +293,7 @@ static void read_former(Keeper *k) {
         int r;
 
         while ((r = port_receive(port, &message)) == 0)
-                fd_close(message.fd);
+                port_release(&message);
         if (r == PORT_CLOSED)
                 port_close(port);
 }
