@@ -183,6 +183,7 @@ struct Peer {
         size_t n_restored;
 
         unsigned side, n_channels;
+        uint8_t unserved; /* PeerConfig.unserved */
         LaneRenewal renewal;
         PeerLimits limits;
         char *software;

@@ -190,7 +190,7 @@ static void channel_arrived(Peer *peer, unsigned n, int fd_consume) {
                 peer->handler.channel(peer, n);
 }
 
-/* open_channels() - the side that sends them: pairs, one end framed here, the other queued on the lane. */
+/* open_channels() - the side that sends them: pairs, one end framed or closed here, the other queued on the lane. */
 static int open_channels(Peer *peer) {
         for (unsigned n = 0; n < peer->n_channels; n++) {
                 int fds[2], r;
@@ -202,7 +202,12 @@ static int open_channels(Peer *peer) {
                 r = lane_queue(&peer->lane, lane_channel_id(&peer->lane, n), fds[1]);
                 if (r < 0)
                         return r;
-                channel_frame(peer, n);
+                if (n == CHANNEL_RPC || !(peer->unserved & 1U << n)) {
+                        channel_frame(peer, n);
+                } else {
+                        channel_close(peer, n);
+                        peer->channels[n].lost = true;
+                }
         }
         peer_send_hello(peer);
         peer_wake(peer);
@@ -256,6 +261,7 @@ int peer_allocate(Peer **ret_peer, const PeerConfig *config, const PeerHost *hos
         peer->userdata = userdata;
         peer->side = config->side;
         peer->n_channels = config->n_channels;
+        peer->unserved = config->unserved;
         peer->renewal = config->renewal;
         peer->limits = fill_limits(config->limits);
         peer->features = config->features;

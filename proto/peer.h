@@ -96,6 +96,7 @@ typedef enum PeerObjects {
 typedef struct PeerConfig {
         unsigned side;       /* of the lane */
         unsigned n_channels; /* 3 between supervisor and runner, 1 elsewhere */
+        uint8_t unserved; /* bits 1 << channel, of FILESYSTEM and DATA: our end is closed at once; the peer finds EOF */
         LaneRenewal renewal; /* who may renew */
         uint32_t epoch;      /* to begin in: 0, but for a supervisor that adopts a runner's lane: its generation */
         const PeerLimits *limits;    /* NULL: all defaults; copied */

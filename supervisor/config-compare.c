@@ -158,6 +158,7 @@ static const Key keys[] = {
         BY("env_file", env_file, same_strings, RESTART),
         PLAIN("inherit_env", inherit_env, RESTART),
         PLAIN("uds_path", uds_path, RESTART),
+        PLAIN("channels", channels, RESTART),
         BY("cwd", cwd, same_string, RESTART),
         BY("user", user, same_user, RESTART),
         PLAIN("umask", umask, RESTART),

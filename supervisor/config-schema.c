@@ -98,21 +98,22 @@ static const cyaml_schema_field_t hook_fields[] = {
 static const cyaml_schema_value_t hook_entry = { CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, RawHook, hook_fields) };
 
 /* Of a runner, and of `defaults', which cannot say what makes a runner this one. */
-#define RUNNER_FIELDS                                                                                                 \
-        TEXT("cwd", RawRunner, cwd), LIST("env", RawRunner, env), LIST("env_file", RawRunner, env_file),              \
-                TEXT("inherit_env", RawRunner, inherit_env), TEXT("uds_path", RawRunner, uds_path),                   \
-                TEXT("user", RawRunner, user), TEXT("group", RawRunner, group), LIST("groups", RawRunner, groups),    \
-                TEXT("umask", RawRunner, umask), MAPPING("limits", RawRunner, limits, limit_fields),                  \
-                TEXT("nice", RawRunner, nice), TEXT("ioprio", RawRunner, ioprio),                                     \
-                TEXT("oom_score_adj", RawRunner, oom_score_adj), MAPPING("cgroup", RawRunner, cgroup, cgroup_fields), \
-                TEXT("ready", RawRunner, ready), TEXT("start_timeout", RawRunner, start_timeout),                     \
-                TEXT("stop_timeout", RawRunner, stop_timeout), TEXT("stop_signal", RawRunner, stop_signal),           \
-                TEXT("watchdog", RawRunner, watchdog), TEXT("restart", RawRunner, restart),                           \
-                TEXT("autostart", RawRunner, autostart), LIST("success_exit", RawRunner, success_exit),               \
-                MAPPING("backoff", RawRunner, backoff, backoff_fields),                                               \
-                MAPPING("intensity", RawRunner, intensity, intensity_fields), LIST("after", RawRunner, after),        \
-                LIST("requires", RawRunner, requires), MAPPINGS("hooks", RawRunner, hooks, n_hooks, hook_entry),      \
-                MAPPING("log", RawRunner, log, log_fields), MAPPING("rpc", RawRunner, rpc, rpc_fields),               \
+#define RUNNER_FIELDS                                                                                                \
+        TEXT("cwd", RawRunner, cwd), LIST("env", RawRunner, env), LIST("env_file", RawRunner, env_file),             \
+                TEXT("inherit_env", RawRunner, inherit_env), TEXT("uds_path", RawRunner, uds_path),                  \
+                LIST("channels", RawRunner, channels), TEXT("user", RawRunner, user),                                \
+                TEXT("group", RawRunner, group), LIST("groups", RawRunner, groups), TEXT("umask", RawRunner, umask), \
+                MAPPING("limits", RawRunner, limits, limit_fields), TEXT("nice", RawRunner, nice),                   \
+                TEXT("ioprio", RawRunner, ioprio), TEXT("oom_score_adj", RawRunner, oom_score_adj),                  \
+                MAPPING("cgroup", RawRunner, cgroup, cgroup_fields), TEXT("ready", RawRunner, ready),                \
+                TEXT("start_timeout", RawRunner, start_timeout), TEXT("stop_timeout", RawRunner, stop_timeout),      \
+                TEXT("stop_signal", RawRunner, stop_signal), TEXT("watchdog", RawRunner, watchdog),                  \
+                TEXT("restart", RawRunner, restart), TEXT("autostart", RawRunner, autostart),                        \
+                LIST("success_exit", RawRunner, success_exit),                                                       \
+                MAPPING("backoff", RawRunner, backoff, backoff_fields),                                              \
+                MAPPING("intensity", RawRunner, intensity, intensity_fields), LIST("after", RawRunner, after),       \
+                LIST("requires", RawRunner, requires), MAPPINGS("hooks", RawRunner, hooks, n_hooks, hook_entry),     \
+                MAPPING("log", RawRunner, log, log_fields), MAPPING("rpc", RawRunner, rpc, rpc_fields),              \
                 CYAML_FIELD_END
 
 static const cyaml_schema_field_t defaults_fields[] = { RUNNER_FIELDS };
@@ -175,6 +176,7 @@ static const struct {
         { "env_file", "a file, or a list of them" },
         { "inherit_env", BOOLEAN },
         { "uds_path", BOOLEAN },
+        { "channels", "rpc, filesystem, data, or a list of them" },
         { "user", "the name or number of a user" },
         { "group", "the name or number of a group" },
         { "umask", "an octal number from 0 to 0777" },

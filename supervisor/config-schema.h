@@ -45,6 +45,7 @@ typedef struct RawHook {
 
 typedef struct RawRunner {
         char *name, *description, *cwd, *inherit_env, *uds_path;
+        RawList channels;
         RawList command, env, env_file;
         char *user, *group, *umask, *nice, *ioprio, *oom_score_adj;
         RawList groups;

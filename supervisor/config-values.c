@@ -56,6 +56,9 @@ static const char *const ready_names[] = { [CONFIG_READY_NONE] = "none",
 static const char *const format_names[] = {
         [LOG_FORMAT_TEXT] = "text", [LOG_FORMAT_JSON] = "json", [_LOG_FORMAT_N] = NULL
 };
+static const char *const channel_names[] = {
+        [CHANNEL_RPC] = "rpc", [CHANNEL_FILESYSTEM] = "filesystem", [CHANNEL_DATA] = "data", NULL
+};
 static const char *const full_names[] = { "drop", "park", NULL };
 static const char *const others_names[] = { "none", "read", NULL };
 static const char *const strategy_names[] = { [CONFIG_ONE_FOR_ONE] = "one_for_one",
@@ -466,6 +469,19 @@ static void apply_exits(ConfigLoader *loader, ConfigDraft *draft, const RawList 
                 draft->config.exits = &draft->exits;
 }
 
+static void apply_channels(ConfigLoader *loader, RunnerConfig *config, const RawList *list) {
+        if (list->n > 0)
+                config->channels = 0;
+        for (unsigned i = 0; i < list->n; i++) {
+                int64_t channel;
+
+                if (parse_name(list->items[i], channel_names, &channel))
+                        config->channels |= (uint8_t) (1U << channel);
+                else
+                        unexpected(loader, "channels", list->items[i]);
+        }
+}
+
 static bool parse_event(const char *text, unsigned *ret_events) {
         if (strcmp(text, "exit") == 0) {
                 *ret_events = 1u << CONFIG_HOOK_EXIT;
@@ -611,6 +627,7 @@ void config_values_apply(ConfigLoader *loader, ConfigDraft *draft, const RawRunn
         apply_limits(loader, draft, raw->limits);
         apply_cgroup(loader, draft, raw->cgroup);
         apply_exits(loader, draft, &raw->success_exit);
+        apply_channels(loader, &draft->config, &raw->channels);
         apply_hooks(loader, &draft->config, raw);
         apply_schedule(loader, draft, raw);
         apply_rpc(loader, draft, raw);
@@ -656,6 +673,8 @@ void config_values_finish(ConfigLoader *loader, ConfigDraft *draft, const RawRun
                 config_fail(loader, "oneshot", "goes only with `ready: none': it is ready when it has ended");
         if (config->uds_path && config->ready != CONFIG_READY_HELLO)
                 config_fail(loader, "uds_path", "goes only with `ready: hello'");
+        if ((config->channels & ~(1U << CHANNEL_RPC)) != 0 && config->ready != CONFIG_READY_HELLO)
+                config_fail(loader, "channels", "goes only with `ready: hello'");
         if (config->watchdog_us > 0 && config->ready != CONFIG_READY_HELLO && config->ready != CONFIG_READY_NOTIFY)
                 config_fail(loader, "watchdog", "goes only with `ready: hello' or `ready: notify'");
         check_backoff(loader, &config->backoff, raw->backoff);

@@ -46,6 +46,7 @@ static int make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume, Su
         const PeerConfig config = {
                 .side = 0,
                 .n_channels = LANE_CHANNELS,
+                .unserved = (uint8_t) ~instance->config->channels,
                 .renewal = LANE_RENEWAL_SELF,
                 .epoch = epoch,
                 .objects = PEER_OBJECTS_PASS,

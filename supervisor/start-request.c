@@ -138,6 +138,7 @@ static void fill(const Baton__Control__StartRequest *request, RunnerConfig *draf
         draft->ready =
                 request->kind == BATON__CONTROL__START_REQUEST__KIND__NATIVE ? CONFIG_READY_HELLO : CONFIG_READY_NONE;
         draft->start_timeout_us = MIN(timeout_us, TIMEOUT_MAX_US);
+        draft->channels = 1U << CHANNEL_FILESYSTEM | 1U << CHANNEL_DATA;
         draft->log.park = request->park_output;
         draft->max_attached = request->max_attached ? request->max_attached : ATTACH_MAX_CLIENTS;
         if (!request->limits)

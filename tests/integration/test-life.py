@@ -244,6 +244,38 @@ def python(daemon, name, code):
 
 
 @test
+def channels_wanted(daemon):
+    """What it has not asked for it finds closed; the supervisor has no end of it."""
+    script = python(daemon, "c.py", f"""
+import os, socket, sys, time
+sys.path.insert(0, {os.path.dirname(wire.__file__)!r})
+import baton_wire
+class Peer(baton_wire.Peer):
+    def read_channel(self, number):
+        try:
+            super().read_channel(number)
+        except baton_wire.Closed:
+            print(number, "closed", flush=True)
+            del self.channels[number]
+lane = socket.socket(socket.AF_UNIX)
+lane.connect(os.environ["BATON_BOOTSTRAP"])
+peer = Peer(lane, channels=3)
+peer.run_until(lambda: 1 not in peer.channels)
+print(2, peer.call("x", channel=2).status, flush=True)
+time.sleep(1000)
+""")
+    life = Life(daemon, f"runners: {{ wants: {{ command: {script}, ready: hello, channels: [data] }} }}")
+    life.up("wants")
+    said = until(lambda: len(s := daemon.baton("logs", "wants").stdout.splitlines()) >= 2 and s, "two lines")
+    assert [line.split()[3:] for line in said] == [["1", "closed"], ["2", "12"]], said
+    descriptors = f"/proc/{daemon.supervisor()}/fd"
+    n = len(os.listdir(descriptors))
+    daemon.configure(f"runners: {{ wants: {{ command: {script}, ready: hello, channels: [rpc] }} }}")
+    assert "wants: channels (restart)" in daemon.baton("reload").stdout
+    until(lambda: len(os.listdir(descriptors)) == n - 1, "one descriptor less")
+
+
+@test
 def readiness(daemon):
     gate = os.path.join(daemon.folder, "gate")
     os.mkfifo(gate)
