@@ -11,8 +11,10 @@
  * else: SLOT for every slot, STORED with every descriptor (those of instance 0 belong to no runner: control listener,
  * configuration), END. What it asks for meanwhile is done, and may or may not show in the table it is sent. Exits follow
  * as EXIT, those too that a SLOT has already shown: an exit is delivered at least once, and takes effect once, by instance.
- * It says SERVING when it has taken everything over. A successor in a takeover is sent the table when its predecessor is
- * FROZEN, and no exit before GO.
+ * It says SERVING when it has taken everything over. A successor in a takeover is sent the table while its predecessor
+ * serves, and what changes in it from then on: SLOT once more, STORED of what was put, GONE of a slot or of a descriptor of
+ * instance 0 that was told before; an END after each group of these, with FLAG_FINAL when its predecessor is FROZEN. No exit
+ * is reported to it before GO.
  *
  * Answers. Requests are answered in order, and a DONE that says 0 may stand for those before it that had no answer yet: each
  * of them succeeded, too. So many starts cost one message back. For the same reason the keeper, having read nothing but
@@ -78,9 +80,9 @@ typedef enum KeeperType {
         KEEPER_DONE, /* serial of the request, result: 0 or a negative errno; those before it: 0 */
         KEEPER_EXIT, /* instance, pid, wait_code (CLD_*), wait_status; repeated to each new supervisor until ACK */
         KEEPER_SLOT, /* instance, name, result = KeeperSlotState, flags, record; BORN: pid, and its pidfd as descriptor;
-                          EXITED: pid, wait_code, wait_status */
+                          EXITED: pid, wait_code, wait_status. Told once more it comes without pidfd */
         KEEPER_STORED, /* instance, fd_kind, fd_tag and a duplicate of the descriptor */
-        KEEPER_END,    /* of the table; instance = how many SLOTs, fd_tag = how many STOREDs were sent */
+        KEEPER_END, /* of the table, or of a change; instance = how many SLOTs, fd_tag = how many STOREDs were sent in all */
         KEEPER_RELOAD, /* SIGHUP came: load the configuration again */
         KEEPER_PING,   /* answer with PONG: is the loop alive? */
         KEEPER_GO,     /* to the successor: everything is its own now */
@@ -88,6 +90,7 @@ typedef enum KeeperType {
         KEEPER_THAW,   /* to the predecessor: record = why there is no successor; exits are reported once more */
         KEEPER_DIED,   /* with the table, before END, oldest first, until one has said SERVING: how a supervisor ended.
                           instance = its generation, pid, fd_tag = when (wall clock, us), flags; record = for people */
+        KEEPER_GONE,   /* to a successor: instance, fd_kind, fd_tag: what it was told is no more; NONE: the slot */
 
         _KEEPER_TYPE_N,
 } KeeperType;
@@ -113,6 +116,9 @@ enum {
 
         /* only of PUT */
         KEEPER_FLAG_REPLACE = 1u << 16, /* what has the same kind and tag is closed, instead of a refusal */
+
+        /* only of END */
+        KEEPER_FLAG_FINAL = 1u << 17, /* nobody changes the table any more, but whoever reads this */
 };
 
 /* What a slot is, in SLOT. */

@@ -102,6 +102,12 @@ static void adopt_history(const Daemon *daemon, int fd_consume) {
                 log_warning("the history of takeovers begins anew: %s", strerror(-r));
 }
 
+/* take_config() - a later one is the one that holds. */
+static void take_config(Daemon *daemon, int fd_consume) {
+        fd_close(daemon->config);
+        daemon->config = fd_consume;
+}
+
 void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
 
@@ -109,12 +115,19 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
                 recovery_stored(&daemon->recovery, instance, kind, tag, fd_take(&fd));
         else if (kind == KEEPER_FD_CONTROL && daemon->control < 0)
                 daemon->control = fd_take(&fd);
-        else if (kind == KEEPER_FD_CONFIG && daemon->config < 0)
-                daemon->config = fd_take(&fd);
+        else if (kind == KEEPER_FD_CONFIG)
+                take_config(daemon, fd_take(&fd));
         else if (kind == KEEPER_FD_HISTORY)
                 adopt_history(daemon, fd_take(&fd));
         else if (log_store_adopt(daemon->supervisor->logs, kind, tag, fd_take(&fd)) < 0)
                 log_warning("the keeper has a descriptor (kind %u, tag %" PRIu64 ") that is none of ours", kind, tag);
+}
+
+void daemon_gone(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag) {
+        if (instance != 0)
+                recovery_gone(&daemon->recovery, instance);
+        else if (kind == KEEPER_FD_RING)
+                log_store_forget(daemon->supervisor->logs, tag);
 }
 
 /* configure() - runners are made and begun. Without files on the command line there is no configuration. */

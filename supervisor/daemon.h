@@ -21,4 +21,5 @@ Daemon *daemon_free(Daemon *daemon);
 /* The keeper's words; see KeeperLinkHandlers. */
 void daemon_slot(Daemon *daemon, const KeeperSlot *slot, int pidfd_consume);
 void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume);
+void daemon_gone(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag);
 void daemon_loaded(Daemon *daemon);

@@ -556,11 +556,17 @@ static bool on_died(KeeperLink *link, const KeeperMessage *m, int *fd) {
         return true;
 }
 
+static bool on_gone(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        (void) fd;
+        if (link->handlers->gone)
+                link->handlers->gone(link, m->instance, (KeeperFdKind) m->fd_kind, m->fd_tag, link->userdata);
+        return true;
+}
+
 static bool on_end(KeeperLink *link, const KeeperMessage *m, int *fd) {
         (void) fd;
-        (void) m;
         if (link->handlers->loaded)
-                link->handlers->loaded(link, link->userdata);
+                link->handlers->loaded(link, m->flags & KEEPER_FLAG_FINAL, link->userdata);
         return true;
 }
 
@@ -593,7 +599,7 @@ static bool handle(KeeperLink *link, const KeeperMessage *m, int *fd) {
                 [KEEPER_SLOT] = on_slot, [KEEPER_STORED] = on_stored,
                 [KEEPER_END] = on_end,   [KEEPER_RELOAD] = on_reload,
                 [KEEPER_PING] = on_ping, [KEEPER_GO] = on_go,
-                [KEEPER_DIED] = on_died,
+                [KEEPER_DIED] = on_died, [KEEPER_GONE] = on_gone,
         };
 
         if (m->version == KEEPER_VERSION && m->type < _KEEPER_TYPE_N && handlers[m->type] &&

@@ -78,7 +78,8 @@ struct KeeperDeath {
  *        -1: it is not BORN, or the keeper had no descriptor left.
  * @stored: a duplicate of a stored descriptor. Its slot was told before; @instance 0: the keeper's own.
  * @died: of the supervisors before, oldest first; none where one follows another that lives.
- * @loaded: that was the table.
+ * @gone: what was told by slot() (@kind NONE), or stored() of instance 0, is no more. Only to a successor.
+ * @loaded: that was the table; where not @is_final, as it is by now: what changes follows, and loaded() after it.
  * @reload: SIGHUP came to the keeper.
  * @go: of a successor: its predecessor is no more.
  */
@@ -89,7 +90,8 @@ struct KeeperLinkHandlers {
         void (*slot)(KeeperLink *link, const KeeperSlot *slot, int pidfd_consume, void *userdata);
         void (*stored)(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume,
                        void *userdata);
-        void (*loaded)(KeeperLink *link, void *userdata);
+        void (*gone)(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, void *userdata);
+        void (*loaded)(KeeperLink *link, bool is_final, void *userdata);
         void (*reload)(KeeperLink *link, void *userdata);
         void (*go)(KeeperLink *link, void *userdata);
         void (*died)(KeeperLink *link, const KeeperDeath *death, void *userdata);

@@ -181,6 +181,15 @@ int log_store_adopt(LogStore *store, KeeperFdKind kind, uint64_t tag, int fd_con
         return 0;
 }
 
+void log_store_forget(LogStore *store, uint64_t id) {
+        for (size_t i = 0; i < store->n_found; i++)
+                if (log_ring_id(store->found[i]) == id) {
+                        log_ring_free(store->found[i]);
+                        store->found[i] = store->found[--store->n_found];
+                        return;
+                }
+}
+
 /* replace_scratch() - there is none, or not all of it: the next one is made anew. */
 static void replace_scratch(LogStore *store) {
         for (unsigned i = 0; i < LOG_SCRATCH_FDS; i++)

@@ -35,5 +35,7 @@ DEFINE_CLEANUP(LogStore *, log_store_free);
  * rings of runners that are no more go.
  */
 int log_store_adopt(LogStore *store, KeeperFdKind kind, uint64_t tag, int fd_consume);
+/* log_store_forget() - of a successor, before a log has found it: the ring is no more. */
+void log_store_forget(LogStore *store, uint64_t id);
 void log_store_recover(LogStore *store);
 void log_store_settle(LogStore *store);

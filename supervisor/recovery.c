@@ -45,28 +45,38 @@ static Recovered *find(const Recovery *recovery, uint64_t instance) {
         return slot;
 }
 
-void recovery_slot(Recovery *recovery, const KeeperSlot *slot, int pidfd_consume) {
-        _cleanup_fd_ int pidfd = pidfd_consume;
+/* add() - one that was not told of yet, or NULL: no memory. */
+static Recovered *add(Recovery *recovery, const KeeperSlot *slot) {
         Recovered *r = calloc(1, sizeof(*r));
 
+        if (!r)
+                return NULL;
+        r->instance = slot->instance;
+        r->pidfd = -1;
+        (void) strcpy(r->name, slot->name);
+        HASH_ADD(hh, recovery->slots, instance, sizeof(r->instance), r);
+        return r->hh.tbl ? r : recovered_free(r);
+}
+
+void recovery_slot(Recovery *recovery, const KeeperSlot *slot, int pidfd_consume) {
+        _cleanup_fd_ int pidfd = pidfd_consume;
+        Recovered *r = find(recovery, slot->instance);
+
+        if (!r)
+                r = add(recovery, slot);
         if (!r) {
                 recovery->incomplete = true;
                 return;
         }
-        *r = (Recovered){
-                .instance = slot->instance,
-                .state = slot->state,
-                .flags = slot->flags,
-                .pid = slot->pid,
-                .pidfd = fd_take(&pidfd),
-        };
-        (void) strcpy(r->name, slot->name);
-        r->has_record = record_unpack(slot->record, &r->record) == 0;
-        HASH_ADD(hh, recovery->slots, instance, sizeof(r->instance), r);
-        if (!r->hh.tbl) {
-                recovery->incomplete = true;
-                recovered_free(r);
+        r->state = slot->state;
+        r->flags = slot->flags;
+        r->pid = slot->pid;
+        if (pidfd >= 0) {
+                fd_close(r->pidfd);
+                r->pidfd = fd_take(&pidfd);
         }
+        r->record = (Record){ 0 };
+        r->has_record = record_unpack(slot->record, &r->record) == 0;
 }
 
 void recovery_stored(Recovery *recovery, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume) {
@@ -80,6 +90,15 @@ void recovery_stored(Recovery *recovery, uint64_t instance, KeeperFdKind kind, u
         }
         *entry = (RecoveredFd){ .kind = kind, .tag = tag, .fd = fd_take(&fd) };
         SLIST_INSERT_HEAD(&slot->fds, entry, link);
+}
+
+void recovery_gone(Recovery *recovery, uint64_t instance) {
+        Recovered *slot = find(recovery, instance);
+
+        if (!slot)
+                return;
+        HASH_DELETE(hh, recovery->slots, slot);
+        recovered_free(slot);
 }
 
 int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag) {

@@ -47,8 +47,12 @@ struct Recovery {
         bool incomplete;  /* memory or descriptors were short: what is missing cannot be adopted */
 };
 
-/* recovery_slot(), recovery_stored() - as KeeperLinkHandlers. What is of instance 0 is not for here. */
+/*
+ * recovery_slot(), recovery_stored(), recovery_gone() - as KeeperLinkHandlers: a slot that is told again has changed. What
+ * is of instance 0 is not for here.
+ */
 void recovery_slot(Recovery *recovery, const KeeperSlot *slot, int pidfd_consume);
+void recovery_gone(Recovery *recovery, uint64_t instance);
 void recovery_stored(Recovery *recovery, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume);
 
 /* recovery_deinit() - closes what nobody took. */

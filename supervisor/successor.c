@@ -158,8 +158,8 @@ Successor *successor_free(Successor *successor) {
         return NULL;
 }
 
-void successor_loaded(Successor *successor) {
-        successor->loaded = true;
+void successor_loaded(Successor *successor, bool is_final) {
+        successor->loaded = is_final;
         look_ready(successor);
 }
 

@@ -15,8 +15,11 @@ int successor_new(Successor **ret_successor, Supervisor *supervisor, int handove
 /* successor_free() - what was not taken up is closed. Accepts NULL, returns NULL. */
 Successor *successor_free(Successor *successor);
 
-/* The keeper's words: that was the table; and: go on. The latter ends in SERVING, and the successor is gone. */
-void successor_loaded(Successor *successor);
+/*
+ * The keeper's words: that was the table, or a change of it, or, final, all there will be; and: go on. The latter ends in
+ * SERVING, and the successor is gone.
+ */
+void successor_loaded(Successor *successor, bool is_final);
 void successor_go(Successor *successor);
 
 /* successor_restore_peer() - of an instance. 1; 0: there is none; a negative errno as peer_restore(), having said why. */

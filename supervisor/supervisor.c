@@ -198,12 +198,17 @@ static void link_reload(KeeperLink *link, void *userdata) {
         reload_by_signal(userdata);
 }
 
-static void link_loaded(KeeperLink *link, void *userdata) {
+static void link_gone(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, void *userdata) {
+        (void) link;
+        daemon_gone(((Supervisor *) userdata)->daemon, instance, kind, tag);
+}
+
+static void link_loaded(KeeperLink *link, bool is_final, void *userdata) {
         Supervisor *supervisor = userdata;
 
         (void) link;
         if (supervisor->successor)
-                successor_loaded(supervisor->successor);
+                successor_loaded(supervisor->successor, is_final);
         else
                 daemon_loaded(supervisor->daemon);
 }
@@ -227,6 +232,7 @@ static const KeeperLinkHandlers link_handlers = {
         .closed = link_closed,
         .slot = link_slot,
         .stored = link_stored,
+        .gone = link_gone,
         .loaded = link_loaded,
         .reload = link_reload,
         .go = link_go,

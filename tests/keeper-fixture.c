@@ -31,23 +31,49 @@ enum { EXITS = 1024, SLOTS = 512, STORED = 1024 };
 static struct {
         KeeperMessage exits[EXITS], slots[SLOTS], stored[STORED];
         int pidfds[SLOTS], fds[STORED];
-        size_t n_exits, n_slots, n_stored;
-        bool told;
+        size_t n_exits, n_slots, n_stored, n_again;
+        bool told; /* all of it */
         uint32_t serial, generation;
         int handover; /* moved out of the way, since its number is wanted for children */
         KeeperMessage word;
 } sup;
 
+/* take_again() - what is known already; its descriptor came before. */
+static bool take_again(const KeeperMessage *m, int fd) {
+        for (size_t i = 0; i < sup.n_slots; i++) {
+                if (sup.slots[i].instance != m->instance)
+                        continue;
+                if (sup.pidfds[i] < 0)
+                        sup.pidfds[i] = fd;
+                else if (fd >= 0)
+                        return false;
+                sup.slots[i] = *m;
+                sup.n_again++;
+                return true;
+        }
+        return false;
+}
+
 /* take_table() - whether it was a message of the table. */
 static bool take_table(const KeeperMessage *m, int fd) {
-        if (m->type == KEEPER_SLOT && sup.n_slots < SLOTS) {
+        if (m->type == KEEPER_GONE) {
+                for (size_t i = 0; i < sup.n_slots; i++)
+                        if (sup.slots[i].instance == m->instance && m->fd_kind == KEEPER_FD_NONE)
+                                sup.slots[i].instance = 0;
+                for (size_t i = 0; i < sup.n_stored; i++)
+                        if (sup.stored[i].instance == m->instance && sup.stored[i].fd_kind == m->fd_kind &&
+                            sup.stored[i].fd_tag == m->fd_tag)
+                                sup.fds[i] = fd_close(sup.fds[i]);
+        } else if (m->type == KEEPER_SLOT && take_again(m, fd)) {
+                return true;
+        } else if (m->type == KEEPER_SLOT && sup.n_slots < SLOTS) {
                 sup.slots[sup.n_slots] = *m;
                 sup.pidfds[sup.n_slots++] = fd;
         } else if (m->type == KEEPER_STORED && sup.n_stored < STORED) {
                 sup.stored[sup.n_stored] = *m;
                 sup.fds[sup.n_stored++] = fd;
-        } else if (m->type == KEEPER_END && m->instance == sup.n_slots && m->fd_tag == sup.n_stored) {
-                sup.told = true;
+        } else if (m->type == KEEPER_END && m->instance == sup.n_slots + sup.n_again && m->fd_tag == sup.n_stored) {
+                sup.told = sup.told || m->flags & KEEPER_FLAG_FINAL;
         } else {
                 return false;
         }

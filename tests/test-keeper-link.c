@@ -337,7 +337,8 @@ static void test_link_ends(void **state) {
 
 typedef struct Told {
         LinkTest t; /* the first, since the handlers above take it for theirs */
-        unsigned n_slots, n_stored, n_loaded, n_reloads;
+        unsigned n_slots, n_stored, n_loaded, n_reloads, n_gone;
+        bool is_final;
         char name[KEEPER_NAME_SIZE];
         uint8_t first_byte;
         bool has_pidfd;
@@ -366,11 +367,20 @@ static void told_stored(KeeperLink *link, uint64_t instance, KeeperFdKind kind, 
         fd_close(fd_consume);
 }
 
-static void told_loaded(KeeperLink *link, void *userdata) {
+static void told_loaded(KeeperLink *link, bool is_final, void *userdata) {
         Told *told = userdata;
 
         (void) link;
         told->n_loaded++;
+        told->is_final = is_final;
+}
+
+static void told_gone(KeeperLink *link, uint64_t instance, KeeperFdKind kind, uint64_t tag, void *userdata) {
+        Told *told = userdata;
+
+        (void) link;
+        assert_true(instance == 1 && kind == KEEPER_FD_NONE && tag == 0);
+        told->n_gone++;
 }
 
 static void told_reload(KeeperLink *link, void *userdata) {
@@ -382,7 +392,14 @@ static void told_reload(KeeperLink *link, void *userdata) {
 }
 
 static const KeeperLinkHandlers told_handlers = {
-        link_exited, link_idle, link_closed, told_slot, told_stored, told_loaded, told_reload,
+        .exited = link_exited,
+        .idle = link_idle,
+        .closed = link_closed,
+        .slot = told_slot,
+        .stored = told_stored,
+        .loaded = told_loaded,
+        .reload = told_reload,
+        .gone = told_gone,
 };
 
 static void told_begin(Told *told) {
@@ -414,6 +431,9 @@ static void test_link_table(void **state) {
         tell(&told, (KeeperMessage){ .type = KEEPER_STORED, .instance = 3, .fd_kind = KEEPER_FD_RING, .fd_tag = 7 },
              true);
         tell(&told, (KeeperMessage){ .type = KEEPER_END, .instance = 1, .fd_tag = 1 }, false);
+        tell(&told, (KeeperMessage){ .type = KEEPER_GONE, .instance = 1 }, false);
+        tell(&told, (KeeperMessage){ .type = KEEPER_END, .instance = 1, .fd_tag = 1, .flags = KEEPER_FLAG_FINAL },
+             false);
         tell(&told, (KeeperMessage){ .type = KEEPER_PING }, false);
         tell(&told, (KeeperMessage){ .type = KEEPER_RELOAD }, false);
         loop_run(told.t.loop);
@@ -423,7 +443,9 @@ static void test_link_table(void **state) {
         assert_true(told.has_pidfd);
         assert_int_equal(told.n_stored, 1);
         assert_int_equal(told.stored_instance, 3);
-        assert_int_equal(told.n_loaded, 1);
+        assert_int_equal(told.n_gone, 1);
+        assert_int_equal(told.n_loaded, 2);
+        assert_true(told.is_final);
         assert_int_equal(told.n_reloads, 1);
         assert_true(link_read(&told.t, &m, &fd));
         assert_int_equal(m.type, KEEPER_PONG);

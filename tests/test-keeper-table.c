@@ -289,10 +289,84 @@ static void test_port_answers(void **state) {
         assert_null(table_free(table));
 }
 
+/* tell_all() - how many slots and descriptors were changed; each counts once. */
+static size_t tell_all(Table *table, size_t *ret_fds) {
+        size_t n = 0;
+
+        *ret_fds = 0;
+        for (; table_next_changed(table); n++)
+                table_told(table, table_next_changed(table));
+        for (; table_next_changed_fd(table); (*ret_fds)++)
+                table_told_fd(table, table_next_changed_fd(table));
+        return n;
+}
+
+static void test_table_watch(void **state) {
+        size_t n_fds, free_before;
+        Table *table = NULL;
+        TableSlot *slot;
+
+        (void) state;
+        assert_int_equal(table_new(&table, 1024), 0);
+        assert_int_equal(reserve(table, 1, "a"), 0);
+        assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1, false, fd_dup(0)), 0);
+        assert_int_equal(table_put(table, 0, KEEPER_FD_RING, 1, false, fd_dup(0)), 0);
+        assert_null(table_next_changed(table)); /* nobody watches */
+        table_watch(table);
+        assert_int_equal(tell_all(table, &n_fds), 1);
+        assert_int_equal(n_fds, 2);
+
+        /* However often it changes, it is told once; what came and went is not told at all. */
+        slot = table_find(table, 1);
+        assert_int_equal(table_born(table, 1, 100), 0);
+        table_started(table, slot);
+        table_activate(table, slot);
+        table_activate(table, slot);
+        assert_int_equal(reserve(table, 2, "b"), 0);
+        assert_int_equal(table_put(table, 2, KEEPER_FD_LOG, 1, false, fd_dup(0)), 0);
+        table_free_slot(table, table_find(table, 2));
+        assert_ptr_equal(table_next_changed(table), slot);
+        assert_int_equal(tell_all(table, &n_fds), 1);
+        assert_int_equal(n_fds, 0);
+
+        /* What was told and is gone keeps its place until that was told. */
+        assert_int_equal(reserve(table, 3, "c"), 0);
+        assert_int_equal(tell_all(table, &n_fds), 1);
+        table_free_slot(table, table_find(table, 3));
+        assert_null(table_find(table, 3));
+        assert_int_equal(table_count(table).slots, 1);
+        assert_int_equal(table_next_changed(table)->state, TABLE_GONE);
+        assert_int_equal(table_next_changed(table)->instance, 3);
+        assert_int_equal(table_drop(table, 0, KEEPER_FD_RING, 1), 0);
+        assert_int_equal(table_put(table, 0, KEEPER_FD_RING, 1, false, fd_dup(0)), 0);
+        assert_int_equal(table_next_changed_fd(table)->fd, -1);
+        assert_int_equal(tell_all(table, &n_fds), 1);
+        assert_int_equal(n_fds, 2);
+        assert_int_equal(table_put(table, 0, KEEPER_FD_RING, 1, true, fd_dup(0)), 0);
+        assert_int_equal(table_next_changed_fd(table)->tag, 1);
+
+        /* With the end of it all places are free again. */
+        free_before = table_count(table).fds;
+        table_exited(table, slot, CLD_EXITED, 0);
+        table_free_slot(table, slot);
+        table_unwatch(table);
+        assert_null(table_next_changed(table));
+        assert_null(table_next_changed_fd(table));
+        assert_int_equal(table_count(table).fds, free_before - 1);
+        assert_null(table_first(table));
+        for (uint64_t i = 0; i < table_count(table).slots_max; i++) {
+                char name[32];
+
+                (void) snprintf(name, sizeof(name), "s%d", (int) i);
+                assert_int_equal(reserve(table, 10 + i, name), 0);
+        }
+        table_free(table);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_table_slots),        TEST(test_table_full), TEST(test_table_fds),    TEST(test_table_kept),
-                TEST(test_table_report_again), TEST(test_table_walk), TEST(test_port_answers),
+                TEST(test_table_report_again), TEST(test_table_walk), TEST(test_port_answers), TEST(test_table_watch),
         };
 
         return test_run(tests, ARRAY_SIZE(tests));

@@ -119,13 +119,35 @@ static int scenario_frozen_first(void) {
                 CHECK(word(KEEPER_FROZEN) == 0 && wait_word(KEEPER_LEAVE) == 0);
                 return 0;
         }
-        CHECK(generation() == 2 && is_successor() && !test_readable(KEEPER_SOCKET_FD));
-        CHECK(say('b') == 0);
-        CHECK(slot_told(1)); /* which comes with FROZEN */
+        CHECK(generation() == 2 && is_successor() && say('b') == 0);
+        CHECK(slot_told(1)); /* the end of the table comes with FROZEN */
         CHECK(word(KEEPER_READY) == 0 && wait_word(KEEPER_GO) == 0);
         return it_begins();
 }
 TEST_DAEMON(frozen_first);
+
+/* What changes while the predecessor serves on is told, and what is not there any more is not. */
+static int scenario_changes(void) {
+        if (generation() == 1) {
+                CHECK(predecessor() == 0 && hear('b') == 0);
+                CHECK(ask_reserve(9, "y", 0) == 0 && ask_reserve(10, "x", 0) == 0);
+                CHECK(ask_put(10, KEEPER_FD_LOG, 1, STDIN_FILENO) == 0 && ask_put(0, KEEPER_FD_RING, 7, 0) == 0);
+                CHECK(ask_put(0, KEEPER_FD_RING, 8, STDIN_FILENO) == 0 && say('r') == 0 && hear('d') == 0);
+                CHECK(tell_about(KEEPER_CANCEL, 9) == 0 && ask_drop(0, KEEPER_FD_RING, 7) == 0);
+                CHECK(start_runner(11, "w", 0, "exec sleep 1000", -1) == 0);
+                CHECK(word(KEEPER_FROZEN) == 0 && wait_word(KEEPER_LEAVE) == 0);
+                return 0;
+        }
+        CHECK(is_successor() && say('b') == 0 && hear('r') == 0 && test_readable(KEEPER_SOCKET_FD) && say('d') == 0);
+        CHECK(slot_told(1) && !slot_told(9) && slot_told(10) && slot_told(10)->result == KEEPER_SLOT_RESERVED);
+        CHECK(fd_told(10, KEEPER_FD_LOG, 1) >= 0 && fd_told(0, KEEPER_FD_RING, 8) >= 0);
+        CHECK(slot_told(11)->result == KEEPER_SLOT_BORN && slot_pidfd(11) >= 0);
+        CHECK(slot_told(11)->flags & KEEPER_FLAG_STARTED && fd_told(0, KEEPER_FD_RING, 7) < 0);
+        CHECK(word(KEEPER_READY) == 0 && wait_word(KEEPER_GO) == 0);
+        CHECK(tell_about(KEEPER_CANCEL, 11) == 0 && tell_about(KEEPER_CANCEL, 10) == 0);
+        return it_begins();
+}
+TEST_DAEMON(changes);
 
 static int scenario_ready_first(void) {
         if (generation() == 1) {
@@ -514,32 +536,18 @@ static void test_on_trial(void **state) {
 
 int main(int argc, char **argv) {
         static const Scenario scenarios[] = {
-                SCENARIO(frozen_first),
-                SCENARIO(ready_first),
-                SCENARIO(exit_between),
-                SCENARIO(row),
-                SCENARIO(fenced),
-                SCENARIO(refused),
-                SCENARIO(refused_early),
-                SCENARIO(exit_frozen),
-                SCENARIO(abort),
-                SCENARIO(abort_late),
-                SCENARIO(never),
-                SCENARIO(stopping),
-                SCENARIO(successor_dies),
+                SCENARIO(frozen_first), SCENARIO(changes),        SCENARIO(ready_first),      SCENARIO(exit_between),
+                SCENARIO(row),          SCENARIO(fenced),         SCENARIO(refused),          SCENARIO(refused_early),
+                SCENARIO(exit_frozen),  SCENARIO(abort),          SCENARIO(abort_late),       SCENARIO(never),
+                SCENARIO(stopping),     SCENARIO(successor_dies),
 
-                SCENARIO(dies_unread),
-                SCENARIO(dies_after_go),
-                SCENARIO(predecessor_dies),
-                SCENARIO(dies_serving),
-                SCENARIO(dies_frozen),
-                SCENARIO(one_at_a_time),
-                SCENARIO(private),
-                SCENARIO(no_program),
+                SCENARIO(dies_unread),  SCENARIO(dies_after_go),  SCENARIO(predecessor_dies), SCENARIO(dies_serving),
+                SCENARIO(dies_frozen),  SCENARIO(one_at_a_time),  SCENARIO(private),          SCENARIO(no_program),
                 SCENARIO(on_trial),
         };
         const struct CMUnitTest tests[] = {
                 TEST(test_frozen_first),
+                TEST(test_changes),
                 TEST(test_ready_first),
                 TEST(test_exit_between),
                 TEST(test_row),

@@ -4,7 +4,7 @@
  * Port: one supervisor as the keeper sees it. Nothing here waits and nothing is allocated: answers go to a ring as large as
  * the window that the supervisor must keep, where a success is replaced by what follows it; exit reports are not queued at all but derived from the
  * table, so that none can be lost with a port. The table itself is told once, slots first, by two cursors that survive
- * whatever happens to the table between two messages.
+ * whatever happens to the table between two messages; to a successor by what the table says has changed.
  *
  * Only the keeper's end has SO_PASSCRED, so every message comes with its sender's pid from the kernel: a child that says
  * BORN cannot be mistaken for another. A message is read into one byte more than it needs, since a longer one would be
@@ -157,14 +157,14 @@ static PortFlushed flush_words(Port *port) {
  * tell_slot() - the pidfd is made here, where the number surely means the child: nobody else reaps. Without a descriptor to
  * spare it goes without.
  */
-static PortFlushed tell_slot(Port *port, const TableSlot *slot) {
+static PortFlushed tell_slot(Port *port, const TableSlot *slot, bool again) {
         static const KeeperSlotState states[] = {
                 [TABLE_RESERVED] = KEEPER_SLOT_RESERVED,
                 [TABLE_BORN] = KEEPER_SLOT_BORN,
                 [TABLE_EXITED] = KEEPER_SLOT_EXITED,
                 [TABLE_KEPT] = KEEPER_SLOT_KEPT,
         };
-        _cleanup_fd_ int pidfd = slot->state == TABLE_BORN ? pidfd_open(slot->pid, 0) : -1;
+        _cleanup_fd_ int pidfd = slot->state == TABLE_BORN && !again ? pidfd_open(slot->pid, 0) : -1;
         KeeperMessage m = {
                 .version = KEEPER_VERSION,
                 .type = KEEPER_SLOT,
@@ -199,7 +199,7 @@ static PortFlushed tell_next_slot(Port *port, Table *table) {
         size_t cursor = port->cursor;
         TableSlot *slot = table_walk_slots(table, &cursor);
         bool tell = slot && !slot->cancelled;
-        PortFlushed r = tell ? tell_slot(port, slot) : PORT_SENT;
+        PortFlushed r = tell ? tell_slot(port, slot, false) : PORT_SENT;
 
         if (r != PORT_SENT)
                 return r;
@@ -246,23 +246,85 @@ static PortFlushed tell_next_death(Port *port, const Table *table) {
         return r;
 }
 
-static PortFlushed tell_end(Port *port) {
+static PortFlushed tell_end(Port *port, Table *table) {
         const KeeperMessage m = {
                 .version = KEEPER_VERSION,
                 .type = KEEPER_END,
                 .instance = port->n_slots,
                 .fd_tag = port->n_told,
+                .flags = port->dump != PORT_DUMP_CHANGES || port->is_final ? KEEPER_FLAG_FINAL : 0,
         };
         PortFlushed r = send_message(port, &m, -1);
 
-        if (r == PORT_SENT)
-                port->dump = PORT_DUMP_DONE;
+        if (r != PORT_SENT)
+                return r;
+        port->owes_end = false;
+        if (!(m.flags & KEEPER_FLAG_FINAL))
+                return r;
+        if (port->dump == PORT_DUMP_CHANGES)
+                table_unwatch(table);
+        port->dump = PORT_DUMP_DONE;
         return r;
+}
+
+/* ---- to a successor ---- */
+
+static PortFlushed tell_gone(Port *port, uint64_t instance, const TableFd *entry) {
+        const KeeperMessage m = {
+                .version = KEEPER_VERSION,
+                .type = KEEPER_GONE,
+                .instance = instance,
+                .fd_kind = entry ? entry->kind : KEEPER_FD_NONE,
+                .fd_tag = entry ? entry->tag : 0,
+        };
+
+        return send_message(port, &m, -1);
+}
+
+static PortFlushed tell_changed_slot(Port *port, Table *table, TableSlot *slot) {
+        bool is_gone = slot->state == TABLE_GONE || slot->cancelled;
+        PortFlushed r = is_gone ? tell_gone(port, slot->instance, NULL) : tell_slot(port, slot, slot->told_pid);
+
+        if (r != PORT_SENT)
+                return r;
+        port->n_slots += !is_gone;
+        port->owes_end = true;
+        slot->told_pid = slot->state == TABLE_BORN;
+        table_told(table, slot);
+        return r;
+}
+
+static PortFlushed tell_changed_fd(Port *port, Table *table, TableFd *entry) {
+        bool is_gone = entry->fd < 0, tell = !is_gone && !entry->slot->cancelled;
+        PortFlushed r = is_gone ? tell_gone(port, entry->slot->instance, entry)
+                        : tell  ? tell_fd(port, entry)
+                                : PORT_SENT;
+
+        if (r != PORT_SENT)
+                return r;
+        port->n_told += tell;
+        port->owes_end = true;
+        table_told_fd(table, entry);
+        return r;
+}
+
+static PortFlushed tell_changes(Port *port, Table *table) {
+        PortFlushed r = PORT_SENT;
+        TableSlot *slot;
+        TableFd *entry;
+
+        while (r == PORT_SENT && (slot = table_next_changed(table)))
+                r = tell_changed_slot(port, table, slot);
+        while (r == PORT_SENT && (entry = table_next_changed_fd(table)))
+                r = tell_changed_fd(port, table, entry);
+        return r == PORT_SENT && (port->owes_end || port->is_final) ? tell_end(port, table) : r;
 }
 
 static PortFlushed flush_table(Port *port, Table *table) {
         PortFlushed r = PORT_SENT;
 
+        if (port->dump == PORT_DUMP_CHANGES)
+                return tell_changes(port, table);
         while (r == PORT_SENT && port->dump == PORT_DUMP_SLOTS)
                 r = tell_next_slot(port, table);
         while (r == PORT_SENT && port->dump == PORT_DUMP_FDS)
@@ -270,7 +332,7 @@ static PortFlushed flush_table(Port *port, Table *table) {
         while (r == PORT_SENT && port->dump == PORT_DUMP_DEATHS)
                 r = tell_next_death(port, table);
         if (r == PORT_SENT && port->dump == PORT_DUMP_END)
-                r = tell_end(port);
+                r = tell_end(port, table);
         return r;
 }
 

@@ -14,13 +14,14 @@
 typedef struct Port Port;
 typedef struct PortMessage PortMessage;
 
-/* How far the table has been told. */
+/* How far the table has been told: by two cursors, or, to a successor, by what changes in it (table_watch()). */
 typedef enum PortDump {
         PORT_DUMP_SLOTS,
         PORT_DUMP_FDS,
         PORT_DUMP_DEATHS,
         PORT_DUMP_END,
         PORT_DUMP_DONE,
+        PORT_DUMP_CHANGES,
 } PortDump;
 
 /* Messages without content, each waiting at most once. */
@@ -38,6 +39,8 @@ struct Port {
         char text[KEEPER_RECORD_SIZE];
         bool waits; /* a successor's: nothing is reported to it yet */
         PortDump dump;
+        bool owes_end;          /* CHANGES: some were told since the last END */
+        bool is_final;          /* CHANGES: nobody makes any more; its END says so */
         size_t cursor;          /* of the dump */
         size_t n_slots, n_told; /* sent by it */
         size_t n_answers, first_answer;

@@ -113,6 +113,7 @@ static int on_cancel(Keeper *k, PortMessage *message) {
         if (slot->state == TABLE_BORN) {
                 table_doom(k->table, slot);
                 slot->cancelled = true;
+                table_touch(k->table, slot);
                 return keeper_kill_runner(slot, SIGKILL);
         }
         table_free_slot(k->table, slot);
@@ -133,6 +134,7 @@ static int on_record(Keeper *k, PortMessage *message) {
         if (!slot)
                 return -ENOENT;
         memcpy(slot->record, message->m.record, sizeof(slot->record));
+        table_touch(k->table, slot);
         return 0;
 }
 

@@ -11,6 +11,9 @@
  * begin empty and grow from slots that were used, fresh ones being taken in order (*_fresh). Full is an answer to the
  * supervisor, never a failure here. Slots are found by instance, pid and name through three small hash tables.
  *
+ * While a successor gets ready, what changes is queued for it, each thing once, whatever becomes of it before it is told.
+ * What it was told and is no more keeps its place until it was told that, too.
+ *
  * The table does not watch its descriptors and makes no decision: no signals, no messages, no waiting.
  */
 
@@ -40,6 +43,9 @@ struct Table {
         struct TableSlotList free_slots, used_slots;
         struct TableFdList free_fds;
         struct TableSlotQueue unreported;
+        bool watched;
+        struct TableSlotQueue changed;
+        struct TableFdQueue changed_fds;
         TableSlot own;
         TableDeath deaths[TABLE_DEATHS];
         size_t n_deaths;
@@ -81,6 +87,8 @@ int table_new(Table **ret_table, uint64_t max_fds) {
         table->slots = (void *) ((char *) table + header);
         table->fds = (void *) (table->slots + n_slots);
         TAILQ_INIT(&table->unreported); /* the other heads are empty when zero */
+        TAILQ_INIT(&table->changed);
+        TAILQ_INIT(&table->changed_fds);
         *ret_table = table;
         return 0;
 }
@@ -140,6 +148,81 @@ static size_t count_name(Table *table, const char *name, bool kept) {
         return n;
 }
 
+/* ---- what a successor is to be told ---- */
+
+void table_touch(Table *table, TableSlot *slot) {
+        if (!table->watched || slot->is_changed)
+                return;
+        slot->is_changed = true;
+        TAILQ_INSERT_TAIL(&table->changed, slot, changed);
+}
+
+static void touch_fd(Table *table, TableFd *entry) {
+        if (!table->watched || entry->is_changed)
+                return;
+        entry->is_changed = true;
+        TAILQ_INSERT_TAIL(&table->changed_fds, entry, changed);
+}
+
+TableSlot *table_next_changed(Table *table) {
+        return TAILQ_FIRST(&table->changed);
+}
+
+TableFd *table_next_changed_fd(Table *table) {
+        return TAILQ_FIRST(&table->changed_fds);
+}
+
+void table_told(Table *table, TableSlot *slot) {
+        TAILQ_REMOVE(&table->changed, slot, changed);
+        slot->is_changed = false;
+        slot->told = true;
+        if (slot->state != TABLE_GONE)
+                return;
+        slot->state = TABLE_FREE;
+        LIST_INSERT_HEAD(&table->free_slots, slot, link);
+}
+
+void table_told_fd(Table *table, TableFd *entry) {
+        TAILQ_REMOVE(&table->changed_fds, entry, changed);
+        entry->is_changed = false;
+        entry->told = true;
+        if (entry->fd >= 0)
+                return;
+        entry->slot = NULL;
+        SLIST_INSERT_HEAD(&table->free_fds, entry, link);
+}
+
+void table_watch(Table *table) {
+        TableSlot *slot = NULL;
+        size_t cursor = 0;
+        TableFd *entry;
+
+        table_unwatch(table);
+        table->watched = true;
+        while ((slot = table_walk_slots(table, &cursor))) {
+                slot->told = slot->told_pid = false;
+                table_touch(table, slot);
+        }
+        cursor = 0;
+        while ((entry = table_walk_fds(table, &cursor))) {
+                entry->told = false;
+                touch_fd(table, entry);
+        }
+}
+
+void table_unwatch(Table *table) {
+        TableSlot *slot;
+        TableFd *entry;
+
+        table->watched = false;
+        while ((entry = table_next_changed_fd(table)))
+                table_told_fd(table, entry);
+        while ((slot = table_next_changed(table)))
+                table_told(table, slot);
+}
+
+/* ---- slots ---- */
+
 static TableSlot *take_slot(Table *table) {
         TableSlot *slot = LIST_FIRST(&table->free_slots);
 
@@ -176,6 +259,7 @@ int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_S
         LIST_INSERT_HEAD(instance_bucket(table, instance), slot, by_instance);
         LIST_INSERT_HEAD(name_bucket(table, name), slot, by_name);
         table->count.slots++;
+        table_touch(table, slot);
         return 0;
 }
 
@@ -190,6 +274,7 @@ int table_born(Table *table, uint64_t instance, pid_t pid) {
         slot->pid = pid;
         LIST_INSERT_HEAD(pid_bucket(table, pid), slot, by_pid);
         table->count.unstarted++;
+        table_touch(table, slot);
         return 0;
 }
 
@@ -201,20 +286,25 @@ static bool is_awaited(const TableSlot *slot) {
 void table_started(Table *table, TableSlot *slot) {
         table->count.unstarted -= is_awaited(slot);
         slot->started = true;
+        table_touch(table, slot);
 }
 
 void table_doom(Table *table, TableSlot *slot) {
         table->count.unstarted -= is_awaited(slot);
         slot->doomed = true;
+        table_touch(table, slot);
 }
 
 void table_activate(Table *table, TableSlot *slot) {
         TableSlot *other;
 
         LIST_FOREACH (other, name_bucket(table, slot->name), by_name)
-                if (strcmp(other->name, slot->name) == 0)
+                if (other->active && strcmp(other->name, slot->name) == 0) {
                         other->active = false;
+                        table_touch(table, other);
+                }
         slot->active = true;
+        table_touch(table, slot);
 }
 
 /* leave_state() - it is in no list and no count of its present state any more. */
@@ -238,6 +328,7 @@ void table_exited(Table *table, TableSlot *slot, int wait_code, int wait_status)
         slot->wait_status = wait_status;
         slot->reported = false;
         TAILQ_INSERT_TAIL(&table->unreported, slot, unreported);
+        table_touch(table, slot);
 }
 
 int table_keep(Table *table, TableSlot *slot) {
@@ -247,16 +338,24 @@ int table_keep(Table *table, TableSlot *slot) {
         leave_state(table, slot);
         slot->state = TABLE_KEPT;
         slot->pid = 0;
+        table_touch(table, slot);
         return 0;
 }
 
 static void release_fd(Table *table, TableSlot *slot, TableFd *entry) {
         SLIST_REMOVE(&slot->fds, entry, TableFd, link);
         entry->fd = fd_close(entry->fd);
-        entry->slot = NULL;
         slot->n_fds--;
-        SLIST_INSERT_HEAD(&table->free_fds, entry, link);
         table->count.fds--;
+        if (slot == &table->own && entry->told)
+                touch_fd(table, entry);
+        if (slot == &table->own && entry->is_changed)
+                return; /* it is free when that was told */
+        if (entry->is_changed)
+                TAILQ_REMOVE(&table->changed_fds, entry, changed);
+        entry->is_changed = false;
+        entry->slot = NULL;
+        SLIST_INSERT_HEAD(&table->free_fds, entry, link);
 }
 
 static void release_fds(Table *table, TableSlot *slot) {
@@ -270,9 +369,17 @@ void table_free_slot(Table *table, TableSlot *slot) {
         LIST_REMOVE(slot, by_instance);
         LIST_REMOVE(slot, by_name);
         LIST_REMOVE(slot, link);
+        table->count.slots--;
+        slot->state = TABLE_GONE;
+        if (slot->told)
+                table_touch(table, slot);
+        else if (slot->is_changed)
+                TAILQ_REMOVE(&table->changed, slot, changed);
+        if (slot->told && slot->is_changed)
+                return; /* it is free when that was told */
+        slot->is_changed = false;
         slot->state = TABLE_FREE;
         LIST_INSERT_HEAD(&table->free_slots, slot, link);
-        table->count.slots--;
 }
 
 TableSlot *table_next_exit(Table *table) {
@@ -285,10 +392,14 @@ void table_reported(Table *table, TableSlot *slot) {
         TAILQ_REMOVE(&table->unreported, slot, unreported);
 }
 
+/* ---- exits ---- */
+
 /* The list of slots has the newest first: each that was reported goes before those that it is older than. */
 void table_report_again(Table *table) {
         TableSlot *slot;
 
+        if (table->count.exited == 0)
+                return;
         LIST_FOREACH (slot, &table->used_slots, link) {
                 if (slot->state != TABLE_EXITED || !slot->reported)
                         continue;
@@ -338,6 +449,7 @@ int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool
         if (entry) {
                 fd_close(entry->fd);
                 entry->fd = fd_take(&fd);
+                touch_fd(table, entry);
                 return 0;
         }
         if (slot->n_fds >= TABLE_FDS_PER_SLOT && slot != &table->own)
@@ -346,10 +458,11 @@ int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool
         if (!entry)
                 return -ENOSPC;
 
-        *entry = (TableFd){ .slot = slot, .kind = kind, .tag = tag, .fd = fd_take(&fd) };
+        *entry = (TableFd){ .slot = slot, .kind = (uint16_t) kind, .tag = tag, .fd = fd_take(&fd) };
         SLIST_INSERT_HEAD(&slot->fds, entry, link);
         slot->n_fds++;
         table->count.fds++;
+        touch_fd(table, entry);
         return 0;
 }
 
@@ -373,7 +486,7 @@ TableSlot *table_walk_slots(Table *table, size_t *cursor) {
         while (*cursor < table->slots_fresh) {
                 TableSlot *slot = &table->slots[(*cursor)++];
 
-                if (slot->state != TABLE_FREE)
+                if (slot->state != TABLE_FREE && slot->state != TABLE_GONE)
                         return slot;
         }
         return NULL;
@@ -383,7 +496,7 @@ TableFd *table_walk_fds(Table *table, size_t *cursor) {
         while (*cursor < table->fds_fresh) {
                 TableFd *entry = &table->fds[(*cursor)++];
 
-                if (entry->slot)
+                if (entry->slot && entry->fd >= 0)
                         return entry;
         }
         return NULL;
@@ -392,6 +505,7 @@ TableFd *table_walk_fds(Table *table, size_t *cursor) {
 Table *table_free(Table *table) {
         if (!table)
                 return NULL;
+        table_unwatch(table);
         while (table_first(table))
                 table_free_slot(table, table_first(table));
         release_fds(table, &table->own);

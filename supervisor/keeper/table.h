@@ -21,6 +21,7 @@ typedef enum TableState {
         TABLE_BORN,     /* a process that is not reaped */
         TABLE_EXITED,   /* reaped; its status waits for ACK */
         TABLE_KEPT,     /* a record and descriptors; there is no process, and none will be */
+        TABLE_GONE,     /* free, but for that a successor was told of it and is to be told this */
 } TableState;
 
 enum {
@@ -30,13 +31,16 @@ enum {
 };
 
 struct TableFd {
-        SLIST_ENTRY(TableFd) link; /* the slot's, or the free list */
-        TableSlot *slot;           /* NULL: free */
+        SLIST_ENTRY(TableFd) link;    /* the slot's, or the free list */
+        TAILQ_ENTRY(TableFd) changed; /* valid while is_changed */
+        TableSlot *slot;              /* NULL: free */
         uint64_t tag;
-        uint32_t kind;
-        int fd;
+        uint16_t kind;
+        bool is_changed, told; /* as of a slot */
+        int fd;                /* -1: it is gone, and the successor is to be told so */
 };
 SLIST_HEAD(TableFdList, TableFd);
+TAILQ_HEAD(TableFdQueue, TableFd);
 
 struct TableSlot {
         LIST_ENTRY(TableSlot) by_instance, by_name;
@@ -44,7 +48,8 @@ struct TableSlot {
                 LIST_ENTRY(TableSlot) by_pid;      /* while BORN */
                 TAILQ_ENTRY(TableSlot) unreported; /* while EXITED and not reported */
         };
-        LIST_ENTRY(TableSlot) link; /* all used slots, or the free list */
+        TAILQ_ENTRY(TableSlot) changed; /* valid while is_changed */
+        LIST_ENTRY(TableSlot) link;     /* all used slots, or the free list */
         struct TableFdList fds;
         uint64_t instance;
         TableState state;
@@ -57,6 +62,9 @@ struct TableSlot {
         bool cancelled; /* the supervisor knows of no child: the slot goes with it, unreported */
         bool reported;  /* EXIT was sent to the present supervisor */
         bool active;
+        bool is_changed; /* a successor is to be told what it is now */
+        bool told;       /* and was told of it before ... */
+        bool told_pid;   /* ... when it had a process */
         char name[KEEPER_NAME_SIZE];
         uint8_t record[KEEPER_RECORD_SIZE];
 };
@@ -146,6 +154,19 @@ typedef struct TableDeath {
 TableDeath *table_add_death(Table *table);
 const TableDeath *table_death(const Table *table, size_t i);
 void table_forget_deaths(Table *table);
+
+/*
+ * table_watch() - everything there is counts as changed, and from here on whatever changes does, until table_unwatch().
+ * table_touch() - of a slot whose fields were written from outside. table_next_changed(), table_next_changed_fd() - what has
+ * waited longest, or NULL; it stays that until table_told(), table_told_fd(). Slots come before the descriptors in them.
+ */
+void table_watch(Table *table);
+void table_unwatch(Table *table);
+void table_touch(Table *table, TableSlot *slot);
+TableSlot *table_next_changed(Table *table);
+TableFd *table_next_changed_fd(Table *table);
+void table_told(Table *table, TableSlot *slot);
+void table_told_fd(Table *table, TableFd *entry);
 
 /* table_first() - all used slots: `for (s = table_first(t); s; s = table_next(s))`. */
 TableSlot *table_first(Table *table);

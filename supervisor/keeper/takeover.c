@@ -46,6 +46,7 @@ static void forget_next(Keeper *k) {
         siginfo_t info;
 
         port_close(&t->port);
+        table_unwatch(k->table);
         kill_and_reap(&t->next, &info);
         t->program = fd_close(t->program);
         t->frozen = t->ready = false;
@@ -156,8 +157,7 @@ static void commit(Keeper *k) {
         k->timers[TIMER_TAKEOVER] = USEC_INFINITY;
         follow_program(k);
         k->port.waits = false;
-        if (k->port.dump == PORT_DUMP_DONE && k->port.n_slots == 0 && k->port.n_told == 0)
-                k->port.dump = PORT_DUMP_SLOTS; /* it was ready without */
+        k->port.is_final = k->port.dump == PORT_DUMP_CHANGES; /* it was ready without being told so */
         k->port.say |= PORT_SAY_GO | (t->former_port.say & PORT_SAY_RELOAD);
         table_report_again(k->table);
         succession_reign(k);
@@ -206,7 +206,8 @@ int takeover_begin(Keeper *k, int handover_consume) {
         }
         t->generation = k->generation;
         t->port.waits = true;
-        t->port.dump = PORT_DUMP_DONE; /* until FROZEN it would be told what changes */
+        t->port.dump = PORT_DUMP_CHANGES;
+        table_watch(k->table);
         return 0;
 }
 
@@ -218,8 +219,7 @@ int takeover_frozen(Keeper *k) {
         } else if (t->ready) {
                 commit(k);
         } else {
-                t->frozen = true;
-                t->port.dump = PORT_DUMP_SLOTS;
+                t->frozen = t->port.is_final = true;
                 (void) port_flush(&t->port, k->table);
                 keeper_timer(k, TIMER_TAKEOVER, k->options->hang_timeout_us);
         }
