@@ -300,7 +300,7 @@ static short flush(Keeper *k, Port *port) {
 }
 
 static void turn(Keeper *k) {
-        bool rests = k->timers[TIMER_REST] != USEC_INFINITY;
+        bool rests = k->timers[TIMER_REST] != USEC_INFINITY && k->takeover.next == 0; /* FROZEN is waited for */
         bool refuse = keeper_is_daemon(k) && succession_is_absent(k) && k->timers[TIMER_ACCEPT] == USEC_INFINITY;
         struct pollfd fds[] = {
                 { .fd = k->signal_fd, .events = POLLIN },
