@@ -277,11 +277,15 @@ static const cyaml_schema_field_t *find_field(const cyaml_schema_field_t *fields
 }
 
 static void report_unknown(Walk *walk, const cyaml_schema_field_t *fields, const char *key, uint32_t line) {
-        Near near = { .wanted = key };
+        const char *ours = config_elsewhere(key);
         char text[NEAR_TEXT_SIZE];
+        Near near = { .wanted = key };
 
-        for (; fields->key; fields++)
-                near_offer(&near, fields->key);
+        if (ours && find_field(fields, ours))
+                near = (Near){ .wanted = key, .names = { ours }, .n = 1 };
+        else
+                for (; fields->key; fields++)
+                        near_offer(&near, fields->key);
         if (strcmp(key, "<<") == 0)
                 config_errors_add(walk->errors, walk->document->file, line, walk->path,
                                   "merges cannot be used: what runners have in common goes into `defaults'");

@@ -9,6 +9,7 @@
 #include "supervisor/config-schema.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "common/macro.h"
 
@@ -242,6 +243,55 @@ static const struct {
         { "others", "none or read" },
         { "metrics", "a socket's path, or a numeric ADDRESS:PORT" },
 };
+
+const char *config_elsewhere(const char *key) {
+        /* From units of systemd, supervisord, compose files, services of dinit and OpenRC. */
+        static const char *const names[][2] = {
+                { "exec", "command" },
+                { "execstart", "command" },
+                { "program", "command" },
+                { "cmd", "command" },
+                { "args", "command" },
+                { "environment", "env" },
+                { "environmentfile", "env_file" },
+                { "directory", "cwd" },
+                { "workingdirectory", "cwd" },
+                { "working_dir", "cwd" },
+                { "chdir", "cwd" },
+                { "numprocs", "instances" },
+                { "replicas", "instances" },
+                { "scale", "instances" },
+                { "autorestart", "restart" },
+                { "respawn", "restart" },
+                { "restartsec", "backoff" },
+                { "stopwaitsecs", "stop_timeout" },
+                { "timeoutstopsec", "stop_timeout" },
+                { "stop_grace_period", "stop_timeout" },
+                { "timeoutstartsec", "start_timeout" },
+                { "killsignal", "stop_signal" },
+                { "stopsignal", "stop_signal" },
+                { "watchdogsec", "watchdog" },
+                { "depends_on", "requires" },
+                { "depends-on", "requires" },
+                { "need", "requires" },
+                { "wants", "after" },
+                { "ulimits", "limits" },
+                { "rlimits", "limits" },
+                { "schedule", "at" },
+                { "cron", "at" },
+                { "oncalendar", "at" },
+                { "type", "ready" },
+                { "successexitstatus", "success_exit" },
+                { "exitcodes", "success_exit" },
+                { "logfile", "log" },
+                { "logging", "log" },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (strcasecmp(names[i][0], key) == 0)
+                        return names[i][1];
+        return NULL;
+}
 
 const char *config_expected(const char *path) {
         if (strncmp(path, "limits.", strlen("limits.")) == 0)

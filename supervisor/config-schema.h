@@ -86,3 +86,6 @@ extern const cyaml_schema_value_t config_schema;
 
 /* config_expected() - what belongs to the key @path, "start_timeout" or "log.max_size": "a duration such as 10s". */
 const char *config_expected(const char *path);
+
+/* config_elsewhere() - our key for what other systems call @key; NULL: we know of none. */
+const char *config_elsewhere(const char *key);

@@ -353,6 +353,8 @@ static void test_errors(void **state) {
                   "of 1 to "
                   "57 letters, digits and . _ - @, not beginning with -\n" },
                 { WITH("comand: y"), AT "comand: there is no such key; did you mean command?\n" },
+                { WITH("ExecStart: y"), AT "ExecStart: there is no such key; did you mean command?\n" },
+                { WITH("depends_on: y"), AT "depends_on: there is no such key; did you mean requires?\n" },
                 { WITH("name: y"), AT "name: there is no such key; did you mean nice?\n" },
                 { "defaults: { command: x }\n" A, "c.yaml:1: defaults.command: there is no such key\n" },
                 { WITH("nice: 20"), AT "nice: expected a number from -20 to 19, not '20'\n" },
