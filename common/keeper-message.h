@@ -133,13 +133,13 @@ typedef enum KeeperSlotState {
 /* What a stored descriptor is; with the tag it names one of an instance's. */
 typedef enum KeeperFdKind {
         KEEPER_FD_NONE,
-        KEEPER_FD_LANE,       /* our end of the runner's lane */
-        KEEPER_FD_LISTENER,   /* bootstrap listener */
-        KEEPER_FD_LOG,        /* read end of a log pipe; tag 1: stdout, 2: stderr */
-        KEEPER_FD_RING,       /* memory of a log; also of instance 0 */
-        KEEPER_FD_SCRATCH,    /* pipes and pages beside it; also of instance 0 */
-        KEEPER_FD_ATTACHED,   /* runner's end of an attached client's lane, while the runner has not got it */
-        KEEPER_FD_SOCKET,     /* a listening socket that is passed to each instance */
+        KEEPER_FD_LANE,     /* our end of the runner's lane */
+        KEEPER_FD_LISTENER, /* bootstrap listener */
+        KEEPER_FD_LOG,      /* read end of a log pipe; tag 1: stdout, 2: stderr */
+        KEEPER_FD_RING,     /* memory of a log; also of instance 0 */
+        KEEPER_FD_SCRATCH,  /* pipes and pages beside it; also of instance 0 */
+        KEEPER_FD_ATTACHED, /* runner's end of an attached client's lane, while the runner has not got it */
+        KEEPER_FD_SOCKET, /* passed to each instance of a runner; of instance 0; tag 0: the board, which tells whose */
         KEEPER_FD_CHECKPOINT, /* what a runner has left for its successor */
 
         /* only of instance 0 */

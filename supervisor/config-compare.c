@@ -121,7 +121,7 @@ static bool same_log(const void *a, const void *b) {
                one->mode == other->mode && one->uid == other->uid && one->gid == other->gid;
 }
 
-/* These two need the number beside the pointer: see is_same_runner(). */
+/* These need the number beside the pointer: see is_same_runner(). */
 static bool same_limits(const RunnerConfig *a, const RunnerConfig *b) {
         for (unsigned i = 0; i < MIN(a->n_limits, b->n_limits); i++)
                 if (a->limits[i].resource != b->limits[i].resource ||
@@ -129,6 +129,29 @@ static bool same_limits(const RunnerConfig *a, const RunnerConfig *b) {
                     a->limits[i].limit.rlim_max != b->limits[i].limit.rlim_max)
                         return false;
         return a->n_limits == b->n_limits;
+}
+
+static bool same_socket(const ConfigSocket *a, const ConfigSocket *b) {
+        return strcmp(a->name, b->name) == 0 && strcmp(a->address, b->address) == 0 && a->type == b->type &&
+               a->backlog == b->backlog && a->uid == b->uid && a->gid == b->gid && a->mode == b->mode &&
+               a->reuse_port == b->reuse_port && a->ipv6_only == b->ipv6_only && a->free_bind == b->free_bind;
+}
+
+static bool same_sockets(const RunnerConfig *a, const RunnerConfig *b) {
+        for (unsigned i = 0; i < MIN(a->n_sockets, b->n_sockets); i++)
+                if (!same_socket(&a->sockets[i], &b->sockets[i]))
+                        return false;
+        return a->n_sockets == b->n_sockets;
+}
+
+static bool same_socket_variable(const void *a, const void *b) {
+        const ConfigSocketVariable *one = *(const ConfigSocketVariable *const *) a;
+        const ConfigSocketVariable *other = *(const ConfigSocketVariable *const *) b;
+
+        if (!one || !other)
+                return one == other;
+        return strcmp(one->name, other->name) == 0 && strcmp(one->format, other->format) == 0 &&
+               strcmp(one->separator, other->separator) == 0;
 }
 
 static bool same_hooks(const RunnerConfig *a, const RunnerConfig *b) {
@@ -147,11 +170,15 @@ static bool same_hooks(const RunnerConfig *a, const RunnerConfig *b) {
 #define BY(_name, _member, _function, _effect) \
         { _name, offsetof(RunnerConfig, _member), 0, _function, CONFIG_EFFECT_##_effect }
 
-enum { KEY_LIMITS, KEY_HOOKS }; /* their places in the table */
+enum { KEY_LIMITS, KEY_HOOKS, KEY_SOCKETS }; /* their places in the table */
 
 static const Key keys[] = {
         [KEY_LIMITS] = BY("limits", limits, NULL, RESTART),
         [KEY_HOOKS] = BY("hooks", hooks, NULL, NONE),
+        [KEY_SOCKETS] = BY("sockets", sockets, NULL, RESTART),
+        BY("socket_variable", socket_variable, same_socket_variable, RESTART),
+        PLAIN("fd_store.max", fd_store_max, NONE),
+        PLAIN("fd_store.timeout", fd_store_timeout_us, NONE),
         BY("description", description, same_string, NONE),
         BY("command", command, same_strings, RESTART),
         BY("env", env, same_strings, RESTART),
@@ -201,6 +228,8 @@ static bool is_same_key(unsigned key, const RunnerConfig *a, const RunnerConfig 
                 return same_limits(a, b);
         if (key == KEY_HOOKS)
                 return same_hooks(a, b);
+        if (key == KEY_SOCKETS)
+                return same_sockets(a, b);
         return keys[key].is_same ? keys[key].is_same(at_a, at_b) : memcmp(at_a, at_b, keys[key].size) == 0;
 }
 

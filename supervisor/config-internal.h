@@ -83,6 +83,7 @@ struct ConfigDraft {
         ConfigExits exits;
         ConfigSchedule schedule;
         PeerLimits rpc;
+        ConfigSocketVariable socket_variable;
         const char *user, *group; /* as text; NULL: not set */
         const RawList *groups;    /* NULL: not set */
 };
@@ -120,6 +121,19 @@ void config_values_intensity(ConfigLoader *loader, const RawIntensity *raw, Conf
 void config_values_strategy(ConfigLoader *loader, const char *text, ConfigStrategy *ret_strategy);
 void config_values_supervisor(ConfigLoader *loader, const RawSupervisor *raw, SupervisorConfig *ret_supervisor);
 
+/* config_value_boolean(), config_value_octal() - of one text. False: it is none. */
+bool config_value_boolean(const char *text, bool *ret_value);
+bool config_value_octal(const char *text, int64_t *ret_value);
+/* config_value_unexpected() - @text is not what belongs to @key. */
+void config_value_unexpected(ConfigLoader *loader, const char *key, const char *text);
+
+/* ---- sockets ---- */
+
+/* config_sockets_apply() - `sockets', `socket_variable' and `fd_store' of @raw into @draft. */
+void config_sockets_apply(ConfigLoader *loader, ConfigDraft *draft, const RawRunner *raw);
+/* config_sockets_finish() - what depends on other keys. */
+void config_sockets_finish(ConfigLoader *loader, const ConfigDraft *draft);
+
 /* config_time_parse() - five fields of crontab(5). False: it is not such a time. */
 bool config_time_parse(const char *text, ConfigTime *ret_time);
 
@@ -127,6 +141,8 @@ bool config_time_parse(const char *text, ConfigTime *ret_time);
 
 /* config_user_resolve() - `user', `group' and `groups' of @draft, which @raw or the defaults said, into its config. */
 void config_user_resolve(ConfigLoader *loader, ConfigDraft *draft, const RawRunner *raw);
+/* config_user_number() - of a user. False: there is none. */
+bool config_user_number(const char *text, uid_t *ret_uid);
 /* config_user_group() - the number of a group. False: there is none. */
 bool config_user_group(const char *text, gid_t *ret_gid);
 

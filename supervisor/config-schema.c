@@ -8,6 +8,7 @@
 
 #include "supervisor/config-schema.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -98,6 +99,36 @@ static const cyaml_schema_field_t hook_fields[] = {
 };
 static const cyaml_schema_value_t hook_entry = { CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, RawHook, hook_fields) };
 
+static const cyaml_schema_field_t socket_fields[] = {
+        TEXT("tcp", RawSocket, tcp),
+        TEXT("udp", RawSocket, udp),
+        TEXT("unix", RawSocket, unix_address),
+        TEXT("type", RawSocket, type),
+        TEXT("name", RawSocket, name),
+        TEXT("backlog", RawSocket, backlog),
+        TEXT("mode", RawSocket, mode),
+        TEXT("user", RawSocket, user),
+        TEXT("group", RawSocket, group),
+        TEXT("reuse_port", RawSocket, reuse_port),
+        TEXT("ipv6_only", RawSocket, ipv6_only),
+        TEXT("free_bind", RawSocket, free_bind),
+        CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t socket_entry = { CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, RawSocket, socket_fields) };
+
+static const cyaml_schema_field_t socket_variable_fields[] = {
+        TEXT("format", RawSocketVariable, format),
+        TEXT("name", RawSocketVariable, name),
+        TEXT("separator", RawSocketVariable, separator),
+        CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t fd_store_fields[] = {
+        TEXT("max", RawFdStore, max),
+        TEXT("timeout", RawFdStore, timeout),
+        CYAML_FIELD_END,
+};
+
 /* Of a runner, and of `defaults', which cannot say what makes a runner this one. */
 #define RUNNER_FIELDS                                                                                                \
         TEXT("cwd", RawRunner, cwd), LIST("env", RawRunner, env), LIST("env_file", RawRunner, env_file),             \
@@ -114,16 +145,23 @@ static const cyaml_schema_value_t hook_entry = { CYAML_VALUE_MAPPING(CYAML_FLAG_
                 MAPPING("backoff", RawRunner, backoff, backoff_fields),                                              \
                 MAPPING("intensity", RawRunner, intensity, intensity_fields), LIST("after", RawRunner, after),       \
                 LIST("requires", RawRunner, requires), MAPPINGS("hooks", RawRunner, hooks, n_hooks, hook_entry),     \
+                MAPPING("fd_store", RawRunner, fd_store, fd_store_fields),                                           \
                 MAPPING("log", RawRunner, log, log_fields), MAPPING("rpc", RawRunner, rpc, rpc_fields),              \
                 CYAML_FIELD_END
 
 static const cyaml_schema_field_t defaults_fields[] = { RUNNER_FIELDS };
 
 static const cyaml_schema_field_t runner_fields[] = {
-        TEXT("name", RawRunner, name),           TEXT("description", RawRunner, description),
-        LIST1("command", RawRunner, command),    TEXT("oneshot", RawRunner, oneshot),
-        TEXT("every", RawRunner, every),         LIST1("at", RawRunner, at),
-        TEXT("instances", RawRunner, instances), RUNNER_FIELDS,
+        TEXT("name", RawRunner, name),
+        TEXT("description", RawRunner, description),
+        LIST1("command", RawRunner, command),
+        TEXT("oneshot", RawRunner, oneshot),
+        TEXT("every", RawRunner, every),
+        LIST1("at", RawRunner, at),
+        TEXT("instances", RawRunner, instances),
+        MAPPINGS("sockets", RawRunner, sockets, n_sockets, socket_entry),
+        MAPPING("socket_variable", RawRunner, socket_variable, socket_variable_fields),
+        RUNNER_FIELDS,
 };
 static const cyaml_schema_value_t runner_entry = { CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, RawRunner, runner_fields) };
 
@@ -154,12 +192,13 @@ static const cyaml_schema_field_t config_fields[] = {
 
 const cyaml_schema_value_t config_schema = { CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, RawConfig, config_fields) };
 
-#define DURATION "a duration such as 500ms, 10s, 5min or 1h"
-#define SIZE     "a size in bytes such as 65536, 64K, 10M or 1G"
-#define LIMIT    "a number, unlimited, or two of them as SOFT:HARD"
-#define BOOLEAN  "true or false"
-#define WORDS    "a list of words as [/usr/bin/program, --option, value]"
-#define NAMES    "the name of a runner or group, or a list of them"
+#define DURATION    "a duration such as 500ms, 10s, 5min or 1h"
+#define SIZE        "a size in bytes such as 65536, 64K, 10M or 1G"
+#define LIMIT       "a number, unlimited, or two of them as SOFT:HARD"
+#define BOOLEAN     "true or false"
+#define WORDS       "a list of words as [/usr/bin/program, --option, value]"
+#define SOCKET_INET "a port, or a numeric address and a port, such as 80, 127.0.0.1:80 or [::1]:80"
+#define NAMES       "the name of a runner or group, or a list of them"
 
 static const struct {
         const char *path, *expected;
@@ -221,6 +260,27 @@ static const struct {
         { "", "a mapping of on, command and timeout" },
         { "on", "exit or states of a runner, or a list of them" },
         { "timeout", DURATION },
+        { "sockets", "a list of mappings such as { tcp: 127.0.0.1:80 }" },
+        { "sockets.", "a mapping with tcp, udp or unix" },
+        { "sockets.tcp", SOCKET_INET },
+        { "sockets.udp", SOCKET_INET },
+        { "sockets.unix", "a path such as /run/web.sock, or @NAME for an abstract one" },
+        { "sockets.type", "stream, dgram or seqpacket" },
+        { "sockets.name", "up to 255 printable characters without colons" },
+        { "sockets.backlog", "a number from 1 to 65535" },
+        { "sockets.mode", "an octal number from 0 to 0777" },
+        { "sockets.user", "the name or number of a user" },
+        { "sockets.group", "the name or number of a group" },
+        { "sockets.reuse_port", BOOLEAN },
+        { "sockets.ipv6_only", BOOLEAN },
+        { "sockets.free_bind", BOOLEAN },
+        { "socket_variable", "a mapping of name, format and separator" },
+        { "socket_variable.name", "the name of a variable" },
+        { "socket_variable.format", "a text with %f for the descriptor's number" },
+        { "socket_variable.separator", "a text" },
+        { "fd_store", "a mapping of max and timeout" },
+        { "fd_store.max", "a number from 0 to 1024" },
+        { "fd_store.timeout", DURATION },
         { "log", "a mapping of its keys" },
         { "log.directory", "a directory" },
         { "log.format", "text or json" },
@@ -294,10 +354,19 @@ const char *config_elsewhere(const char *key) {
 }
 
 const char *config_expected(const char *path) {
+        char unnumbered[64];
+
         if (strncmp(path, "limits.", strlen("limits.")) == 0)
                 return LIMIT;
         if (strncmp(path, "hooks.", strlen("hooks.")) == 0) /* "hooks.1.on" */
                 path += strcspn(path, "0123456789") + strspn(path + strcspn(path, "0123456789"), "0123456789.");
+        if (strncmp(path, "sockets.", strlen("sockets.")) == 0 && path[strlen("sockets.")] >= '0' &&
+            path[strlen("sockets.")] <= '9') { /* "sockets.1.tcp" */
+                const char *rest = path + strlen("sockets.") + strspn(path + strlen("sockets."), "0123456789");
+
+                (void) snprintf(unnumbered, sizeof(unnumbered), "sockets.%.40s", rest + (*rest == '.'));
+                path = unnumbered;
+        }
         for (size_t i = 0; i < ARRAY_SIZE(expectations); i++)
                 if (strcmp(expectations[i].path, path) == 0)
                         return expectations[i].expected;

@@ -43,6 +43,19 @@ typedef struct RawHook {
         char *timeout;
 } RawHook;
 
+typedef struct RawSocket {
+        char *tcp, *udp, *unix_address, *type, *name, *backlog, *mode, *user, *group;
+        char *reuse_port, *ipv6_only, *free_bind;
+} RawSocket;
+
+typedef struct RawSocketVariable {
+        char *name, *format, *separator;
+} RawSocketVariable;
+
+typedef struct RawFdStore {
+        char *max, *timeout;
+} RawFdStore;
+
 typedef struct RawRunner {
         char *name, *description, *cwd, *inherit_env, *uds_path;
         RawList channels;
@@ -58,6 +71,10 @@ typedef struct RawRunner {
         RawList success_exit, after, requires, at;
         RawHook *hooks;
         unsigned n_hooks;
+        RawSocket *sockets;
+        unsigned n_sockets;
+        RawSocketVariable *socket_variable;
+        RawFdStore *fd_store;
         RawLog *log;
         RawRpc *rpc;
 } RawRunner;

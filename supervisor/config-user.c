@@ -29,6 +29,17 @@ static bool is_number(const char *text, uint32_t *ret_number) {
         return true;
 }
 
+bool config_user_number(const char *text, uid_t *ret_uid) {
+        const struct passwd *passwd;
+
+        if (is_number(text, ret_uid))
+                return true;
+        passwd = getpwnam(text);
+        if (passwd)
+                *ret_uid = passwd->pw_uid;
+        return passwd;
+}
+
 bool config_user_group(const char *text, gid_t *ret_gid) {
         const struct group *group;
 

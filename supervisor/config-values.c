@@ -137,12 +137,11 @@ void config_fail(ConfigLoader *loader, const char *key, const char *format, ...)
         config_errors_add(loader->errors, loader->document ? loader->document->file : "", line, path, "%s", text);
 }
 
-/* unexpected() - @text is not what belongs to @key. */
-static void unexpected(ConfigLoader *loader, const char *key, const char *text) {
+void config_value_unexpected(ConfigLoader *loader, const char *key, const char *text) {
         config_fail(loader, key, "expected %s, not '%.100s'", config_expected(key), text);
 }
 
-static bool parse_boolean(const char *text, bool *ret_value) {
+bool config_value_boolean(const char *text, bool *ret_value) {
         static const char *const yes[] = { "true", "yes", "on" }, *const no[] = { "false", "no", "off" };
 
         for (size_t i = 0; i < ARRAY_SIZE(yes); i++)
@@ -162,7 +161,7 @@ static bool parse_name(const char *text, const char *const *names, int64_t *ret_
         return false;
 }
 
-static bool parse_octal(const char *text, int64_t *ret_value) {
+bool config_value_octal(const char *text, int64_t *ret_value) {
         int64_t value = 0;
 
         if (*text == '\0' || strlen(text) > 8)
@@ -237,7 +236,7 @@ static bool parse_scalar(const Scalar *scalar, const char *text, int64_t *ret_va
 
         switch (scalar->kind) {
         case KIND_BOOLEAN:
-                good = parse_boolean(text, &boolean);
+                good = config_value_boolean(text, &boolean);
                 *ret_value = good && boolean;
                 return good;
         case KIND_ENUM:
@@ -251,7 +250,7 @@ static bool parse_scalar(const Scalar *scalar, const char *text, int64_t *ret_va
         case KIND_NUMBER:
                 return parse_i64(text, scalar->min, scalar->max, ret_value) == 0;
         case KIND_OCTAL:
-                good = parse_octal(text, ret_value);
+                good = config_value_octal(text, ret_value);
                 break;
         case KIND_FACTOR:
                 good = parse_factor(text, ret_value);
@@ -296,13 +295,13 @@ static void apply_scalar(ConfigLoader *loader, const Scalar *scalar, char *text,
         if (!text)
                 return;
         if (*text == '\0')
-                unexpected(loader, scalar->key, text);
+                config_value_unexpected(loader, scalar->key, text);
         else if (scalar->kind == KIND_TEXT)
                 memcpy(target, &text, sizeof(text));
         else if (parse_scalar(scalar, text, &value))
                 store(target, scalar->size, value);
         else
-                unexpected(loader, scalar->key, text);
+                config_value_unexpected(loader, scalar->key, text);
 }
 
 /* -------------------------------------------------------------------------------------------------- lists and mappings */
@@ -349,7 +348,7 @@ static void apply_env(ConfigLoader *loader, RunnerConfig *config, const RawList 
                 size_t length = strcspn(list->items[i], "=") + 1, at = 0;
 
                 if (!is_variable(list->items[i])) {
-                        unexpected(loader, "env", list->items[i]);
+                        config_value_unexpected(loader, "env", list->items[i]);
                         continue;
                 }
                 while (at < n && strncmp(env[at], list->items[i], length) != 0)
@@ -399,7 +398,7 @@ static void apply_limits(ConfigLoader *loader, ConfigDraft *draft, const RawLimi
                         continue;
                 (void) snprintf(key, sizeof(key), "limits.%s", rlimit_by_index(i));
                 if (!parse_limits(raw->values[i], &limit.limit)) {
-                        unexpected(loader, key, raw->values[i]);
+                        config_value_unexpected(loader, key, raw->values[i]);
                         continue;
                 }
                 while (at < draft->config.n_limits && draft->limits[at].resource != resource)
@@ -444,7 +443,7 @@ static void apply_cgroup(ConfigLoader *loader, ConfigDraft *draft, const RawCgro
                 if (text)
                         draft->cgroup.values[i] = text;
                 else if (raw->values[i])
-                        unexpected(loader, keys[i], raw->values[i]);
+                        config_value_unexpected(loader, keys[i], raw->values[i]);
         }
         if (raw)
                 draft->config.cgroup = &draft->cgroup;
@@ -463,7 +462,7 @@ static void apply_exits(ConfigLoader *loader, ConfigDraft *draft, const RawList 
                          parse_signal(list->items[i], &signal) == 0)
                         draft->exits.signals |= UINT64_C(1) << (signal - 1);
                 else
-                        unexpected(loader, "success_exit", list->items[i]);
+                        config_value_unexpected(loader, "success_exit", list->items[i]);
         }
         if (list->n > 0)
                 draft->config.exits = &draft->exits;
@@ -525,11 +524,11 @@ static void apply_hook(ConfigLoader *loader, const RawHook *raw, unsigned number
                 if (parse_event(raw->on.items[i], &event))
                         hook->events |= event;
                 else
-                        unexpected(loader, key, raw->on.items[i]);
+                        config_value_unexpected(loader, key, raw->on.items[i]);
         (void) snprintf(key, sizeof(key), "hooks.%u.timeout", number);
         if (raw->timeout && (parse_duration(raw->timeout, &hook->timeout_us) < 0 || hook->timeout_us == 0 ||
                              hook->timeout_us > DURATION_MAX))
-                unexpected(loader, key, raw->timeout);
+                config_value_unexpected(loader, key, raw->timeout);
 }
 
 static void apply_hooks(ConfigLoader *loader, RunnerConfig *config, const RawRunner *raw) {
@@ -556,14 +555,14 @@ static void apply_schedule(ConfigLoader *loader, ConfigDraft *draft, const RawRu
 
         if (raw->every && (parse_duration(raw->every, &draft->schedule.every_us) < 0 ||
                            draft->schedule.every_us == 0 || draft->schedule.every_us > DURATION_MAX))
-                unexpected(loader, "every", raw->every);
+                config_value_unexpected(loader, "every", raw->every);
         if (raw->every && raw->at.n > 0)
                 config_fail(loader, "every", "goes with no `at': one of them");
         if (raw->at.n > UINT16_MAX)
                 config_fail(loader, "at", "expected at most %d of them", UINT16_MAX);
         for (unsigned i = 0; at && i < raw->at.n; i++)
                 if (!config_time_parse(raw->at.items[i], &at[i])) {
-                        unexpected(loader, "at", raw->at.items[i]);
+                        config_value_unexpected(loader, "at", raw->at.items[i]);
                         good = false;
                 }
         if (at && raw->at.n <= UINT16_MAX) {
@@ -588,19 +587,19 @@ void config_values_intensity(ConfigLoader *loader, const RawIntensity *raw, Conf
         uint64_t restarts = intensity->restarts;
 
         if (raw && raw->restarts && parse_u64(raw->restarts, CONFIG_RESTARTS_MAX, &restarts) < 0)
-                unexpected(loader, "intensity.restarts", raw->restarts);
+                config_value_unexpected(loader, "intensity.restarts", raw->restarts);
         intensity->restarts = (uint32_t) restarts;
         if (raw && raw->within &&
             (parse_duration(raw->within, &intensity->window_us) < 0 || intensity->window_us == 0 ||
              intensity->window_us > DURATION_MAX))
-                unexpected(loader, "intensity.within", raw->within);
+                config_value_unexpected(loader, "intensity.within", raw->within);
 }
 
 void config_values_strategy(ConfigLoader *loader, const char *text, ConfigStrategy *ret_strategy) {
         int64_t value;
 
         if (text && !parse_name(text, strategy_names, &value))
-                unexpected(loader, "strategy", text);
+                config_value_unexpected(loader, "strategy", text);
         else if (text)
                 *ret_strategy = (ConfigStrategy) value;
 }
@@ -638,6 +637,7 @@ void config_values_apply(ConfigLoader *loader, ConfigDraft *draft, const RawRunn
         if (raw->groups.n > 0)
                 draft->groups = &raw->groups;
         draft->config.is_template |= raw->instances != NULL;
+        config_sockets_apply(loader, draft, raw);
 }
 
 static void check_command(ConfigLoader *loader, const RunnerConfig *config) {
@@ -678,6 +678,7 @@ void config_values_finish(ConfigLoader *loader, ConfigDraft *draft, const RawRun
         if (config->watchdog_us > 0 && config->ready != CONFIG_READY_HELLO && config->ready != CONFIG_READY_NOTIFY)
                 config_fail(loader, "watchdog", "goes only with `ready: hello' or `ready: notify'");
         check_backoff(loader, &config->backoff, raw->backoff);
+        config_sockets_finish(loader, draft);
         config_user_resolve(loader, draft, raw);
 }
 
@@ -700,13 +701,13 @@ void config_values_supervisor(ConfigLoader *loader, const RawSupervisor *raw, Su
         ret_supervisor->operators = raw->operators;
         ret_supervisor->has_operators = raw->operators;
         if (raw->others && !parse_name(raw->others, others_names, &others))
-                unexpected(loader, "others", raw->others);
+                config_value_unexpected(loader, "others", raw->others);
         ret_supervisor->others_read = others > 0;
         if (raw->metrics && *raw->metrics != '/' && !is_address(raw->metrics))
-                unexpected(loader, "metrics", raw->metrics);
+                config_value_unexpected(loader, "metrics", raw->metrics);
         ret_supervisor->metrics = raw->metrics;
         if (raw->stop_timeout &&
             (parse_duration(raw->stop_timeout, &ret_supervisor->stop_timeout_us) < 0 ||
              ret_supervisor->stop_timeout_us == 0 || ret_supervisor->stop_timeout_us > DURATION_MAX))
-                unexpected(loader, "stop_timeout", raw->stop_timeout);
+                config_value_unexpected(loader, "stop_timeout", raw->stop_timeout);
 }

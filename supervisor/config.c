@@ -99,6 +99,34 @@ static const ConfigHook *pack_hooks(Packer *packer, const ConfigHook *hooks, siz
         return packed;
 }
 
+static const ConfigSocket *pack_sockets(Packer *packer, const ConfigSocket *sockets, size_t n) {
+        ConfigSocket *packed = PACK(packer, sockets, n);
+
+        for (size_t i = 0; i < n; i++) {
+                const char *name = pack_string(packer, sockets[i].name);
+                const char *address = pack_string(packer, sockets[i].address);
+
+                if (!packed)
+                        continue;
+                packed[i].name = name;
+                packed[i].address = address;
+        }
+        return packed;
+}
+
+static const ConfigSocketVariable *pack_socket_variable(Packer *packer, const ConfigSocketVariable *variable) {
+        ConfigSocketVariable *packed = PACK(packer, variable, 1), copy;
+
+        if (!variable)
+                return NULL;
+        copy.name = pack_string(packer, variable->name);
+        copy.format = pack_string(packer, variable->format);
+        copy.separator = pack_string(packer, variable->separator);
+        if (packed)
+                *packed = copy;
+        return packed;
+}
+
 static const ConfigSchedule *pack_schedule(Packer *packer, const ConfigSchedule *schedule) {
         ConfigSchedule *packed = PACK(packer, schedule, 1);
         const ConfigTime *at = schedule ? PACK(packer, schedule->at, schedule->n_at) : NULL;
@@ -122,6 +150,8 @@ static void pack_runner(Packer *packer, const RunnerConfig *draft) {
         copy.limits = PACK(packer, draft->limits, draft->n_limits);
         copy.cgroup = pack_cgroup(packer, draft->cgroup);
         copy.hooks = pack_hooks(packer, draft->hooks, draft->n_hooks);
+        copy.sockets = pack_sockets(packer, draft->sockets, draft->n_sockets);
+        copy.socket_variable = pack_socket_variable(packer, draft->socket_variable);
         copy.exits = PACK(packer, draft->exits, 1);
         copy.schedule = pack_schedule(packer, draft->schedule);
         copy.rpc = PACK(packer, draft->rpc, 1);

@@ -38,6 +38,7 @@
 #include "proto/peer.h"
 #include "supervisor/log-config.h"
 #include "supervisor/policy.h"
+#include "supervisor/socket-address.h"
 #include "supervisor/spawn.h"
 
 typedef struct Config Config;
@@ -111,6 +112,26 @@ typedef struct ConfigUser {
         const char *unresolved; /* what does not exist: starts fail with it (CONFIG_LOAD_AGAIN); else NULL */
 } ConfigUser;
 
+/*
+ * A socket that is opened before the start, and stays open as long as the runner is wanted: it is passed to each instance.
+ * `address' as it was written; what is to be replaced in it and in the name is replaced for each runner.
+ */
+typedef struct ConfigSocket {
+        const char *name; /* in LISTEN_FDNAMES */
+        const char *address;
+        SocketType type;
+        uint32_t backlog;
+        uid_t uid; /* of a path; -1: whoever makes it */
+        gid_t gid;
+        uint16_t mode; /* of a path */
+        bool reuse_port, ipv6_only, free_bind;
+} ConfigSocket;
+
+/* How the sockets' numbers are told besides LISTEN_FDS: NAME=3;4; for `format' "%f;". */
+typedef struct ConfigSocketVariable {
+        const char *name, *format, *separator;
+} ConfigSocketVariable;
+
 typedef struct ConfigExits {
         uint64_t codes[4]; /* bit n: exit code n is a success; 0 is one always */
         uint64_t signals;  /* bit n - 1: death by signal n is a success */
@@ -132,6 +153,10 @@ struct RunnerConfig {
         const ConfigSchedule *schedule; /* NULL: none */
         const PeerLimits *rpc;          /* limits of what we accept from it; NULL: all defaults */
 
+        const ConfigSocket *sockets;
+        const ConfigSocketVariable *socket_variable; /* NULL: none */
+        uint64_t fd_store_timeout_us;                /* a stored descriptor is closed after so long; 0: never */
+
         /*
          * Names of runners (of templates: all its instances), groups replaced by their members. Each exists, and there are
          * no cycles. `after': only the order, if both start or stop. `requires': that, and it is started along and this
@@ -152,7 +177,8 @@ struct RunnerConfig {
         int16_t oom_score_adj; /* or CONFIG_OOM_KEEP */
         int8_t nice;           /* or CONFIG_NICE_KEEP */
         uint16_t ioprio;       /* as of ioprio_set(2): class << 13 | level; 0: the supervisor's */
-        uint8_t n_limits, n_hooks, stop_signal;
+        uint8_t n_limits, n_hooks, n_sockets, stop_signal;
+        uint16_t fd_store_max; /* descriptors that it may have stored */
         RestartPolicy restart;
         ConfigReady ready;
         bool is_template; /* `instances' was given: instances have numbers, be it only one */
@@ -172,6 +198,9 @@ enum {
         CONFIG_INSTANCES_MAX = 10000,
         CONFIG_RESTARTS_MAX = 1000, /* in a window */
         CONFIG_HOOKS_MAX = 32,
+        CONFIG_SOCKETS_MAX = 128,
+        CONFIG_FD_STORE_MAX = 1024,
+        CONFIG_FD_NAME_MAX = 255,       /* characters of the name of a descriptor, as of sd_listen_fds_with_names(3) */
         CONFIG_DEPENDENCIES_MAX = 1000, /* of one runner, of each kind */
         CONFIG_ERROR_SIZE = 512,
 };

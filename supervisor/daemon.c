@@ -23,6 +23,7 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/holder.h"
 #include "supervisor/log-store.h"
 #include "supervisor/recovery.h"
 #include "supervisor/reload.h"
@@ -119,6 +120,8 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
                 take_config(daemon, fd_take(&fd));
         else if (kind == KEEPER_FD_HISTORY)
                 adopt_history(daemon, fd_take(&fd));
+        else if (kind == KEEPER_FD_SOCKET)
+                holder_adopt(daemon->supervisor->holder, tag, fd_take(&fd));
         else if (log_store_adopt(daemon->supervisor->logs, kind, tag, fd_take(&fd)) < 0)
                 log_warning("the keeper has a descriptor (kind %u, tag %" PRIu64 ") that is none of ours", kind, tag);
 }
@@ -128,6 +131,8 @@ void daemon_gone(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t 
                 recovery_gone(&daemon->recovery, instance);
         else if (kind == KEEPER_FD_RING)
                 log_store_forget(daemon->supervisor->logs, tag);
+        else if (kind == KEEPER_FD_SOCKET)
+                holder_disown(daemon->supervisor->holder, tag);
 }
 
 /* configure() - runners are made and begun. Without files on the command line there is no configuration. */
@@ -158,10 +163,12 @@ static int begin(Daemon *daemon) {
 
         clean_boot(daemon);
         log_store_recover(logs);
+        holder_recover(daemon->supervisor->holder);
         r = configure(daemon);
         if (r < 0)
                 return r;
         recovery_run(&daemon->recovery, daemon->supervisor);
+        holder_settle(daemon->supervisor->holder);
         log_store_settle(logs);
         r = listen_to_clients(daemon);
         if (r == 0 && daemon->supervisor->successor)

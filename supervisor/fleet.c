@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "supervisor/holder.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/supervisor.h"
 
@@ -123,6 +124,7 @@ static void give(Runner *runner, RunnerConfig *config) {
 
         runner->config = runner_config_ref(config);
         runner_log_configure(runner->log, &config->log);
+        holder_trim(runner->supervisor->holder, runner);
         runner_config_unref(before);
 }
 

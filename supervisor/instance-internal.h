@@ -55,7 +55,7 @@ int instance_adopt_ready(Instance *instance, const char *path, int fd_consume);
 /* instance_close_ready() - and it goes. */
 void instance_close_ready(Instance *instance);
 /* instance_ready_variables() - what it is told about that, from number @n on; to be freed. Returns how many there are. */
-enum { INSTANCE_VARIABLES_MAX = 4 };
+enum { INSTANCE_VARIABLES_MAX = 8 };
 size_t instance_ready_variables(const Instance *instance, char *variables[INSTANCE_VARIABLES_MAX], size_t n);
 /* instance_watch_over() - signs of life are expected from now on, if its configuration wants them. */
 void instance_watch_over(Instance *instance);

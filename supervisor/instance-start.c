@@ -17,11 +17,15 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "common/version.h"
+#include "supervisor/holder.h"
 #include "supervisor/notify.h"
 #include "supervisor/peer-loop.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/successor.h"
+
+#define LISTEN_PID "LISTEN_PID="
 
 /* ------------------------------------------------------------------------------------------------ before the process */
 
@@ -131,10 +135,24 @@ static int reserve(Instance *instance) {
         return 0;
 }
 
+/* open_sockets() - false: the start has failed. */
+static bool open_sockets(Instance *instance) {
+        char error[HOLDER_ERROR_SIZE] = "no memory";
+
+        if (instance->config->n_sockets == 0 || instance->runner->hidden ||
+            holder_open(instance->supervisor->holder, instance->runner, error) == 0)
+                return true;
+        instance_fail(instance, INSTANCE_FAILURE_SYSTEM, "at opening socket %s", error);
+        instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_FAILED);
+        return false;
+}
+
 void instance_prepare(Instance *instance) {
         const char *step = "pipe2";
         int r;
 
+        if (!open_sockets(instance))
+                return;
         r = log_input_open(&instance->input, instance->output_fds);
         if (r == 0)
                 r = runner_config_native(instance->config) ? make_way_in(instance, &step)
@@ -195,20 +213,49 @@ static void spawn_failed(Instance *instance, const RunnerStart *start, const Spa
         instance_doom(instance, RUNNER_CAUSE_START_FAILED, result->born ? PROCESS_EVENT_DOOMED : PROCESS_EVENT_FAILED);
 }
 
+/* pass_variables() - of what it is passed, into @variables from @n on. LISTEN_PID is written by the child. */
+static size_t pass_variables(const HolderPass *pass, char *variables[INSTANCE_VARIABLES_MAX], size_t n) {
+        if (pass->n == 0)
+                return n;
+        if (asprintf(&variables[n], "LISTEN_FDS=%zu", pass->n) >= 0)
+                n++;
+        if (asprintf(&variables[n], "LISTEN_FDNAMES=%s", pass->names) >= 0)
+                n++;
+        if (asprintf(&variables[n], LISTEN_PID "%*d", SPAWN_PID_SIZE - 1, 0) >= 0)
+                n++;
+        if (pass->custom && asprintf(&variables[n], "%s", pass->custom) >= 0)
+                n++;
+        return n;
+}
+
+/* pid_text() - where LISTEN_PID is in the environment; NULL: nowhere. */
+static char *pid_text(const RunnerStart *start) {
+        for (char **variable = start->envp; *variable; variable++)
+                if (text_begins(*variable, LISTEN_PID))
+                        return *variable + strlen(LISTEN_PID);
+        return NULL;
+}
+
 /* prepare_program() - what is executed, with our variables; or says why not, and the start has failed. */
-static RunnerStart *prepare_program(Instance *instance) {
+static RunnerStart *prepare_program(Instance *instance, HolderPass *ret_pass) {
         char *variables[INSTANCE_VARIABLES_MAX] = { NULL }, error[CONFIG_ERROR_SIZE];
         const char *extra[INSTANCE_VARIABLES_MAX + 1] = { NULL };
         RunnerStart *start = NULL;
         size_t n = 0;
-        int r;
+        int r = instance->runner->hidden ? 0 : holder_pass(instance->supervisor->holder, instance->runner, ret_pass);
 
+        if (r < 0) {
+                instance_fail(instance, INSTANCE_FAILURE_SYSTEM, ": %s", strerror(-r));
+                instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_FAILED);
+                return NULL;
+        }
         if (instance->bootstrap && asprintf(&variables[0], "BATON_BOOTSTRAP=%s", instance->bootstrap->path) >= 0)
                 n = 1;
         if (!instance->runner->transient && !instance->runner->hidden &&
             asprintf(&variables[n], "BATON_RUNNER=%s", instance->runner->name) >= 0)
                 n++;
         n = instance_ready_variables(instance, variables, n);
+        n = pass_variables(ret_pass, variables, n);
         (void) memcpy(extra, variables, n * sizeof(*extra));
         r = runner_config_prepare(instance->config, instance->runner->name, instance->runner->number, extra, &start,
                                   error);
@@ -247,8 +294,17 @@ static void use_terminal(SpawnParameters *parameters, int fd) {
         parameters->terminal = true;
 }
 
+/* pass_descriptors() - what it is passed besides 0-2: its own, or the pipe for its readiness. */
+static void pass_descriptors(const Instance *instance, const RunnerStart *start, const HolderPass *pass,
+                             SpawnParameters *parameters) {
+        parameters->fds = instance->ready_fd >= 0 ? &instance->ready_fd : pass->fds;
+        parameters->n_fds = instance->ready_fd >= 0 ? 1 : pass->n;
+        parameters->pid_text = pass->n > 0 ? pid_text(start) : NULL;
+}
+
 void instance_spawn(Instance *instance) {
-        _cleanup_free_ RunnerStart *start = prepare_program(instance);
+        _cleanup_(holder_pass_deinit) HolderPass pass = { 0 };
+        _cleanup_free_ RunnerStart *start = prepare_program(instance, &pass);
         SpawnParameters parameters = SPAWN_PARAMETERS_NULL;
         _cleanup_free_ char *procs = NULL;
         SpawnResult result;
@@ -266,8 +322,7 @@ void instance_spawn(Instance *instance) {
         parameters.stdio[STDERR_FILENO] = instance->output_fds[LOG_SOURCE_STDERR];
         if (instance->runner->terminal_fd >= 0)
                 use_terminal(&parameters, instance->runner->terminal_fd);
-        parameters.fds = &instance->ready_fd;
-        parameters.n_fds = instance->ready_fd >= 0;
+        pass_descriptors(instance, start, &pass, &parameters);
         parameters.nofile = instance->supervisor->has_nofile ? &instance->supervisor->nofile : NULL;
         (void) spawn(&parameters, &result);
         fd_close_all(instance->output_fds, LOG_PIPES);

@@ -28,6 +28,7 @@
 #include "common/log.h"
 #include "supervisor/events.h"
 #include "supervisor/group.h"
+#include "supervisor/holder.h"
 #include "supervisor/hooks.h"
 #include "supervisor/leftovers.h"
 #include "supervisor/runner-record.h"
@@ -38,6 +39,9 @@
 #define COMMANDS    (BIT(START) | BIT(STOP) | BIT(RESTART))
 #define MOMENTARY   (BIT(SATISFIED) | BIT(FREE) | BIT(TIME))
 #define IS_LIVE(_i) ((_i) && !(_i)->over)
+
+/* A start that failed before there was a process is not tried again at once: this process would do nothing else. */
+#define NO_PROCESS_US (100 * USEC_PER_MSEC)
 
 /* ------------------------------------------------------------------------------------------------------ how it ended */
 
@@ -259,6 +263,8 @@ static void delay(Runner *runner) {
                                                            .number = us,
                                                            .text = runner->why,
                                                    });
+        if (us == 0 && (!runner->instance || runner->instance->last_pid == 0))
+                us = NO_PROCESS_US;
         if (us == 0) {
                 runner_raise(runner, POLICY_EVENT_TIME);
                 return;
@@ -275,6 +281,8 @@ static void schedule(Runner *runner) {
 static void settle(Runner *runner) {
         stop_timer(runner);
         runner_log_set_over(runner->log, true);
+        if (!runner->hidden)
+                holder_release(runner->supervisor->holder, runner);
         free(runner->status);
         runner->status = NULL;
         if (runner->desired == DESIRED_DOWN)

@@ -16,6 +16,10 @@
  * question whether the keeper lives, since it may have died before. Signals stay blocked to the end: a handler of ours
  * would run in the child, in our memory.
  *
+ * Of descriptors beyond 0-2 a few fit below KEEPER_RESERVED_FDS. For more the child takes a copy of the whole table
+ * (unshare), whose cost grows with it, and brings them below a limit of its own: first above all that are wanted, then
+ * down in order, so that none is overwritten before it was moved.
+ *
  * The child does not return, allocate or use stdio, shares errno with us, and uses system calls directly where the C
  * library would keep state (setxid). It is not instrumented: sanitizers know one stack per thread.
  */
@@ -29,6 +33,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/pidfd.h>
@@ -60,10 +65,10 @@ enum {
         STACK_SIZE = 32 * 1024, /* a few hundred bytes are used; more by what sanitizers put in between */
 };
 
-_Static_assert((int) KEEPER_PIDFD_FD < (int) STAGE_STDIO && STAGE_FDS + SPAWN_FDS_MAX == STAGE_DEVNULL &&
+_Static_assert((int) KEEPER_PIDFD_FD < (int) STAGE_STDIO && STAGE_FDS + SPAWN_FDS_CHEAP == STAGE_DEVNULL &&
                        STAGE_DEVNULL == (int) KEEPER_RESERVED_FDS - 1,
                "the numbers do not overlap");
-_Static_assert(3 + SPAWN_FDS_MAX <= (int) STAGE_PROGRAM, "what moves down does not overwrite the program");
+_Static_assert(3 + SPAWN_FDS_CHEAP <= (int) STAGE_PROGRAM, "what moves down does not overwrite the program");
 
 /* Shared between us and the child. */
 typedef struct SpawnChild {
@@ -74,6 +79,7 @@ typedef struct SpawnChild {
         volatile int error;
         volatile unsigned item;
         volatile bool told; /* BORN went out */
+        int *moved;         /* of many descriptors: where they are for the time being; NULL: there are not many */
         char oom[16];       /* what to write */
 } SpawnChild;
 
@@ -204,7 +210,26 @@ int spawn_reserve(void) {
 
 /* ---------------------------------------------------------------------------------------------------- in the child */
 
+/* bring_down() - of many descriptors, in a table that is ours: they are KEEPER_RESERVED_FDS and following. */
+static _no_sanitize_ int bring_down(SpawnChild *child) {
+        const SpawnParameters *parameters = child->parameters;
+        int n = (int) parameters->n_fds, above = KEEPER_RESERVED_FDS + n;
+
+        for (int i = 0; i < n; i++)
+                if (parameters->fds[i] >= above)
+                        above = parameters->fds[i] + 1;
+        for (int i = 0; i < n; i++)
+                if ((child->moved[i] = fcntl(parameters->fds[i], F_DUPFD_CLOEXEC, above)) < 0)
+                        return -1;
+        for (int i = 0; i < n; i++)
+                if (dup3(child->moved[i], KEEPER_RESERVED_FDS + i, O_CLOEXEC) < 0)
+                        return -1;
+        return close_range((unsigned) (KEEPER_RESERVED_FDS + n), ~0u, 0);
+}
+
 static _no_sanitize_ int child_unshare(SpawnChild *child) {
+        if (child->moved)
+                return unshare(CLONE_FILES) < 0 ? -1 : bring_down(child);
         return close_range(KEEPER_RESERVED_FDS, ~0u, child->shared_files ? CLOSE_RANGE_UNSHARE : 0);
 }
 
@@ -314,13 +339,15 @@ static _no_sanitize_ int child_keeper(SpawnChild *child) {
         return r == 0 ? 0 : -1;
 }
 
-/* All below KEEPER_RESERVED_FDS is CLOEXEC, what dup2() makes is not: exactly what was asked for remains. */
+/* All that is left is CLOEXEC, what dup2() makes is not: exactly what was asked for remains. */
 static _no_sanitize_ int child_stdio(SpawnChild *child) {
+        int from = child->moved ? KEEPER_RESERVED_FDS : STAGE_FDS;
+
         for (int fd = 0; fd < 3; fd++)
                 if (dup2(STAGE_STDIO + fd, fd) < 0)
                         return -1;
         for (int i = 0; i < (int) child->parameters->n_fds; i++)
-                if (dup2(STAGE_FDS + i, 3 + i) < 0)
+                if (dup2(from + i, 3 + i) < 0)
                         return -1;
         return 0;
 }
@@ -339,9 +366,23 @@ static _no_sanitize_ void reset_signals(void) {
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* tell_pid() - where the environment has room for it; the memory is the parent's, and so is its copy in exec. */
+static _no_sanitize_ void tell_pid(char *text) {
+        char digits[SPAWN_PID_SIZE];
+        int n = 0;
+
+        for (pid_t pid = (pid_t) syscall(SYS_getpid); pid > 0 && n < SPAWN_PID_SIZE - 1; pid /= 10)
+                digits[n++] = (char) ('0' + pid % 10);
+        while (n > 0)
+                *text++ = digits[--n];
+        *text = '\0';
+}
+
 static _no_sanitize_ int child_exec(SpawnChild *child) {
         const SpawnParameters *parameters = child->parameters;
 
+        if (parameters->pid_text)
+                tell_pid(parameters->pid_text);
         reset_signals();
         if (parameters->program_fd >= 0)
                 return execveat(STAGE_PROGRAM, "", parameters->argv, parameters->envp, AT_EMPTY_PATH);
@@ -377,6 +418,10 @@ static _no_sanitize_ int child_main(void *argument) {
 
 /* --------------------------------------------------------------------------------------------------- in the parent */
 
+static bool are_many(const SpawnParameters *parameters) {
+        return parameters->n_fds > SPAWN_FDS_CHEAP;
+}
+
 static int stage_one(int fd, int target) {
         return fd >= 0 && dup3(fd, target, O_CLOEXEC) < 0 ? -errno : 0;
 }
@@ -387,7 +432,7 @@ static int stage(const SpawnParameters *parameters) {
 
         for (int i = 0; r == 0 && i < 3; i++)
                 r = stage_one(parameters->stdio[i], STAGE_STDIO + i);
-        for (int i = 0; r == 0 && i < (int) parameters->n_fds; i++)
+        for (int i = 0; r == 0 && !are_many(parameters) && i < (int) parameters->n_fds; i++)
                 r = stage_one(parameters->fds[i], STAGE_FDS + i);
         return r;
 }
@@ -399,7 +444,7 @@ static void unstage(const SpawnParameters *parameters) {
                         (void) dup3(STAGE_DEVNULL, STAGE_STDIO + i, O_CLOEXEC);
         if (parameters->program_fd >= 0)
                 (void) dup3(STAGE_DEVNULL, STAGE_PROGRAM, O_CLOEXEC);
-        for (int i = 0; i < (int) parameters->n_fds; i++)
+        for (int i = 0; !are_many(parameters) && i < (int) parameters->n_fds; i++)
                 (void) dup3(STAGE_DEVNULL, STAGE_FDS + i, O_CLOEXEC);
 }
 
@@ -454,13 +499,20 @@ static void judge(const SpawnChild *child, SpawnResult *result) {
 }
 
 static void start(const SpawnParameters *parameters, SpawnResult *result) {
+        _cleanup_free_ int *moved = are_many(parameters) ? malloc(parameters->n_fds * sizeof(*moved)) : NULL;
         SpawnChild child = {
                 .parameters = parameters,
+                .moved = moved,
                 .born = { .version = KEEPER_VERSION, .type = KEEPER_BORN, .instance = parameters->instance },
         };
         _Alignas(64) char stack[STACK_SIZE];
         pid_t pid;
 
+        if (are_many(parameters) && !moved) {
+                result->step = SPAWN_DESCRIPTORS;
+                result->error = ENOMEM;
+                return;
+        }
         if (parameters->oom_score_adj != SPAWN_OOM_KEEP)
                 (void) snprintf(child.oom, sizeof(child.oom), "%d", parameters->oom_score_adj);
         pid = clone_blocked(&child, stack + STACK_SIZE, &result->pidfd);
@@ -478,6 +530,7 @@ int spawn(const SpawnParameters *parameters, SpawnResult *ret_result) {
         int r;
 
         assert(parameters->n_fds <= SPAWN_FDS_MAX && parameters->argv && parameters->argv[0]);
+        assert(!are_many(parameters) || parameters->program_fd < 0);
         r = stage(parameters);
         if (r < 0) {
                 result.step = SPAWN_DESCRIPTORS;

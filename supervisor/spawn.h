@@ -14,10 +14,12 @@
 #include <sys/types.h>
 
 enum {
-        SPAWN_FDS_MAX = 5,     /* descriptors beyond 0-2 that a child can be given */
+        SPAWN_FDS_CHEAP = 5,   /* descriptors beyond 0-2 that cost nothing: for more, the whole table is copied */
+        SPAWN_FDS_MAX = 2048,  /* that a child can be given at all */
         SPAWN_UMASK_KEEP = -1, /* the supervisor's */
         SPAWN_NICE_KEEP = INT_MIN,
         SPAWN_OOM_KEEP = INT_MIN,
+        SPAWN_PID_SIZE = 11,       /* the digits of any pid, and the end */
         SPAWN_DESCRIBE_SIZE = 512, /* room that is enough for spawn_describe(), long paths cut */
 };
 
@@ -47,7 +49,8 @@ typedef struct SpawnParameters {
         int stdio[3];    /* become 0, 1, 2; -1: /dev/null */
         bool terminal;   /* 0 is a terminal, and controls the new session */
         const int *fds;  /* become 3, 4, ... in this order; all else is closed */
-        size_t n_fds;    /* at most SPAWN_FDS_MAX */
+        size_t n_fds;    /* at most SPAWN_FDS_MAX; more than SPAWN_FDS_CHEAP do not go with program_fd */
+        char *pid_text; /* in the environment, SPAWN_PID_SIZE bytes that end there: the child writes its pid; NULL: nowhere */
 
         bool new_session;            /* setsid(): a session and group of its own, so that the group can be signalled */
         const struct rlimit *nofile; /* RLIMIT_NOFILE to give back (the supervisor raised its own); NULL: as it is */

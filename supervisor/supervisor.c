@@ -29,6 +29,7 @@
 #include "supervisor/control.h"
 #include "supervisor/metrics.h"
 #include "supervisor/daemon.h"
+#include "supervisor/holder.h"
 #include "supervisor/listener.h"
 #include "supervisor/log-store.h"
 #include "supervisor/reload.h"
@@ -142,7 +143,8 @@ static void spawn_queued(LoopTask *task) {
                 supervisor_unqueue_spawn(supervisor, instance);
                 instance_spawn(instance);
         }
-        while (supervisor->n_to_spawn < PREPARED_MAX && (instance = TAILQ_FIRST(&supervisor->to_begin)))
+        while (supervisor->n_to_spawn < PREPARED_MAX && (instance = TAILQ_FIRST(&supervisor->to_begin)) &&
+               !holder_must_wait(supervisor->holder, instance))
                 supervisor_begin_now(supervisor, instance);
 }
 
@@ -378,6 +380,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
                 r = takeovers_new(&supervisor->takeovers, lane < 0 ? supervisor->link : NULL, supervisor->events);
         if (r == 0)
                 r = log_store_new(&supervisor->logs, supervisor->loop, lane < 0 ? supervisor->link : NULL);
+        if (r == 0)
+                r = holder_new(&supervisor->holder, supervisor);
         if (r == 0) {
                 log_store_on_dropped(supervisor->logs, logs_dropped, supervisor);
                 r = daemon_new(&supervisor->daemon, supervisor, options);
@@ -425,6 +429,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         for (size_t i = 0; i < ARRAY_SIZE(supervisor->signals); i++)
                 loop_signal_stop(&supervisor->signals[i].watcher);
         supervisor->logs = log_store_free(supervisor->logs);
+        supervisor->holder = holder_free(supervisor->holder);
         supervisor->cgroups = cgroup_tree_free(supervisor->cgroups);
         supervisor->daemon = daemon_free(supervisor->daemon);
         supervisor->takeovers = takeovers_free(supervisor->takeovers);

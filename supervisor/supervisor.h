@@ -22,6 +22,7 @@
 
 typedef struct Control Control;
 typedef struct Daemon Daemon;
+typedef struct Holder Holder;
 typedef struct Successor Successor;
 typedef struct Takeover Takeover;
 typedef struct Metrics Metrics;
@@ -55,6 +56,7 @@ struct Supervisor {
         Daemon *daemon;             /* the beginning */
         Events *events;             /* what happened */
         LogStore *logs;             /* what all runners' logs share */
+        Holder *holder;             /* descriptors that outlive their instances */
         struct CgroupTree *cgroups; /* NULL: none was needed */
         bool followed; /* by another supervisor, should this one die: what that must know is with the keeper */
         uint32_t generation, last_n;

@@ -39,6 +39,8 @@ static RunnerConfig *full(void) {
         SpawnLimit limits[] = { { RLIMIT_CORE, { 3, 4 } } };
         ConfigCgroup cgroup = { .values = { [CONFIG_CGROUP_PIDS_MAX] = value } };
         ConfigHook hooks[] = { { 1, words, 5 }, { 2, words, 6 } };
+        ConfigSocket sockets[] = { { .name = text, .address = at, .backlog = 13 } };
+        ConfigSocketVariable variable = { text, at, file };
         ConfigExits exits = { .codes = { 8 }, .signals = 16 };
         ConfigTime times[] = { { .minutes = 9 }, { .minutes = 10 } };
         ConfigSchedule schedule = { 11, 2, times };
@@ -55,6 +57,9 @@ static RunnerConfig *full(void) {
         draft.cgroup = &cgroup;
         draft.hooks = hooks;
         draft.n_hooks = 2;
+        draft.sockets = sockets;
+        draft.n_sockets = 1;
+        draft.socket_variable = &variable;
         draft.exits = &exits;
         draft.schedule = &schedule;
         draft.rpc = &rpc;
@@ -68,6 +73,8 @@ static RunnerConfig *full(void) {
         memset(words, 0xff, sizeof(words));
         memset(&user, 0xff, sizeof(user));
         memset(hooks, 0xff, sizeof(hooks));
+        memset(sockets, 0xff, sizeof(sockets));
+        memset(&variable, 0xff, sizeof(variable));
         memset(times, 0xff, sizeof(times));
         memset(gids, 0xff, sizeof(gids));
         return config;
@@ -106,6 +113,12 @@ static void test_copy(void **state) {
         assert_int_equal(config->hooks[1].timeout_us, 6);
         assert_words(config->hooks[0].command);
         assert_words(config->hooks[1].command);
+        assert_string_equal(config->sockets[0].name, "web");
+        assert_string_equal(config->sockets[0].address, "/srv");
+        assert_int_equal(config->sockets[0].backlog, 13);
+        assert_string_equal(config->socket_variable->name, "web");
+        assert_string_equal(config->socket_variable->format, "/srv");
+        assert_string_equal(config->socket_variable->separator, "/etc/env");
         assert_int_equal(config->exits->codes[0], 8);
         assert_int_equal(config->schedule->every_us, 11);
         assert_int_equal(config->schedule->at[1].minutes, 10);

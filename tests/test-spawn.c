@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -57,6 +58,9 @@ typedef struct Report {
         char cgroup[256]; /* of v2 */
         uid_t uid;
         gid_t gid;
+        int n_in_order;   /* from 3 on: files, each as large as its place among them */
+        int said_pid;     /* LISTEN_PID as it was told; 0: it was not */
+        bool is_said_pid; /* and it is ours */
 } Report;
 
 static uint64_t signals_in_status(const char *key) {
@@ -101,6 +105,11 @@ static int report_main(void) {
 
         for (int fd = 0; fd < FDS_SEEN; fd++)
                 report.fds |= (uint64_t) test_is_open(fd) << fd;
+        for (struct stat st;
+             fstat(3 + report.n_in_order, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == report.n_in_order;)
+                report.n_in_order++;
+        report.said_pid = getenv("LISTEN_PID") ? atoi(getenv("LISTEN_PID")) : 0;
+        report.is_said_pid = report.said_pid == getpid();
         report.ignored = signals_in_status("SigIgn:");
         report.blocked = signals_in_status("SigBlk:");
         if (!getcwd(report.cwd, sizeof(report.cwd)) || getrlimit(RLIMIT_NOFILE, &report.nofile) < 0)
@@ -299,18 +308,49 @@ static int scenario_report(void) {
 static int scenario_descriptors(void) {
         SpawnParameters p =
                 parameters_of(name, report_argv); /* a path that is no program: program_fd is what counts */
-        int fds[SPAWN_FDS_MAX];
+        int fds[SPAWN_FDS_CHEAP];
         Report report;
 
-        for (int i = 0; i < SPAWN_FDS_MAX; i++)
+        for (int i = 0; i < SPAWN_FDS_CHEAP; i++)
                 fds[i] = KEEPER_SOCKET_FD + i % 3; /* below the reserved ones, out of order */
         p.fds = fds;
-        p.n_fds = SPAWN_FDS_MAX;
+        p.n_fds = SPAWN_FDS_CHEAP;
         p.program_fd = open(self_path, O_PATH | O_CLOEXEC);
         CHECK(p.program_fd >= 0);
         CHECK(spawn_report(&p, &report) == 0);
         CHECK(report.fds == 0xff); /* 0-2 and five more */
         fd_close(p.program_fd);
+        return 0;
+}
+
+/* More than fit below the reserved ones, the highest first: each arrives in its place. */
+static int scenario_many_descriptors(void) {
+        enum { N = 60 };
+        SpawnParameters p = parameters_of(self_path, report_argv);
+        char text[] = "LISTEN_PID=..........", before[SPAWN_PID_SIZE];
+        char *environment[] = { text, NULL };
+        int fds[N];
+        Report report;
+
+        for (int i = N - 1; i >= 0; i--) {
+                fds[i] = memfd_create("test", MFD_CLOEXEC);
+                CHECK(fds[i] >= 0 && ftruncate(fds[i], i) == 0);
+        }
+        p.fds = fds;
+        p.n_fds = N;
+        p.envp = environment;
+        p.pid_text = text + strlen("LISTEN_PID=");
+        CHECK(spawn_report(&p, &report) == 0);
+        CHECK(report.n_in_order == N);
+        CHECK(report.fds == ~UINT64_C(0) >> (64 - 3 - N));
+        CHECK(report.is_said_pid);
+        (void) strcpy(before, p.pid_text);
+        p.n_fds = 2;
+        CHECK(spawn_report(&p, &report) == 0);
+        CHECK(report.n_in_order == 2 && report.fds == 0x1f && report.is_said_pid && strcmp(before, p.pid_text) != 0);
+        for (int i = 0; i < N; i++)
+                CHECK(test_is_open(fds[i])); /* ours were not moved */
+        fd_close_all(fds, N);
         return 0;
 }
 
@@ -644,6 +684,7 @@ static void test_report(void **state) {
 static void test_descriptors(void **state) {
         (void) state;
         assert_int_equal(play(scenario_descriptors).n_born, 1);
+        assert_int_equal(play(scenario_many_descriptors).n_born, 2);
 }
 
 static void test_user(void **state) {

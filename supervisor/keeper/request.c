@@ -21,7 +21,8 @@ typedef int RequestHandler(Keeper *k, PortMessage *message);
 static bool is_puttable(const KeeperMessage *m) {
         if (m->instance == 0)
                 return m->fd_kind == KEEPER_FD_CONFIG || m->fd_kind == KEEPER_FD_HISTORY ||
-                       m->fd_kind == KEEPER_FD_RING || m->fd_kind == KEEPER_FD_SCRATCH;
+                       m->fd_kind == KEEPER_FD_RING || m->fd_kind == KEEPER_FD_SCRATCH ||
+                       m->fd_kind == KEEPER_FD_SOCKET;
         return m->fd_kind < KEEPER_FD_CONTROL;
 }
 
