@@ -477,7 +477,7 @@ static void apply_channels(ConfigLoader *loader, RunnerConfig *config, const Raw
                 if (parse_name(list->items[i], channel_names, &channel))
                         config->channels |= (uint8_t) (1U << channel);
                 else
-                        unexpected(loader, "channels", list->items[i]);
+                        config_value_unexpected(loader, "channels", list->items[i]);
         }
 }
 
