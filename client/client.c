@@ -68,23 +68,6 @@ const struct baton_failure *baton_client_failure(struct baton_client *client) {
 
 /* ---- life ---- */
 
-static PeerLimits limits_of(const struct baton_client_options *options) {
-        return (PeerLimits){
-                .max_frame = options->max_frame,
-                .max_calls = options->max_calls,
-                .fd_credit = options->fd_credit,
-                .stream_window = options->stream_window,
-                .max_memory = options->max_memory,
-                .max_shared = options->max_shared,
-                .max_held_fds = options->max_held_fds,
-                .max_unsent = options->max_unsent,
-                .max_waiting = options->max_waiting,
-                .max_waiting_bytes = options->max_waiting_bytes,
-                .arena_size = options->arena_size,
-                .max_object = options->max_object,
-        };
-}
-
 static bool copy_options(const struct baton_client_options *given, struct baton_client_options *ret) {
         PeerLimits limits;
 
@@ -92,13 +75,13 @@ static bool copy_options(const struct baton_client_options *given, struct baton_
         if (!given)
                 return true;
         memcpy(ret, given, MIN(given->size, sizeof(*ret)));
-        limits = limits_of(ret);
+        limits = HANDLE_LIMITS(ret);
         return given->size >= sizeof(given->size) && peer_limits_are_valid(&limits) &&
                (!ret->software || utf8_is_valid(ret->software, strlen(ret->software)));
 }
 
 static int take_options(Client *client, const struct baton_client_options *options) {
-        client->limits = limits_of(options);
+        client->limits = HANDLE_LIMITS(options);
         client->software = strdup(options->software ? options->software : program_invocation_short_name);
         client->baton = strdup(options->baton ? options->baton : private_default_program());
         return client->software && client->baton ? 0 : -ENOMEM;

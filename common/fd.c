@@ -10,8 +10,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "common/macro.h"
 
 int fd_close(int fd) {
         int saved = errno;
@@ -78,4 +83,29 @@ int fd_count(void) {
                 n += entry->d_name[0] != '.';
         closedir(dir);
         return n - 1;
+}
+
+int fd_read_file(int fd, size_t max, char **ret_text, size_t *ret_size) {
+        _cleanup_free_ char *text = NULL;
+        struct stat st;
+        size_t used = 0;
+        ssize_t n = 1;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode))
+                return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+        if ((uintmax_t) st.st_size > max)
+                return -EFBIG;
+        text = malloc((size_t) st.st_size + 1);
+        if (!text)
+                return -ENOMEM;
+        while (used < (size_t) st.st_size && (n = read(fd, text + used, (size_t) st.st_size - used)) > 0)
+                used += (size_t) n;
+        if (n < 0)
+                return -errno;
+        text[used] = '\0';
+        *ret_text = TAKE_PTR(text);
+        *ret_size = used;
+        return 0;
 }

@@ -46,3 +46,9 @@ int fd_raise_limit(struct rlimit *ret_before);
 
 /* fd_count() - how many descriptors this process has open, the one used for counting left out; or a negative errno. */
 int fd_count(void);
+
+/*
+ * fd_read_file() - what a regular file of at most @max bytes holds, with a byte 0 behind it; the caller's to free. 0;
+ * -EFBIG; -EISDIR or -EINVAL: no regular file; or another negative errno.
+ */
+int fd_read_file(int fd, size_t max, char **ret_text, size_t *ret_size);

@@ -62,14 +62,12 @@ static int check_limit(uint64_t size) {
         return 0;
 }
 
-/* ---- shared memory ---- */
-
-int memfd_shared(const char *name, uint64_t size, unsigned flags, int *ret_fd, void **ret_memory) {
-        int seals = SEALS_SIZE | F_SEAL_SEAL | (flags & MEMFD_READ_ONLY ? F_SEAL_FUTURE_WRITE : 0), r;
+/* make() - a new one of @size bytes, mapped for writing. */
+static int make(const char *name, uint64_t size, int *ret_fd, void **ret_memory) {
+        int r = size == 0 ? -EINVAL : check_limit(size);
         _cleanup_fd_ int fd = -1;
         void *memory;
 
-        r = size == 0 ? -EINVAL : check_limit(size);
         if (r < 0)
                 return r;
         fd = create(name);
@@ -77,10 +75,26 @@ int memfd_shared(const char *name, uint64_t size, unsigned flags, int *ret_fd, v
                 return fd;
         if (ftruncate(fd, (off_t) size) < 0)
                 return -errno;
-        /* Before the seals: of a read-only one, ours is the last mapping that can write. */
         memory = mmap(NULL, (size_t) size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (memory == MAP_FAILED)
                 return -errno;
+        *ret_fd = fd_take(&fd);
+        *ret_memory = memory;
+        return 0;
+}
+
+/* ---- shared memory ---- */
+
+int memfd_shared(const char *name, uint64_t size, unsigned flags, int *ret_fd, void **ret_memory) {
+        int seals = SEALS_SIZE | F_SEAL_SEAL | (flags & MEMFD_READ_ONLY ? F_SEAL_FUTURE_WRITE : 0);
+        _cleanup_fd_ int fd = -1;
+        void *memory;
+        int r;
+
+        /* Mapped before the seals: of a read-only one, ours is the last mapping that can write. */
+        r = make(name, size, &fd, &memory);
+        if (r < 0)
+                return r;
         r = seal(fd, seals);
         if (r < 0) {
                 (void) munmap(memory, (size_t) size);
@@ -164,25 +178,12 @@ void memfd_writer_close(MemfdWriter *writer) {
 }
 
 int memfd_draft(const char *name, uint64_t size, int *ret_fd, void **ret_memory) {
-        int r = size == 0 ? -EINVAL : check_limit(size);
-        _cleanup_fd_ int fd = -1;
-        void *memory;
+        int r = make(name, size, ret_fd, ret_memory);
 
-        if (r < 0)
-                return r;
-        fd = create(name);
-        if (fd < 0)
-                return fd;
-        if (ftruncate(fd, (off_t) size) < 0)
-                return -errno;
-        memory = mmap(NULL, (size_t) size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (memory == MAP_FAILED)
-                return -errno;
         /* A child's copy of it would keep the file from being sealed. */
-        (void) madvise(memory, (size_t) size, MADV_DONTFORK);
-        *ret_fd = fd_take(&fd);
-        *ret_memory = memory;
-        return 0;
+        if (r == 0)
+                (void) madvise(*ret_memory, (size_t) size, MADV_DONTFORK);
+        return r;
 }
 
 int memfd_draft_seal(int fd, void *memory, size_t mapped, size_t size) {

@@ -24,6 +24,23 @@
 typedef struct Handles Handles;
 typedef struct baton_connection Connection;
 
+/* HANDLE_LIMITS() - PeerLimits from the options of a runner or a client, which name them alike. */
+#define HANDLE_LIMITS(_options)                                     \
+        ((PeerLimits){                                              \
+                .max_frame = (_options)->max_frame,                 \
+                .max_calls = (_options)->max_calls,                 \
+                .fd_credit = (_options)->fd_credit,                 \
+                .stream_window = (_options)->stream_window,         \
+                .max_memory = (_options)->max_memory,               \
+                .max_shared = (_options)->max_shared,               \
+                .max_held_fds = (_options)->max_held_fds,           \
+                .max_unsent = (_options)->max_unsent,               \
+                .max_waiting = (_options)->max_waiting,             \
+                .max_waiting_bytes = (_options)->max_waiting_bytes, \
+                .arena_size = (_options)->arena_size,               \
+                .max_object = (_options)->max_object,               \
+        })
+
 /* ---- the loop ---- */
 
 /*

@@ -76,23 +76,6 @@ static const ConnectionHandler supervisor_handler = {
 
 /* ---- life ---- */
 
-static PeerLimits limits_of(const struct baton_runner_options *options) {
-        return (PeerLimits){
-                .max_frame = options->max_frame,
-                .max_calls = options->max_calls,
-                .fd_credit = options->fd_credit,
-                .stream_window = options->stream_window,
-                .max_memory = options->max_memory,
-                .max_shared = options->max_shared,
-                .max_held_fds = options->max_held_fds,
-                .max_unsent = options->max_unsent,
-                .max_waiting = options->max_waiting,
-                .max_waiting_bytes = options->max_waiting_bytes,
-                .arena_size = options->arena_size,
-                .max_object = options->max_object,
-        };
-}
-
 static bool copy_options(const struct baton_runner_options *given, struct baton_runner_options *ret) {
         PeerLimits limits;
 
@@ -100,13 +83,13 @@ static bool copy_options(const struct baton_runner_options *given, struct baton_
         if (!given)
                 return true;
         memcpy(ret, given, MIN(given->size, sizeof(*ret)));
-        limits = limits_of(ret);
+        limits = HANDLE_LIMITS(ret);
         return given->size >= sizeof(given->size) && peer_limits_are_valid(&limits);
 }
 
 /* take_options() - what is needed later than now. */
 static int take_options(Runner *runner, const struct baton_runner_options *options) {
-        runner->limits = limits_of(options);
+        runner->limits = HANDLE_LIMITS(options);
         runner->max_clients = options->max_clients ? options->max_clients : RUNNER_CLIENTS;
         runner->software = strdup(options->software ? options->software : program_invocation_short_name);
         return runner->software ? 0 : -ENOMEM;

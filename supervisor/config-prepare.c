@@ -188,30 +188,8 @@ static void set_user(Builder *builder, size_t first, const ConfigUser *user) {
 /* read_all() - the whole file, ended by a byte 0; the caller's to free. 0 or a negative errno. */
 static int read_all(const char *path, char **ret_text, size_t *ret_size) {
         _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-        _cleanup_free_ char *text = NULL;
-        size_t used = 0;
-        struct stat st;
-        ssize_t n = 1;
 
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return -errno;
-        if (S_ISDIR(st.st_mode))
-                return -EISDIR;
-        if (!S_ISREG(st.st_mode))
-                return -EINVAL;
-        if (st.st_size > ENV_FILE_MAX)
-                return -EFBIG;
-        text = malloc((size_t) st.st_size + 1);
-        if (!text)
-                return -ENOMEM;
-        while (used < (size_t) st.st_size && (n = read(fd, text + used, (size_t) st.st_size - used)) > 0)
-                used += (size_t) n;
-        if (n < 0)
-                return -errno;
-        text[used] = '\0';
-        *ret_text = TAKE_PTR(text);
-        *ret_size = used;
-        return 0;
+        return fd < 0 ? -errno : fd_read_file(fd, ENV_FILE_MAX, ret_text, ret_size);
 }
 
 static bool is_name(const char *text, size_t length) {

@@ -60,31 +60,6 @@ char **config_source_take_paths(ConfigSource *source) {
 
 /* ------------------------------------------------------------------------------------------------------------ reading */
 
-/* read_text() - the content of @fd. 0; -EFBIG, -EISDIR, -EINVAL (no regular file), or another negative errno. */
-static int read_text(int fd, char **ret_text, size_t *ret_size) {
-        _cleanup_free_ char *text = NULL;
-        struct stat st;
-        size_t used = 0;
-        ssize_t n = 1;
-
-        if (fstat(fd, &st) < 0)
-                return -errno;
-        if (!S_ISREG(st.st_mode))
-                return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
-        if (st.st_size > CONFIG_FILE_MAX)
-                return -EFBIG;
-        text = malloc((size_t) st.st_size + 1);
-        if (!text)
-                return -ENOMEM;
-        while (used < (size_t) st.st_size && (n = read(fd, text + used, (size_t) st.st_size - used)) > 0)
-                used += (size_t) n;
-        if (n < 0)
-                return -errno;
-        *ret_text = TAKE_PTR(text);
-        *ret_size = used;
-        return 0;
-}
-
 /* add_file() - the file @name below @directory. 0, also after an error of the file; -ENOMEM. */
 static int add_file(ConfigSource *source, int directory, const char *file, const char *name, ConfigErrors *errors) {
         _cleanup_fd_ int fd = openat(directory, file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -96,7 +71,7 @@ static int add_file(ConfigSource *source, int directory, const char *file, const
                 return 0;
         }
         if (r == 0)
-                r = read_text(fd, &added->text, &added->size);
+                r = fd_read_file(fd, CONFIG_FILE_MAX, &added->text, &added->size);
         if (r == -ENOMEM)
                 return r;
         if (r == -EFBIG)
