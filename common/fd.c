@@ -60,6 +60,11 @@ bool fd_is_unix_stream(int fd) {
                socket_option(fd, SO_ACCEPTCONN) == 0;
 }
 
+bool fd_is_seqpacket(int fd) {
+        return socket_option(fd, SO_DOMAIN) == AF_UNIX && socket_option(fd, SO_TYPE) == SOCK_SEQPACKET &&
+               socket_option(fd, SO_ACCEPTCONN) == 0;
+}
+
 int fd_raise_limit(struct rlimit *ret_before) {
         struct rlimit before, raised;
 

@@ -285,6 +285,11 @@ static void extra_free(Endpoint *endpoint, Extra *extra) {
 }
 
 int endpoint_watch(Endpoint *endpoint, int fd, void (*callback)(int fd, void *userdata), void *userdata) {
+        return endpoint_watch_for(endpoint, fd, PEER_IN, callback, userdata);
+}
+
+int endpoint_watch_for(Endpoint *endpoint, int fd, unsigned events, void (*callback)(int fd, void *userdata),
+                       void *userdata) {
         Extra *extra;
         int r;
 
@@ -305,7 +310,7 @@ int endpoint_watch(Endpoint *endpoint, int fd, void (*callback)(int fd, void *us
         }
         extra->callback = callback;
         extra->userdata = userdata;
-        r = source_set(endpoint, &extra->source, fd, PEER_IN);
+        r = source_set(endpoint, &extra->source, fd, events);
         if (r < 0)
                 extra_free(endpoint, extra);
         return r;

@@ -47,6 +47,10 @@ int endpoint_add_peer(Endpoint *endpoint, const PeerConfig *config, int lane_fd_
  */
 int endpoint_watch(Endpoint *endpoint, int fd, void (*callback)(int fd, void *userdata), void *userdata);
 
+/* endpoint_watch_for() - the same for @events, PEER_IN and PEER_OUT. */
+int endpoint_watch_for(Endpoint *endpoint, int fd, unsigned events, void (*callback)(int fd, void *userdata),
+                       void *userdata);
+
 /* endpoint_defer() - runs @task once before the endpoint next waits, however often it is asked for. */
 void endpoint_defer(Endpoint *endpoint, EndpointTask *task);
 void endpoint_cancel(Endpoint *endpoint, EndpointTask *task);

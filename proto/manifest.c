@@ -303,7 +303,8 @@ int manifest_accept(Manifest *manifest, size_t i, int fd_consume, char reason[MA
         return 0;
 }
 
-int manifest_take(Manifest *manifest, const char *name) {
+/* find() - the number of the entry called @name; manifest->n: there is none. */
+static size_t find(const Manifest *manifest, const char *name) {
         size_t low = 0, high = manifest->n;
 
         while (low < high) {
@@ -312,11 +313,23 @@ int manifest_take(Manifest *manifest, const char *name) {
                 int order = strcmp(name, manifest->entries[i]->name);
 
                 if (order == 0)
-                        return fd_take(&manifest->fds[i]);
+                        return i;
                 if (order < 0)
                         high = middle;
                 else
                         low = middle + 1;
         }
-        return -1;
+        return manifest->n;
+}
+
+int manifest_take(Manifest *manifest, const char *name) {
+        size_t i = find(manifest, name);
+
+        return i < manifest->n ? fd_take(&manifest->fds[i]) : -1;
+}
+
+bool manifest_has(const Manifest *manifest, const char *name) {
+        size_t i = find(manifest, name);
+
+        return i < manifest->n && manifest->fds[i] >= 0;
 }

@@ -59,3 +59,6 @@ int manifest_accept(Manifest *manifest, size_t i, int fd_consume, char reason[MA
 
 /* manifest_take() - of one that was received: the descriptor called @name, now the caller's; -1: none, or taken before. */
 int manifest_take(Manifest *manifest, const char *name);
+
+/* manifest_has() - of one that was received: whether manifest_take() would find it. */
+bool manifest_has(const Manifest *manifest, const char *name);

@@ -128,7 +128,7 @@ static bool refuse(Runner *runner, Call *call, const Baton__AttachRequest *reque
         const int *fds = call_fds(call, &n);
 
         if (!lifecycle_is_serving(runner))
-                (void) call_fail(call, STATUS_UNAVAILABLE, "the runner is stopping and takes no new clients");
+                lifecycle_refuse(runner, call, "clients");
         else if (request->lane >= n || !fd_is_unix_stream(fds[request->lane]))
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "descriptor %u of %zu is no lane", request->lane, n);
         else if (runner->n_clients >= max)
@@ -182,4 +182,11 @@ void attach_free(Runner *runner) {
                 next = LIST_NEXT(client, link);
                 connection_free(client->connection);
         }
+}
+
+int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls) {
+        (void) manifest;
+        (void) message;
+        *ret_n_calls = 0;
+        return runner->n_clients > 0 ? -EOPNOTSUPP : 0;
 }

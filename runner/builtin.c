@@ -24,9 +24,10 @@ static const struct {
         const char *method;
         void (*handle)(Runner *runner, Call *call);
 } methods[] = {
-        { "baton.Runner/Attach", attach_handle },
-        { "baton.Runner/Exit", lifecycle_exit },
-        { "baton.Runner/Stop", lifecycle_stop },
+        { "baton.Runner/Attach", attach_handle }, { "baton.Runner/Exit", lifecycle_exit },
+        { "baton.Runner/Info", service_info },    { "baton.Runner/Mount", lifecycle_mount },
+        { "baton.Runner/Save", save_handle },     { "baton.Runner/Start", lifecycle_start },
+        { "baton.Runner/Stop", lifecycle_stop },  { "baton.Runner/Takeover", lifecycle_takeover },
 };
 
 void builtin_call(Runner *runner, const Connection *connection, Call *call) {

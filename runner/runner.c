@@ -46,6 +46,7 @@ static void on_ended(Connection *connection, Status status, const char *reason) 
                 if (results[i].status == status)
                         runner->result = results[i].result;
         (void) snprintf(runner->reason, sizeof(runner->reason), "%s", reason);
+        checkpoint_end(runner);
 }
 
 static void on_ready(Connection *connection, bool renewed) {
@@ -130,7 +131,9 @@ static int set_up(Runner *runner, const struct baton_runner_options *options, in
         _cleanup_fd_ int lane_fd = lane_fd_consume;
         int r;
 
-        runner->life.state = SERVICE_STATE_RUNNING;
+        lifecycle_init(runner);
+        STAILQ_INIT(&runner->checkpoint_asked);
+        STAILQ_INIT(&runner->checkpoint_waiting);
         r = take_options(runner, options);
         if (r < 0)
                 return r;
@@ -185,9 +188,13 @@ int baton_runner_new(struct baton_runner **ret_runner, const struct baton_runner
 void baton_runner_free(struct baton_runner *runner) {
         if (!runner)
                 return;
+        save_free(runner);
+        restore_free(runner);
         attach_free(runner);
         runner->supervisor = connection_free(runner->supervisor);
         lifecycle_free(runner);
+        checkpoint_free(runner);
+        service_free(runner);
         log_queue_deinit(&runner->log);
         handles_free(runner->handles);
         endpoint_free(runner->endpoint);
@@ -221,6 +228,7 @@ int baton_runner_dispatch(struct baton_runner *runner, int timeout_ms) {
 
         if (runner->ended)
                 return runner->result;
+        runner->dispatched = true;
         r = handles_dispatch(runner->handles, timeout_ms);
         if (r == -EBUSY)
                 return r;
@@ -271,7 +279,7 @@ void runner_serve(Runner *runner, Connection *connection, Call *call) {
         else if (lifecycle_is_serving(runner))
                 methods_call(&runner->methods, connection, call);
         else
-                (void) call_fail(call, STATUS_UNAVAILABLE, "the runner is stopping and takes no new calls");
+                lifecycle_refuse(runner, call, "calls");
 }
 
 int baton_runner_add_method(struct baton_runner *runner, const char *name, baton_method_fn function, void *userdata) {

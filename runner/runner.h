@@ -3,25 +3,38 @@
 
 /*
  * What the files of libbaton's runner half share: runner.c (the object, its loop and its methods), builtin.c (the
- * library's own methods), lifecycle.c (the service's life), attach.c (clients), log-queue.c (records on their way to the
- * supervisor).
+ * library's own methods), lifecycle.c (the service's life), service.c (what the application says of it), save.c and restore.c
+ * (what crosses to another process), checkpoint.c (asking for that), attach.c (clients), log-queue.c (records on their way
+ * to the supervisor).
  */
 
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/queue.h>
 
 #include "baton/runner.h"
 #include "proto/handle.h"
+#include "proto/manifest.h"
 #include "proto/method.h"
 #include "proto/service.h"
 #include "runner/log-queue.h"
 
 typedef struct baton_runner Runner;
 typedef struct Client Client;
+typedef struct Save Save;
+typedef struct Restore Restore;
 
 #define RUNNER_REASON_SIZE 512
 #define RUNNER_CLIENTS     64u /* attached, unless the options say otherwise */
+
+/* What the application sees of an event. */
+struct baton_event {
+        Runner *runner;
+        bool handover;
+        bool later; /* baton_event_done() is to come */
+        char reason[RUNNER_REASON_SIZE];
+};
 
 /* The service's state, and the event that is being carried out. */
 typedef struct Lifecycle {
@@ -30,9 +43,25 @@ typedef struct Lifecycle {
         bool pending;        /* one is under way, with: */
         ServiceEvent event;
         ServiceState next;
+        ServiceAction action;
         uint64_t id;
-        Call *call; /* who waits for it; NULL: gone */
+        Call *call;  /* who waits for it; NULL: gone */
+        bool drains; /* it waits for open calls to end */
+        struct baton_event handle;
+        EndpointTask drained;
 } Lifecycle;
+
+/* What the application has registered. */
+typedef struct Service {
+        bool registered;
+        struct baton_service functions;
+        void *userdata;
+        char *description;
+} Service;
+
+/* Who asked for a checkpoint: checkpoint.c. */
+typedef struct CheckpointWaiter CheckpointWaiter;
+STAILQ_HEAD(CheckpointWaiters, CheckpointWaiter);
 
 struct baton_runner {
         Endpoint *endpoint;
@@ -47,7 +76,13 @@ struct baton_runner {
         PeerLimits limits;    /* of every peer */
         char *software;
 
+        bool dispatched; /* once: the supervisor may have heard of us */
+        Service service;
         Lifecycle life;
+        Save *save;       /* under way; NULL: none */
+        Restore *restore; /* likewise */
+        struct CheckpointWaiters checkpoint_asked, checkpoint_waiting;
+        bool checkpoint_open; /* a call is under way for those who asked */
         LogQueue log;
 
         void (*on_renewal)(Runner *runner, void *userdata);
@@ -87,17 +122,67 @@ bool attach_is_flushed(const Runner *runner);
 void attach_close(Runner *runner, Status status, const char *reason);
 void attach_free(Runner *runner);
 
+/* ---- attach-cross.c ---- */
+
+/* attach_save() - the clients, into @manifest and @message; in @ret_n_calls calls that end here. 0 or a negative errno. */
+int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls);
+
 /* ---- lifecycle.c ---- */
 
-/* lifecycle_stop(), lifecycle_exit() - baton.Runner/Stop and Exit. */
+/* lifecycle_mount() ... lifecycle_takeover() - baton.Runner/Mount, ... Takeover. */
+void lifecycle_mount(Runner *runner, Call *call);
+void lifecycle_start(Runner *runner, Call *call);
 void lifecycle_stop(Runner *runner, Call *call);
 void lifecycle_exit(Runner *runner, Call *call);
+void lifecycle_takeover(Runner *runner, Call *call);
 
 /* lifecycle_is_serving() - whether calls of the application's methods are taken. */
 bool lifecycle_is_serving(const Runner *runner);
 
+/* lifecycle_refuse() - ends a call that was not taken, since lifecycle_is_serving() says no; @what: "calls". */
+void lifecycle_refuse(const Runner *runner, Call *call, const char *what);
+
 /* lifecycle_drained() - no call to us is open: what waits for that goes on. */
 void lifecycle_drained(Runner *runner);
 
-/* lifecycle_free() - forgets who waits; the peer is gone, its calls are not. */
+/* lifecycle_done() - the action of the event under way has come to its end: as baton_event_done(). */
+void lifecycle_done(Runner *runner, int result);
+
+/* lifecycle_init(), lifecycle_free() - the last forgets who waits; the peer is gone, its calls are not. */
+void lifecycle_init(Runner *runner);
 void lifecycle_free(Runner *runner);
+
+/* ---- service.c ---- */
+
+/* service_info() - baton.Runner/Info. */
+void service_info(Runner *runner, Call *call);
+void service_free(Runner *runner);
+/* service_status() - what an action that failed with @error is answered with. */
+Status service_status(int error);
+/* names_repeat() - 0; -EPROTO: two are the same, which @reason says; -ENOMEM. */
+int names_repeat(char *const *names, size_t n, char reason[RUNNER_REASON_SIZE]);
+/* reason_set() - one line of valid text. */
+void reason_set(char reason[RUNNER_REASON_SIZE], const char *format, va_list arguments) _printf_(2, 0);
+
+/* ---- save.c ---- */
+
+/* save_handle() - baton.Runner/Save. */
+void save_handle(Runner *runner, Call *call);
+/* save_free() - the one that is under way, if any: nobody is told. */
+void save_free(Runner *runner);
+
+/* ---- restore.c ---- */
+
+/*
+ * restore_begin() - takes what comes at @socket_consume, a Takeover; lifecycle_done() is told, later or at once, and why not
+ * is in the event's reason.
+ */
+void restore_begin(Runner *runner, int socket_consume);
+void restore_free(Runner *runner);
+
+/* ---- checkpoint.c ---- */
+
+/* checkpoint_end() - the supervisor is gone: those who wait are told. */
+void checkpoint_end(Runner *runner);
+/* checkpoint_free() - they are forgotten. */
+void checkpoint_free(Runner *runner);

@@ -18,6 +18,7 @@
 
 #include "common/fd.h"
 #include "proto/message.h"
+#include "proto/service.h"
 
 /* ---- the supervisor's end ---- */
 
@@ -223,6 +224,13 @@ void fixture_open(Fixture *fixture) {
         fixture_until(fixture, is_ready, fixture);
 }
 
+void fixture_open_service(Fixture *fixture, const struct baton_service *service, void *userdata) {
+        fixture_open_with(fixture, NULL);
+        assert_int_equal(baton_runner_set_service(fixture->runner, service, userdata), 0);
+        fixture_until(fixture, is_ready, fixture);
+        assert_int_equal(peer_remote(fixture->peer)->service_state, SERVICE_STATE_INIT);
+}
+
 void fixture_close(Fixture *fixture) {
         baton_runner_free(fixture->runner);
         for (size_t i = 0; i < fixture->n_held; i++)
@@ -252,6 +260,12 @@ void fixture_until(Fixture *fixture, bool (*done)(void *argument), void *argumen
                 if (fds[1].revents)
                         assert_int_equal(endpoint_dispatch(fixture->endpoint, 0), 0);
         }
+}
+
+void fixture_turn(Fixture *fixture) {
+        if (fixture->runner && fixture->r == 0)
+                fixture->r = baton_runner_dispatch(fixture->runner, 0);
+        assert_int_equal(endpoint_dispatch(fixture->endpoint, 0), 0);
 }
 
 bool result_is_done(void *result) {

@@ -73,6 +73,8 @@ struct Fixture {
 void fixture_open_with(Fixture *fixture, const struct baton_runner_options *options);
 /* fixture_open() - with default options, Hellos exchanged. */
 void fixture_open(Fixture *fixture);
+/* fixture_open_service() - the same, of a runner with a service, which is in INIT. */
+void fixture_open_service(Fixture *fixture, const struct baton_service *service, void *userdata);
 void fixture_close(Fixture *fixture);
 
 /* fixture_listen(), fixture_unlisten() - the socket alone: in a folder of its own, gone with it. */
@@ -83,6 +85,8 @@ void fixture_accept(Fixture *fixture);
 
 /* fixture_until() - drives both ends until @done(@argument); fails when nothing happens for 5 s. */
 void fixture_until(Fixture *fixture, bool (*done)(void *argument), void *argument);
+/* fixture_turn() - one turn of both ends, without waiting. */
+void fixture_turn(Fixture *fixture);
 bool result_is_done(void *result);
 /* fixture_has_streams() - whether so many calls of "test.Stream" are open; @streams: a FixtureStreams. */
 bool fixture_has_streams(void *streams);

@@ -177,7 +177,8 @@ static void test_methods(void **state) {
         assert_string_equal(result.message, "no such method: Missing");
         baton_runner_set_default(f.runner, keep, &kept);
         fixture_ask(&f, "baton.Runner/Mount", NULL, &result);
-        assert_int_equal(result.status, STATUS_UNIMPLEMENTED);
+        assert_int_equal(result.status, STATUS_FAILED_PRECONDITION);
+        assert_string_equal(result.message, "Mount is refused in state RUNNING");
         assert_int_equal(kept.n, 0);
         baton_runner_set_default(f.runner, echo, NULL);
         fixture_ask(&f, "Missing", "found", &result);

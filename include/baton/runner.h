@@ -234,46 +234,47 @@ struct baton_service {
  * restore() or none: else -EINVAL; likewise without a size, or with a description that is no UTF-8. -EEXIST: the second
  * time. -ENOMEM.
  */
-int baton_runner_set_service(struct baton_runner *runner, const struct baton_service *service, void *userdata);
+BATON_PUBLIC int baton_runner_set_service(struct baton_runner *runner, const struct baton_service *service,
+                                          void *userdata);
 
 /* baton_event_runner() - whose event it is. */
-struct baton_runner *baton_event_runner(struct baton_event *event);
+BATON_PUBLIC struct baton_runner *baton_event_runner(struct baton_event *event);
 /* baton_event_is_handover() - of stop(): a successor follows, open calls and clients stay as they are. */
-int baton_event_is_handover(struct baton_event *event);
+BATON_PUBLIC int baton_event_is_handover(struct baton_event *event);
 /* baton_event_reason() - one line for whoever asked; the last one counts. Control characters become '?'. */
-void baton_event_reason(struct baton_event *event, const char *format, ...) BATON_PRINTF(2, 3);
+BATON_PUBLIC void baton_event_reason(struct baton_event *event, const char *format, ...) BATON_PRINTF(2, 3);
 /*
  * baton_event_done() - after BATON_EVENT_LATER, once, in the loop's thread: @result as the function would have returned
  * it. @event is gone.
  */
-void baton_event_done(struct baton_event *event, int result);
+BATON_PUBLIC void baton_event_done(struct baton_event *event, int result);
 
 /* baton_save_is_checkpoint() - it is for the case that this process dies; it lives on. */
-int baton_save_is_checkpoint(const struct baton_save *save);
+BATON_PUBLIC int baton_save_is_checkpoint(const struct baton_save *save);
 /* baton_save_write() - @size more bytes of state, copied. 0; -EFBIG: more than max_state; or why it cannot be written. */
-int baton_save_write(struct baton_save *save, const void *data, size_t size);
+BATON_PUBLIC int baton_save_write(struct baton_save *save, const void *data, size_t size);
 /*
  * baton_save_fd() - a descriptor, by a name of 1 to 200 bytes of UTF-8. It stays the caller's and is duplicated. 0;
- * -EINVAL: no such name; -EEXIST: it was used before; -EMFILE: more than max_fds, or than a process may have; -EBADF;
+ * -EINVAL: no such name; -EMFILE: more than max_fds, or than a process may have; -EBADF;
  * -ENOMEM.
  */
-int baton_save_fd(struct baton_save *save, const char *name, int fd);
+BATON_PUBLIC int baton_save_fd(struct baton_save *save, const char *name, int fd);
 /* baton_save_reason() - as baton_event_reason(). */
-void baton_save_reason(struct baton_save *save, const char *format, ...) BATON_PRINTF(2, 3);
+BATON_PUBLIC void baton_save_reason(struct baton_save *save, const char *format, ...) BATON_PRINTF(2, 3);
 
 /* baton_restore_version() - of the state: from version_min to version; others were refused before. */
-uint32_t baton_restore_version(const struct baton_restore *restore);
+BATON_PUBLIC uint32_t baton_restore_version(const struct baton_restore *restore);
 /* baton_restore_is_checkpoint() - the predecessor died (or was killed) after it had saved this. */
-int baton_restore_is_checkpoint(const struct baton_restore *restore);
+BATON_PUBLIC int baton_restore_is_checkpoint(const struct baton_restore *restore);
 /* baton_restore_data() - the state, until restore() returns. Bytes of another process: to be parsed as such. */
-const void *baton_restore_data(const struct baton_restore *restore, size_t *ret_size);
+BATON_PUBLIC const void *baton_restore_data(const struct baton_restore *restore, size_t *ret_size);
 /* baton_restore_n_fds(), baton_restore_fd_name() - what came, in the order of baton_save_fd(). NULL: no such number. */
-size_t baton_restore_n_fds(const struct baton_restore *restore);
-const char *baton_restore_fd_name(const struct baton_restore *restore, size_t index);
+BATON_PUBLIC size_t baton_restore_n_fds(const struct baton_restore *restore);
+BATON_PUBLIC const char *baton_restore_fd_name(const struct baton_restore *restore, size_t index);
 /* baton_restore_take_fd() - the caller's from here; those that nobody takes are closed. -1: none of that name, or taken. */
-int baton_restore_take_fd(struct baton_restore *restore, const char *name);
+BATON_PUBLIC int baton_restore_take_fd(struct baton_restore *restore, const char *name);
 /* baton_restore_reason() - as baton_event_reason(). */
-void baton_restore_reason(struct baton_restore *restore, const char *format, ...) BATON_PRINTF(2, 3);
+BATON_PUBLIC void baton_restore_reason(struct baton_restore *restore, const char *format, ...) BATON_PRINTF(2, 3);
 
 /*
  * baton_runner_checkpoint() - asks the supervisor to save now; what is saved then holds everything that was done before
@@ -281,10 +282,10 @@ void baton_restore_reason(struct baton_restore *restore, const char *format, ...
  * negative errno with @reason (-EOPNOTSUPP: the runner is not configured for failover). Requests while one is under way
  * share the next. 0, -ENOMEM, -ESHUTDOWN (no supervisor).
  */
-int baton_runner_checkpoint(struct baton_runner *runner,
-                            void (*function)(struct baton_runner *runner, int result, const char *reason,
-                                             void *userdata),
-                            void *userdata);
+BATON_PUBLIC int baton_runner_checkpoint(struct baton_runner *runner,
+                                         void (*function)(struct baton_runner *runner, int result, const char *reason,
+                                                          void *userdata),
+                                         void *userdata);
 
 /* ---- calls of ours to the supervisor --------------------------------------------------------------------------- */
 
