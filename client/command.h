@@ -23,6 +23,7 @@ extern const Command command_reset;
 extern const Command command_restart;
 extern const Command command_run;
 extern const Command command_scale;
+extern const Command command_service;
 extern const Command command_shutdown;
 extern const Command command_takeover;
 extern const Command command_takeovers;

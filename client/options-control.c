@@ -50,7 +50,9 @@ static unsigned needed(int option, unsigned takes) {
         case OPTION_NO_WAIT:
                 return CONTROL_TAKES_WAIT;
         case OPTION_TIMEOUT:
-                return takes & (CONTROL_TAKES_WAIT | CONTROL_TAKES_TAKEOVER) ? 0 : CONTROL_TAKES_WAIT;
+                return takes & (CONTROL_TAKES_WAIT | CONTROL_TAKES_TAKEOVER | CONTROL_TAKES_TIMEOUT)
+                               ? 0
+                               : CONTROL_TAKES_WAIT;
         case OPTION_CHECK:
         case OPTION_EXEC_PROGRAM:
                 return CONTROL_TAKES_TAKEOVER;

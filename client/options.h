@@ -112,6 +112,7 @@ enum {
         CONTROL_TAKES_FOLLOW = 1 << 5, /* -f, --since */
         CONTROL_TAKES_WATCH = 1 << 6,
         CONTROL_TAKES_TAKEOVER = 1 << 7, /* --exec, --check, --timeout */
+        CONTROL_TAKES_TIMEOUT = 1 << 8,
 };
 
 typedef struct ControlSyntax {

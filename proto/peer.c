@@ -380,6 +380,11 @@ void peer_set_service(Peer *peer, uint32_t service_state, uint64_t last_event) {
         peer->last_event = last_event;
 }
 
+void peer_learn_service(Peer *peer, uint32_t service_state, uint64_t last_event) {
+        peer->remote.service_state = service_state;
+        peer->remote.last_event = last_event;
+}
+
 void peer_set_instance(Peer *peer, uint64_t instance) {
         peer->instance = instance;
 }

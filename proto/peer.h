@@ -191,6 +191,9 @@ size_t peer_owed_calls(const Peer *peer);
 /* peer_set_service() - what a runner's next Hello says of its service. */
 void peer_set_service(Peer *peer, uint32_t service_state, uint64_t last_event);
 
+/* peer_learn_service() - what the peer has said of its service since its Hello: peer_remote() has it. */
+void peer_learn_service(Peer *peer, uint32_t service_state, uint64_t last_event);
+
 /* peer_set_instance() - what our next Hello states. */
 void peer_set_instance(Peer *peer, uint64_t instance);
 

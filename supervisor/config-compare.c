@@ -195,6 +195,7 @@ static const Key keys[] = {
         BY("cgroup", cgroup, same_cgroup, RESTART),
         PLAIN("ready", ready, RESTART),
         BY("rpc", rpc, same_rpc, RESTART),
+        PLAIN("service", service_manual, NONE),
         PLAIN("rpc.max_attached", max_attached, NONE),
         PLAIN("start_timeout", start_timeout_us, NONE),
         PLAIN("stop_timeout", stop_timeout_us, NONE),

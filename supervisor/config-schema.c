@@ -130,24 +130,42 @@ static const cyaml_schema_field_t fd_store_fields[] = {
 };
 
 /* Of a runner, and of `defaults', which cannot say what makes a runner this one. */
-#define RUNNER_FIELDS                                                                                                \
-        TEXT("cwd", RawRunner, cwd), LIST("env", RawRunner, env), LIST("env_file", RawRunner, env_file),             \
-                TEXT("inherit_env", RawRunner, inherit_env), TEXT("uds_path", RawRunner, uds_path),                  \
-                LIST("channels", RawRunner, channels), TEXT("user", RawRunner, user),                                \
-                TEXT("group", RawRunner, group), LIST("groups", RawRunner, groups), TEXT("umask", RawRunner, umask), \
-                MAPPING("limits", RawRunner, limits, limit_fields), TEXT("nice", RawRunner, nice),                   \
-                TEXT("ioprio", RawRunner, ioprio), TEXT("oom_score_adj", RawRunner, oom_score_adj),                  \
-                MAPPING("cgroup", RawRunner, cgroup, cgroup_fields), TEXT("ready", RawRunner, ready),                \
-                TEXT("start_timeout", RawRunner, start_timeout), TEXT("stop_timeout", RawRunner, stop_timeout),      \
-                TEXT("stop_signal", RawRunner, stop_signal), TEXT("watchdog", RawRunner, watchdog),                  \
-                TEXT("restart", RawRunner, restart), TEXT("autostart", RawRunner, autostart),                        \
-                LIST("success_exit", RawRunner, success_exit),                                                       \
-                MAPPING("backoff", RawRunner, backoff, backoff_fields),                                              \
-                MAPPING("intensity", RawRunner, intensity, intensity_fields), LIST("after", RawRunner, after),       \
-                LIST("requires", RawRunner, requires), MAPPINGS("hooks", RawRunner, hooks, n_hooks, hook_entry),     \
-                MAPPING("fd_store", RawRunner, fd_store, fd_store_fields),                                           \
-                MAPPING("log", RawRunner, log, log_fields), MAPPING("rpc", RawRunner, rpc, rpc_fields),              \
-                CYAML_FIELD_END
+/* clang-format off */
+#define RUNNER_FIELDS \
+        TEXT("cwd", RawRunner, cwd), \
+        LIST("env", RawRunner, env), \
+        LIST("env_file", RawRunner, env_file), \
+        TEXT("inherit_env", RawRunner, inherit_env), \
+        TEXT("uds_path", RawRunner, uds_path), \
+        LIST("channels", RawRunner, channels), \
+        TEXT("user", RawRunner, user), \
+        TEXT("group", RawRunner, group), \
+        LIST("groups", RawRunner, groups), \
+        TEXT("umask", RawRunner, umask), \
+        MAPPING("limits", RawRunner, limits, limit_fields), \
+        TEXT("nice", RawRunner, nice), \
+        TEXT("ioprio", RawRunner, ioprio), \
+        TEXT("oom_score_adj", RawRunner, oom_score_adj), \
+        MAPPING("cgroup", RawRunner, cgroup, cgroup_fields), \
+        TEXT("ready", RawRunner, ready), \
+        TEXT("start_timeout", RawRunner, start_timeout), \
+        TEXT("stop_timeout", RawRunner, stop_timeout), \
+        TEXT("stop_signal", RawRunner, stop_signal), \
+        TEXT("watchdog", RawRunner, watchdog), \
+        TEXT("service", RawRunner, service), \
+        TEXT("restart", RawRunner, restart), \
+        TEXT("autostart", RawRunner, autostart), \
+        LIST("success_exit", RawRunner, success_exit), \
+        MAPPING("backoff", RawRunner, backoff, backoff_fields), \
+        MAPPING("intensity", RawRunner, intensity, intensity_fields), \
+        LIST("after", RawRunner, after), \
+        LIST("requires", RawRunner, requires), \
+        MAPPINGS("hooks", RawRunner, hooks, n_hooks, hook_entry), \
+        MAPPING("log", RawRunner, log, log_fields), \
+        MAPPING("rpc", RawRunner, rpc, rpc_fields), \
+        MAPPING("fd_store", RawRunner, fd_store, fd_store_fields), \
+        CYAML_FIELD_END
+/* clang-format on */
 
 static const cyaml_schema_field_t defaults_fields[] = { RUNNER_FIELDS };
 
@@ -238,6 +256,7 @@ static const struct {
         { "stop_timeout", DURATION },
         { "stop_signal", "a signal such as TERM, INT or 15" },
         { "watchdog", DURATION },
+        { "service", "auto or manual" },
         { "restart", "always, on-failure or never" },
         { "oneshot", BOOLEAN },
         { "autostart", BOOLEAN },

@@ -64,7 +64,7 @@ typedef struct RawRunner {
         RawList groups;
         RawLimits *limits;
         RawCgroup *cgroup;
-        char *ready, *start_timeout, *stop_timeout, *stop_signal, *watchdog;
+        char *ready, *start_timeout, *stop_timeout, *stop_signal, *watchdog, *service;
         char *restart, *oneshot, *autostart, *instances, *every;
         RawBackoff *backoff;
         RawIntensity *intensity;

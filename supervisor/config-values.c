@@ -60,6 +60,7 @@ static const char *const channel_names[] = {
         [CHANNEL_RPC] = "rpc", [CHANNEL_FILESYSTEM] = "filesystem", [CHANNEL_DATA] = "data", NULL
 };
 static const char *const full_names[] = { "drop", "park", NULL };
+static const char *const service_names[] = { "auto", "manual", NULL };
 static const char *const others_names[] = { "none", "read", NULL };
 static const char *const strategy_names[] = { [CONFIG_ONE_FOR_ONE] = "one_for_one",
                                               [CONFIG_ONE_FOR_ALL] = "one_for_all",
@@ -84,6 +85,7 @@ static const Scalar scalars[] = {
         { "stop_timeout", OF(stop_timeout), TO(stop_timeout_us), KIND_DURATION, 1, DURATION_MAX },
         { "stop_signal", OF(stop_signal), TO(stop_signal), KIND_SIGNAL },
         { "watchdog", OF(watchdog), TO(watchdog_us), KIND_DURATION, 0, DURATION_MAX },
+        { "service", OF(service), TO(service_manual), KIND_ENUM, .names = service_names },
         { "restart", OF(restart), TO(restart), KIND_ENUM, .names = restart_names },
         { "oneshot", OF(oneshot), TO(oneshot), KIND_BOOLEAN },
         { "autostart", OF(autostart), TO(autostart), KIND_BOOLEAN },
@@ -675,6 +677,8 @@ void config_values_finish(ConfigLoader *loader, ConfigDraft *draft, const RawRun
                 config_fail(loader, "uds_path", "goes only with `ready: hello'");
         if ((config->channels & ~(1U << CHANNEL_RPC)) != 0 && config->ready != CONFIG_READY_HELLO)
                 config_fail(loader, "channels", "goes only with `ready: hello'");
+        if (config->service_manual && config->ready != CONFIG_READY_HELLO)
+                config_fail(loader, "service", "goes only with `ready: hello'");
         if (config->watchdog_us > 0 && config->ready != CONFIG_READY_HELLO && config->ready != CONFIG_READY_NOTIFY)
                 config_fail(loader, "watchdog", "goes only with `ready: hello' or `ready: notify'");
         check_backoff(loader, &config->backoff, raw->backoff);

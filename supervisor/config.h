@@ -181,13 +181,14 @@ struct RunnerConfig {
         uint16_t fd_store_max; /* descriptors that it may have stored */
         RestartPolicy restart;
         ConfigReady ready;
-        bool is_template; /* `instances' was given: instances have numbers, be it only one */
-        bool oneshot;     /* done, and up for those that wait, when it has exited with success */
-        bool autostart;   /* desired state when first loaded */
-        bool uds_path;    /* its bootstrap socket is an argument, too: --uds-path PATH behind the others */
-        bool inherit_env; /* the supervisor's environment, under env_file and env */
-        uint8_t channels; /* wanted: bits 1 << CHANNEL_FILESYSTEM and 1 << CHANNEL_DATA; RPC is there in any case */
-        bool literal;     /* of a StartRequest: no % is replaced, and the program is not looked for in PATH */
+        bool is_template;    /* `instances' was given: instances have numbers, be it only one */
+        bool oneshot;        /* done, and up for those that wait, when it has exited with success */
+        bool autostart;      /* desired state when first loaded */
+        bool uds_path;       /* its bootstrap socket is an argument, too: --uds-path PATH behind the others */
+        bool inherit_env;    /* the supervisor's environment, under env_file and env */
+        uint8_t channels;    /* wanted: bits 1 << CHANNEL_FILESYSTEM and 1 << CHANNEL_DATA; RPC is there in any case */
+        bool service_manual; /* native: nobody leads its service to RUNNING but who asks for it */
+        bool literal;        /* of a StartRequest: no % is replaced, and the program is not looked for in PATH */
 };
 
 enum {

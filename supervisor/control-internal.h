@@ -33,6 +33,12 @@ typedef void ControlMethod(Control *control, Call *call, const ProtobufCMessage 
 ControlMethod control_start, control_stop, control_restart, control_reset, control_signal, control_call, control_logs,
         control_attach;
 
+/* control_find() - the runner of that name; or @call is ended, NOT_FOUND, with the names that come near. */
+Runner *control_find(Supervisor *supervisor, Call *call, const char *name);
+
+/* ---- control-service.c ---- */
+ControlMethod control_service, control_service_info;
+
 /* ---- control-supervisor.c ---- */
 ControlMethod control_status, control_scale, control_reload, control_shutdown, control_metrics;
 

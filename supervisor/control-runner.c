@@ -23,8 +23,7 @@
 #include "supervisor/report.h"
 #include "supervisor/start-request.h"
 
-/* find() - or @call is ended, NOT_FOUND, with the names that come near. */
-static Runner *find(Supervisor *supervisor, Call *call, const char *name) {
+Runner *control_find(Supervisor *supervisor, Call *call, const char *name) {
         Runner *runner = runner_find(supervisor, name);
         Near near = { .wanted = name };
         char text[NEAR_TEXT_SIZE];
@@ -40,7 +39,7 @@ static Runner *find(Supervisor *supervisor, Call *call, const char *name) {
 
 /* find_instance() - the present one of a runner, or its last; or @call is ended. */
 static Instance *find_instance(Supervisor *supervisor, Call *call, const char *name) {
-        Runner *runner = find(supervisor, call, name);
+        Runner *runner = control_find(supervisor, call, name);
 
         if (runner && !runner->instance)
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", runner->name);
@@ -150,7 +149,7 @@ static void started_known(RunnerWatcher *watcher, Runner *runner, RunnerOutcome 
 }
 
 static void start_known(Control *control, Call *call, const Baton__Control__StartRequest *request) {
-        Runner *runner = find(control->supervisor, call, request->name);
+        Runner *runner = control_find(control->supervisor, call, request->name);
         Waiting *waiting;
         int r;
 
@@ -281,7 +280,7 @@ static void stopped(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcom
 
 void control_stop(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StopRequest *request = (const Baton__Control__StopRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Runner *runner = control_find(control->supervisor, call, request->name);
         Waiting *waiting = NULL;
         bool already;
 
@@ -345,7 +344,7 @@ static void restarted(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outc
 
 void control_restart(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__RestartRequest *request = (const Baton__Control__RestartRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Runner *runner = control_find(control->supervisor, call, request->name);
         Waiting *waiting = NULL;
         uint64_t before;
         int r;
@@ -383,7 +382,7 @@ void control_restart(Control *control, Call *call, const ProtobufCMessage *messa
 void control_reset(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__ResetRequest *request = (const Baton__Control__ResetRequest *) message;
         Baton__Control__ResetResponse response = BATON__CONTROL__RESET_RESPONSE__INIT;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Runner *runner = control_find(control->supervisor, call, request->name);
 
         if (!runner)
                 return;
@@ -418,7 +417,7 @@ static void signalled(KeeperLink *link, int result, void *userdata) {
 
 void control_signal(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__SignalRequest *request = (const Baton__Control__SignalRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Runner *runner = control_find(control->supervisor, call, request->name);
         Signal *sent;
         int r = -ENOMEM;
 
@@ -452,7 +451,7 @@ void control_call(Control *control, Call *call, const ProtobufCMessage *message)
 
 void control_logs(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__LogsRequest *request = (const Baton__Control__LogsRequest *) message;
-        Runner *runner = find(control->supervisor, call, request->name);
+        Runner *runner = control_find(control->supervisor, call, request->name);
 
         if (runner)
                 logs_call(call, request, runner);

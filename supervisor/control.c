@@ -37,7 +37,7 @@ typedef struct Method {
         ControlMethod *function;
         Role role;
         bool changes;
-        const char *number; /* the request's field that is told, besides the name; NULL: none */
+        const char *detail; /* the request's field that is told, besides the name: a number, or a text; NULL: none */
 } Method;
 
 static const Method methods[] = {
@@ -49,6 +49,9 @@ static const Method methods[] = {
         { "Reload", &baton__control__reload_request__descriptor, control_reload, ROLE_OPERATE, true, NULL },
         { "Shutdown", &baton__control__shutdown_request__descriptor, control_shutdown, ROLE_ADMIN, true, NULL },
         { "Signal", &baton__control__signal_request__descriptor, control_signal, ROLE_OPERATE, true, "signal" },
+        { "Service", &baton__control__service_request__descriptor, control_service, ROLE_OPERATE, true, "event" },
+        { "ServiceInfo", &baton__control__service_info_request__descriptor, control_service_info, ROLE_READ, false,
+          NULL },
         { "Call", &baton__control__call_request__descriptor, control_call, ROLE_OPERATE, false, NULL },
         { "Attach", &baton__control__attach_request__descriptor, control_attach, ROLE_OPERATE, false, NULL },
         { "Logs", &baton__control__logs_request__descriptor, control_logs, ROLE_READ, false, NULL },
@@ -90,18 +93,21 @@ static const void *field(const ProtobufCMessage *message, const char *name, Prot
         return (const char *) message + found->offset;
 }
 
-/* describe() - "Stop web.1", "Signal web.1 15". */
+/* describe() - "Stop web.1", "Signal web.1 15", "Service web.1 start". */
 static void describe(const Method *method, const ProtobufCMessage *message, char text[AUDIT_WHAT_SIZE]) {
         const char *const *name = field(message, "name", PROTOBUF_C_TYPE_STRING);
-        const int32_t *number = method->number ? field(message, method->number, PROTOBUF_C_TYPE_INT32) : NULL;
+        const char *const *word = method->detail ? field(message, method->detail, PROTOBUF_C_TYPE_STRING) : NULL;
+        const int32_t *number = method->detail ? field(message, method->detail, PROTOBUF_C_TYPE_INT32) : NULL;
         int n = snprintf(text, AUDIT_WHAT_SIZE, "%s", method->name);
 
-        if (method->number && !number)
-                number = field(message, method->number, PROTOBUF_C_TYPE_UINT32);
+        if (method->detail && !number)
+                number = field(message, method->detail, PROTOBUF_C_TYPE_UINT32);
         if (name && **name)
                 n += snprintf(text + n, AUDIT_WHAT_SIZE - (size_t) n, " %.64s", *name);
         if (number)
                 (void) snprintf(text + n, AUDIT_WHAT_SIZE - (size_t) n, " %d", *number);
+        else if (word && **word)
+                (void) snprintf(text + n, AUDIT_WHAT_SIZE - (size_t) n, " %.48s", *word);
 }
 
 /* account() - the private client's doings are its owner's own business. */

@@ -4,7 +4,7 @@
 /*
  * What the files of the instance share, and nobody else includes: instance.c (its life), instance-start.c, instance-adopt.c
  * (taken over from a supervisor before), instance-ready.c
- * (when it is ready, and that it lives), instance-stop.c, instance-methods.c (what it may call).
+ * (when it is ready, and that it lives), instance-service.c, instance-stop.c, instance-methods.c (what it may call).
  */
 
 #include "supervisor/instance.h"
@@ -61,6 +61,12 @@ size_t instance_ready_variables(const Instance *instance, char *variables[INSTAN
 void instance_watch_over(Instance *instance);
 /* instance_check_alive() - the time for one has come. */
 void instance_check_alive(Instance *instance);
+
+/* ---- instance-service.c ---- */
+/* instance_said_hello() - it is ready; or, where it has a service, that is led to RUNNING first. */
+void instance_said_hello(Instance *instance);
+/* instance_serve() - its service is led to RUNNING; then it is ready. */
+void instance_serve(Instance *instance);
 
 /* ---- instance-stop.c ---- */
 void instance_ask(Instance *instance);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Instance, its stop: politely, then less so. A native runner is asked to Stop (it drains what it serves) and to Exit; what
+ * Instance, its stop: politely, then less so. A native runner's service is led to STOPPED (it drains what it serves); what
  * it answers is not judged, since the next step comes anyway unless it exits. A plain one, and one that is not ready yet,
  * begins with its stop signal. Half of the time is for asking, the rest for the signal; at the deadline SIGKILL goes to the whole group. Signals to groups are
  * the keeper's, which alone knows that the leader's number still means the leader.
@@ -19,6 +19,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "supervisor/service.h"
 
 #define LEAVE_US  (1 * USEC_PER_SEC) /* from its agreement to its exit */
 #define REPEAT_US (1 * USEC_PER_SEC)
@@ -59,53 +60,31 @@ void instance_escalate(Instance *instance) {
 
 /* ------------------------------------------------------------------------------------------------------------- asking */
 
-static int ask(Instance *instance, const char *method, CallDone done) {
-        Baton__LifecycleEvent event = BATON__LIFECYCLE_EVENT__INIT;
-        uint8_t packed[16];
-        CallParameters parameters = {
-                .channel = CHANNEL_RPC,
-                .method = method,
-                .type = event.base.descriptor->name,
-                .payload = packed,
-        };
-
-        event.event = ++instance->event;
-        parameters.size = baton__lifecycle_event__pack(&event, packed);
-        return call_start(instance->peer, &parameters, done, instance, &instance->asking);
-}
-
 /* Where it is not the runner that answers, its lane has ended: it is leaving too. */
 static void leaving(Instance *instance) {
         set_step(instance, INSTANCE_STOP_LEAVING, MIN(clock_after(clock_now(), LEAVE_US), instance->stop_deadline));
 }
 
-/* answered() - false: it means nothing any more. */
-static bool answered(Instance *instance, const char *method, const Answer *answer) {
-        instance->asking = NULL;
+static void stopped(Instance *instance, const ServiceResult *result, void *userdata) {
+        (void) userdata;
         if (instance->stop != INSTANCE_STOP_ASKED || instance->ended)
-                return false;
-        if (answer->status != STATUS_OK)
-                log_info("runner %s: %s: %s: %s", instance->runner->name, method, status_name(answer->status),
-                         answer->message);
-        return true;
-}
-
-static void exit_answered(Call *call, const Answer *answer, void *userdata) {
-        (void) call;
-        if (answered(userdata, "Exit", answer))
-                leaving(userdata);
-}
-
-static void stop_answered(Call *call, const Answer *answer, void *userdata) {
-        Instance *instance = userdata;
-
-        (void) call;
-        if (!answered(instance, "Stop", answer))
                 return;
-        if (answer->local)
+        if (result->status != STATUS_OK)
+                log_info("runner %s: %s: %s: %s", instance->runner->name,
+                         result->n_sent > 0 ? service_event_name(result->sent[result->n_sent - 1]) : "Info",
+                         status_name(result->status), result->message);
+        if (result->status == STATUS_OK || result->local)
                 leaving(instance);
-        else if (ask(instance, "baton.Runner/Exit", exit_answered) < 0)
+        else
                 terminate(instance);
+}
+
+/* ask_service() - false: it cannot be asked. What somebody else was about to do with the service is not done any more. */
+static bool ask_service(Instance *instance) {
+        if (!instance->was_up || !instance->peer)
+                return false;
+        service_abort(instance, "the runner is being stopped");
+        return service_drive(instance, SERVICE_GOAL_STOP, true, 0, -1, stopped, NULL) == 0;
 }
 
 void instance_ask(Instance *instance) {
@@ -113,7 +92,7 @@ void instance_ask(Instance *instance) {
 
         if (instance->asking) /* a ping */
                 call_cancel(TAKE_PTR(instance->asking));
-        if (instance->was_up && instance->peer && ask(instance, "baton.Runner/Stop", stop_answered) == 0)
+        if (ask_service(instance))
                 set_step(instance, INSTANCE_STOP_ASKED, half);
         else
                 terminate(instance);

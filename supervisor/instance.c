@@ -34,6 +34,7 @@
 #include "common/log.h"
 #include "supervisor/relay.h"
 #include "supervisor/runner-record.h"
+#include "supervisor/service.h"
 
 /* What the end of a process's channels may take to be read, after its exit: somebody may have inherited them. */
 #define LINGER_US (100 * USEC_PER_MSEC)
@@ -106,6 +107,7 @@ Instance *instance_free(Instance *instance) {
         instance->ended = true;
         if (instance->peer)
                 peer_close(instance->peer, STATUS_UNAVAILABLE, "the supervisor is ending");
+        service_cancel(instance);
         relay_end_all(instance);
         call_watchers(instance, &instance->on_exit);
         instance_close_bootstrap(instance);
@@ -275,7 +277,7 @@ static void tell_gone(LoopTask *task) {
 
 static void peer_said_hello(Peer *peer, bool renewed) {
         if (!renewed)
-                instance_raise(peer_userdata(peer), PROCESS_EVENT_READY);
+                instance_said_hello(peer_userdata(peer));
 }
 
 /* The lane is shut down although the peer has closed its own descriptor: the runner must see the end at once. */

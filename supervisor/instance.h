@@ -24,6 +24,7 @@
 typedef struct Notify Notify;
 typedef struct Recovered Recovered;
 typedef struct Relay Relay;
+typedef struct Service Service;
 typedef struct InstanceDrop InstanceDrop;
 typedef struct InstanceWatcher InstanceWatcher;
 
@@ -50,7 +51,7 @@ typedef enum InstanceFailure {
 /* The step of a stop; each has a time-out, after which the next follows. */
 typedef enum InstanceStop {
         INSTANCE_STOP_NONE,
-        INSTANCE_STOP_ASKED,      /* baton.Runner/Stop, then Exit */
+        INSTANCE_STOP_ASKED,      /* its service, to be STOPPED */
         INSTANCE_STOP_LEAVING,    /* it has agreed, or closed its lane: it will exit by itself */
         INSTANCE_STOP_TERMINATED, /* its stop signal, SIGTERM mostly */
         INSTANCE_STOP_KILLED,     /* SIGKILL */
@@ -92,6 +93,7 @@ struct Instance {
         bool ended : 1;       /* exit is known, or there never was a process */
         bool is_gone : 1;     /* the task `gone' is queued */
         bool over : 1;        /* it has run: nothing is left */
+        bool resume : 1;      /* adopted in the middle of an upgrade: its service is to be RUNNING */
         ExitStatus exit;
 
         pid_t pid;                 /* 0: no process */
@@ -105,7 +107,8 @@ struct Instance {
         Notify *notify;       /* how another one says that it is ready; NULL: it does not */
         Peer *peer;           /* NULL: a plain runner, or the peer has ended */
         Peer *ended_peer;     /* the one that has, while relays still have items of it; else NULL */
-        Call *asking;         /* our call of Stop, Exit or Ping */
+        Call *asking;         /* our call of Ping */
+        Service *service;     /* the events of its service that are being sent; NULL: none */
         LogInput input;
 
         uint64_t started_us, started_wall_us; /* when it was made, by the two clocks; 0: not yet */
@@ -113,6 +116,7 @@ struct Instance {
         uint64_t alive_us;                    /* monotonic, of its last sign of life, where it is watched */
         uint64_t stop_deadline;
         uint64_t event; /* id of the last life-cycle event */
+        Instance *past; /* the next of its runner's past ones */
         LoopTimer
                 timer; /* of the start, of signs of life, of a step of the stop, of what the peer still has to read */
 
