@@ -53,6 +53,8 @@ static int take_over(int argc, char **argv) {
                 request.program = program ? program : (char *) (uintptr_t) ask.options.exec;
         }
         request.check = ask.options.check;
+        if (ask.options.fault)
+                request.fault = (char *) (uintptr_t) ask.options.fault;
         request.timeout_us = ask.options.timeout_us; /* which the supervisor keeps, and says what took so long */
         ask.options.timeout_us = 0;
         response =
@@ -72,6 +74,8 @@ const Command command_takeover = {
                 "\n"
                 "  --exec=PATH             the program (baton-supervisor from where the present one comes)\n"
                 "  --check                 try everything but the replacement itself\n"
+                "  --fault=POINT           make it fail there, to see what becomes of it: PHASE:FAULT, or\n"
+                "                          PHASE@successor:FAULT; in builds for rehearsals (see docs/takeover.md)\n"
                 "  --timeout=DURATION      give up if it is not done by then (30s)\n"
                 "  --json                  one JSON object\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"

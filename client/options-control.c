@@ -15,6 +15,7 @@ enum {
         OPTION_CHECK = 512,
         OPTION_DRY_RUN,
         OPTION_EXEC_PROGRAM,
+        OPTION_FAULT,
         OPTION_NO_WAIT,
         OPTION_SINCE,
         OPTION_STRICT,
@@ -27,6 +28,7 @@ static const struct option all_options[] = {
         { "check", no_argument, NULL, OPTION_CHECK },
         { "dry-run", no_argument, NULL, OPTION_DRY_RUN },
         { "exec", required_argument, NULL, OPTION_EXEC_PROGRAM },
+        { "fault", required_argument, NULL, OPTION_FAULT },
         { "follow", no_argument, NULL, 'f' },
         { "help", no_argument, NULL, OPTION_HELP },
         { "json", no_argument, NULL, OPTION_JSON },
@@ -55,6 +57,7 @@ static unsigned needed(int option, unsigned takes) {
                                : CONTROL_TAKES_WAIT;
         case OPTION_CHECK:
         case OPTION_EXEC_PROGRAM:
+        case OPTION_FAULT:
                 return CONTROL_TAKES_TAKEOVER;
         case OPTION_STOP_TIMEOUT:
                 return CONTROL_TAKES_STOP_TIMEOUT;
@@ -80,6 +83,9 @@ static int take(ControlOptions *options, int option, char *error) {
         case OPTION_EXEC_PROGRAM:
                 options->exec = optarg;
                 return 0;
+        case OPTION_FAULT:
+                options->fault = optarg;
+                return *optarg ? 0 : ERROR(error, "--fault wants PHASE:FAULT");
         case OPTION_DRY_RUN:
                 options->dry_run = true;
                 return 0;

@@ -94,6 +94,7 @@ typedef struct ControlOptions {
         const char *socket; /* NULL: where the environment says */
         bool json, no_wait, strict, dry_run, follow, watch, check;
         const char *exec;         /* NULL: not given */
+        const char *fault;        /* NULL: none */
         uint64_t timeout_us;      /* of the command; 0: none */
         uint64_t stop_timeout_us; /* 0: as configured */
         uint64_t since;           /* number of an event; 0: the oldest */
@@ -111,7 +112,7 @@ enum {
         CONTROL_TAKES_DRY_RUN = 1 << 4,
         CONTROL_TAKES_FOLLOW = 1 << 5, /* -f, --since */
         CONTROL_TAKES_WATCH = 1 << 6,
-        CONTROL_TAKES_TAKEOVER = 1 << 7, /* --exec, --check, --timeout */
+        CONTROL_TAKES_TAKEOVER = 1 << 7, /* --exec, --check, --fault, --timeout */
         CONTROL_TAKES_TIMEOUT = 1 << 8,
 };
 

@@ -23,6 +23,7 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/step.h"
 #include "supervisor/holder.h"
 #include "supervisor/log-store.h"
 #include "supervisor/recovery.h"
@@ -192,8 +193,10 @@ void daemon_loaded(Daemon *daemon) {
 
         events_publish(supervisor->events,
                        &(Event){ .kind = EVENT_SUPERVISOR_STARTED, .number = supervisor->generation });
-        if (!supervisor->successor)
+        if (!supervisor->successor) {
+                step_note("supervisor", "active", 0);
                 takeovers_recovered(supervisor->takeovers, supervisor->generation);
+        }
         if (daemon->options.runtime_dir && begin(daemon) < 0) {
                 give_up(daemon);
                 return;

@@ -30,6 +30,7 @@
 #include "common/cmsg.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/step.h"
 
 enum { RETRY_US = 10000 };
 
@@ -232,6 +233,18 @@ static int enqueue(KeeperLink *link, const KeeperMessage *m, const int *fds, siz
         return 0;
 }
 
+/* note() - those of the words, as they are sent or received, that the model of a takeover has. */
+static void note(const KeeperMessage *m) {
+        static const char *const steps[_KEEPER_TYPE_N] = {
+                [KEEPER_TAKEOVER] = "up!TAKEOVER", [KEEPER_FROZEN] = "up!FROZEN", [KEEPER_ABORT] = "up!ABORT",
+                [KEEPER_READY] = "up!READY",       [KEEPER_REFUSE] = "up!REFUSE", [KEEPER_SERVING] = "up!SERVING",
+                [KEEPER_GO] = "down?GO",           [KEEPER_LEAVE] = "down?LEAVE", [KEEPER_THAW] = "down?THAW",
+        };
+
+        if (m->type < _KEEPER_TYPE_N && steps[m->type])
+                step_note("supervisor", steps[m->type], 0);
+}
+
 /* transmit_next() - at once, if nothing waits and the kernel takes it: nearly always. @fds are borrowed. */
 static int transmit_next(KeeperLink *link, KeeperMessage *m, const int *fds, size_t n_fds, const LinkDone *done) {
         bool is_first = TAILQ_EMPTY(&link->queue);
@@ -241,6 +254,7 @@ static int transmit_next(KeeperLink *link, KeeperMessage *m, const int *fds, siz
                 return -EPIPE;
         if (done && link->n_requests >= KEEPER_LINK_REQUESTS_MAX)
                 return -ENOBUFS;
+        note(m);
         m->version = KEEPER_VERSION;
         if (done)
                 m->serial = ++link->last_serial ?: ++link->last_serial; /* never 0: nothing to answer */
@@ -448,6 +462,7 @@ int keeper_link_hear(KeeperLink *link, KeeperMessage *ret_message) {
                 return -EAGAIN;
         if (n != sizeof(*ret_message))
                 return -EPIPE;
+        note(ret_message);
         if (ret_message->type == KEEPER_PING)
                 (void) state_of(link, KEEPER_PONG, 0);
         return 0;
@@ -602,6 +617,7 @@ static bool handle(KeeperLink *link, const KeeperMessage *m, int *fd) {
                 [KEEPER_DIED] = on_died, [KEEPER_GONE] = on_gone,
         };
 
+        note(m);
         if (m->version == KEEPER_VERSION && m->type < _KEEPER_TYPE_N && handlers[m->type] &&
             handlers[m->type](link, m, fd))
                 return true;

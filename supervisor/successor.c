@@ -21,13 +21,17 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/memfd.h"
+#include "common/step.h"
 #include "proto/control.pb-c.h"
 #include "proto/transfer.h"
 #include "supervisor/control.h"
 #include "supervisor/daemon.h"
+#include "supervisor/fault.h"
 #include "supervisor/relay.h"
 #include "supervisor/snapshot.h"
 #include "supervisor/takeover.h"
+
+#define FAULT_REFUSED "the successor refuses, at a fault point"
 
 struct Successor {
         Supervisor *supervisor;
@@ -57,6 +61,8 @@ static void look_ready(Successor *successor) {
                 return;
         successor->ready_us = clock_now();
         (void) keeper_link_ready(successor->supervisor->link);
+        if (fault_point(FAULT_SUCCESSOR, TAKEOVER_PHASE_COMMIT) < 0) /* GO may be on its way: it holds */
+                (void) keeper_link_refuse(successor->supervisor->link, FAULT_REFUSED);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- taking */
@@ -83,6 +89,10 @@ static void take_snapshot(Successor *successor) {
         MemfdMapping mapping;
         int r;
 
+        if (fault_point(FAULT_SUCCESSOR, TAKEOVER_PHASE_DELTA) < 0) {
+                refuse(successor, FAULT_REFUSED);
+                return;
+        }
         successor->manifest = successor->transfer.taken;
         successor->transfer.taken = MANIFEST_NULL;
         fd = manifest_take(&successor->manifest, SNAPSHOT_NAME);
@@ -105,6 +115,10 @@ static void handover_ready(LoopIo *io, unsigned events) {
         short wanted;
 
         (void) events;
+        if (fault_point(FAULT_SUCCESSOR, TAKEOVER_PHASE_COPY) < 0) {
+                refuse(successor, FAULT_REFUSED);
+                return;
+        }
         if (successor->snapshot) {
                 char word[TRANSFER_WORD_SIZE];
 
@@ -125,6 +139,19 @@ static void handover_ready(LoopIo *io, unsigned events) {
                 take_snapshot(successor);
 }
 
+/* begin() - the predecessor may have left word of a fault point. */
+static void begin(Successor *successor) {
+        char word[TRANSFER_WORD_SIZE], reason[FAULT_REASON_SIZE];
+        bool arms = transfer_hear(successor->socket, word) == 0 &&
+                    strncmp(word, TAKEOVER_WORD_FAULT, strlen(TAKEOVER_WORD_FAULT)) == 0 &&
+                    fault_set(word + strlen(TAKEOVER_WORD_FAULT), FAULT_SUCCESSOR, reason) == 0;
+
+        if (fault_point(FAULT_SUCCESSOR, TAKEOVER_PHASE_START) < 0)
+                refuse(successor, FAULT_REFUSED);
+        else
+                (void) transfer_say(successor->socket, arms ? TAKEOVER_WORD_ARMED : TAKEOVER_WORD_HERE);
+}
+
 int successor_new(Successor **ret_successor, Supervisor *supervisor, int handover_fd_consume) {
         Successor *successor = calloc(1, sizeof(*successor));
 
@@ -140,7 +167,7 @@ int successor_new(Successor **ret_successor, Supervisor *supervisor, int handove
         };
         transfer_take(&successor->transfer, successor->socket, SNAPSHOT_VERSION, SNAPSHOT_VERSION);
         loop_io_set(supervisor->loop, &successor->io, successor->socket, LOOP_IN);
-        (void) transfer_say(successor->socket, TAKEOVER_WORD_HERE);
+        begin(successor);
         *ret_successor = successor;
         return 0;
 }
@@ -148,6 +175,7 @@ int successor_new(Successor **ret_successor, Supervisor *supervisor, int handove
 Successor *successor_free(Successor *successor) {
         if (!successor)
                 return NULL;
+        fault_end();
         loop_io_stop(&successor->io);
         transfer_deinit(&successor->transfer);
         manifest_deinit(&successor->manifest);
@@ -316,6 +344,7 @@ void successor_restore(Successor *successor) {
 
                 calls[i] = control ? peer_restored_call(control_peer(control), snapshot->waiting[i]->call) : NULL;
         }
+        step_note("supervisor", "active", 0);
         if (controls)
                 own_all(successor, controls);
         for (size_t i = 0; calls && i < snapshot->n_waiting; i++) {
@@ -340,6 +369,8 @@ void successor_go(Successor *successor) {
                 return; /* nobody has heard READY of us */
         takeovers_phase_at(supervisor->takeovers, TAKEOVER_PHASE_COMMIT, successor->ready_us);
         takeovers_phase(supervisor->takeovers, TAKEOVER_PHASE_RESUME);
+        if (fault_point(FAULT_SUCCESSOR, TAKEOVER_PHASE_RESUME) < 0)
+                _exit(EXIT_FAILURE); /* too late to refuse */
         daemon_loaded(supervisor->daemon);
         supervisor->successor = successor_free(successor);
 }

@@ -25,13 +25,17 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/step.h"
 #include "proto/transfer.h"
 #include "supervisor/control-internal.h"
+#include "supervisor/fault.h"
 #include "supervisor/reload.h"
 #include "supervisor/snapshot.h"
 
 #define TIMEOUT_US (30 * USEC_PER_SEC)
 #define RETRY_US   (2 * USEC_PER_MSEC)
+
+#define FAULT_REFUSED "the predecessor refuses, at a fault point"
 
 struct Takeover {
         Supervisor *supervisor;
@@ -42,6 +46,7 @@ struct Takeover {
         LoopTimer attempt, late;
         bool check;
         bool asked; /* TAKEOVER was sent */
+        bool arms;  /* the successor was told of a fault point */
         char why[MANIFEST_REASON_SIZE];
 };
 
@@ -61,6 +66,12 @@ Takeover *takeover_free(Takeover *takeover) {
         return NULL;
 }
 
+/* enter() - the next phase. -ECANCELED: not so, at a fault point. */
+static int enter(const Takeover *takeover, TakeoverPhase phase) {
+        takeovers_phase(takeover->supervisor->takeovers, phase);
+        return fault_point(FAULT_PREDECESSOR, phase);
+}
+
 /* end() - it is over, and we serve on. */
 static void end(Takeover *takeover, const char *why) {
         Supervisor *supervisor = takeover->supervisor;
@@ -71,6 +82,7 @@ static void end(Takeover *takeover, const char *why) {
         if (call)
                 call_on_cancel(call, NULL, NULL);
         supervisor->takeover = takeover_free(takeover);
+        fault_end();
         takeovers_end(supervisor->takeovers, TAKEOVER_ROLLED_BACK, reason);
         if (call)
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: %s; pid %d goes on", reason, getpid());
@@ -102,6 +114,7 @@ static void hear_keeper(Frozen *frozen) {
 
         while (!frozen->over && (r = keeper_link_hear(link, &m)) != -EAGAIN) {
                 if (r < 0 || m.type == KEEPER_LEAVE) {
+                        (void) fault_point(FAULT_PREDECESSOR, TAKEOVER_PHASE_RESUME);
                         if (r == 0 && frozen->reload)
                                 (void) kill(getppid(), SIGHUP);
                         _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS); /* nothing of ours may be ended in order */
@@ -114,20 +127,23 @@ static void hear_keeper(Frozen *frozen) {
         }
 }
 
+static void abort_once(Frozen *frozen) {
+        if (!frozen->aborted)
+                (void) keeper_link_abort(frozen->takeover->supervisor->link);
+        frozen->aborted = true;
+}
+
 static void give(Frozen *frozen) {
         while (frozen->state == TRANSFER_WAITS || frozen->state == TRANSFER_SAID) {
                 frozen->state = transfer_step(&frozen->transfer);
                 if (frozen->state == TRANSFER_WAITS)
                         return;
         }
-        if (frozen->state == TRANSFER_DONE && frozen->given_us == 0)
-                frozen->given_us = clock_now();
-}
-
-static void abort_once(Frozen *frozen) {
-        if (!frozen->aborted)
-                (void) keeper_link_abort(frozen->takeover->supervisor->link);
-        frozen->aborted = true;
+        if (frozen->state != TRANSFER_DONE || frozen->given_us > 0)
+                return;
+        frozen->given_us = clock_now();
+        if (!frozen->takeover->check && fault_point(FAULT_PREDECESSOR, TAKEOVER_PHASE_COMMIT) < 0)
+                abort_once(frozen);
 }
 
 /* wait_frozen() - until THAW; LEAVE does not return. */
@@ -190,6 +206,7 @@ static void checked(Takeover *takeover, uint64_t frozen_us) {
         uint64_t now = clock_now();
 
         (void) keeper_link_abort(supervisor->link);
+        fault_end();
         takeovers_end(supervisor->takeovers, TAKEOVER_CHECKED, NULL);
         response.generation = response.former_generation = supervisor->generation;
         response.pid = response.former_pid = getpid();
@@ -208,7 +225,10 @@ static void hand_over(Takeover *takeover, const Manifest *manifest) {
         Supervisor *supervisor = takeover->supervisor;
         uint64_t now = clock_now();
 
-        takeovers_phase(supervisor->takeovers, TAKEOVER_PHASE_DELTA);
+        if (enter(takeover, TAKEOVER_PHASE_DELTA) < 0) {
+                takeover_cancel(takeover, FAULT_REFUSED);
+                return;
+        }
         transfer_give(&frozen.transfer, takeover->socket, manifest);
         if (takeover->check) {
                 bool fine = rehearse(&frozen);
@@ -220,8 +240,10 @@ static void hand_over(Takeover *takeover, const Manifest *manifest) {
                         takeover_cancel(takeover, frozen.why);
                 return;
         }
+        step_note("supervisor", "freeze", 0);
         (void) keeper_link_frozen(supervisor->link);
         wait_frozen(&frozen);
+        step_note("supervisor", "active", 0);
         if (frozen.given_us > 0)
                 takeovers_phase_at(supervisor->takeovers, TAKEOVER_PHASE_COMMIT, frozen.given_us);
         end(takeover, *frozen.transfer.reason ? frozen.transfer.reason : frozen.why);
@@ -240,8 +262,10 @@ static void attempt(LoopTimer *timer) {
         int r = -EAGAIN;
 
         if (!snapshot_obstacle(supervisor, takeover->why)) {
-                if (!takeover->check)
-                        takeovers_phase(supervisor->takeovers, TAKEOVER_PHASE_FREEZE);
+                if (!takeover->check && enter(takeover, TAKEOVER_PHASE_FREEZE) < 0) {
+                        takeover_cancel(takeover, FAULT_REFUSED);
+                        return;
+                }
                 r = snapshot_save(supervisor, takeover->call, takeover->begun_us, &manifest, &memfd, takeover->why);
         }
         if (r == 0)
@@ -271,11 +295,18 @@ static void heard(LoopIo *io, unsigned events) {
         if (r == -EAGAIN)
                 return;
         loop_io_stop(io);
-        if (r < 0 || strcmp(word, TAKEOVER_WORD_HERE) != 0) {
+        if (r == 0 && takeover->arms && strcmp(word, TAKEOVER_WORD_HERE) == 0) {
+                takeover_cancel(takeover, "the program was built without fault points");
+                return;
+        }
+        if (r < 0 || strcmp(word, takeover->arms ? TAKEOVER_WORD_ARMED : TAKEOVER_WORD_HERE) != 0) {
                 takeover_cancel(takeover, "the program ended before it could take anything: its own lines say why");
                 return;
         }
-        takeovers_phase(takeover->supervisor->takeovers, TAKEOVER_PHASE_COPY);
+        if (enter(takeover, TAKEOVER_PHASE_COPY) < 0) {
+                takeover_cancel(takeover, FAULT_REFUSED);
+                return;
+        }
         (void) snprintf(takeover->why, sizeof(takeover->why), "everything was ready");
         loop_timer_set(takeover->supervisor->loop, &takeover->attempt, clock_now());
 }
@@ -299,7 +330,10 @@ static void began(KeeperLink *link, int result, void *userdata) {
 static void begin(Takeover *takeover) {
         int r;
 
-        takeovers_phase(takeover->supervisor->takeovers, TAKEOVER_PHASE_START);
+        if (enter(takeover, TAKEOVER_PHASE_START) < 0) {
+                end(takeover, FAULT_REFUSED);
+                return;
+        }
         r = keeper_link_takeover(takeover->supervisor->link, takeover->remote, began, takeover);
 
         takeover->asked = r == 0;
@@ -366,12 +400,56 @@ static Takeover *takeover_new(Supervisor *supervisor, Call *call, const Baton__C
         return takeover;
 }
 
+/* refuse() - before anything was begun. */
+static void refuse(Supervisor *supervisor, Call *call, Status status, const char *reason) {
+        fault_end();
+        takeovers_end(supervisor->takeovers, TAKEOVER_ROLLED_BACK, reason);
+        (void) call_fail(call, status, "takeover: %s", reason);
+}
+
+/* set_fault() - 0; 1: it is one of the successor's; negative: there is no such point, and @call has been failed. */
+static int set_fault(Call *call, const char *fault) {
+        char reason[FAULT_REASON_SIZE];
+        int r;
+
+        if (!*fault)
+                return 0;
+        r = strlen(fault) < FAULT_TEXT_SIZE ? fault_set(fault, FAULT_PREDECESSOR, reason) : -ENAMETOOLONG;
+        if (r == -ENAMETOOLONG)
+                (void) snprintf(reason, sizeof(reason), "that is too long for a fault point");
+        if (r < 0)
+                (void) call_fail(call, r == -EOPNOTSUPP ? STATUS_UNIMPLEMENTED : STATUS_INVALID_ARGUMENT,
+                                 "takeover: %s", reason);
+        return r;
+}
+
+/* arm() - the successor hears of its fault point before anything else: this waits for it when it begins. */
+static int arm(Takeover *takeover, const char *fault) {
+        char word[sizeof(TAKEOVER_WORD_FAULT) + FAULT_TEXT_SIZE];
+
+        (void) snprintf(word, sizeof(word), "%s%s", TAKEOVER_WORD_FAULT, fault);
+        takeover->arms = true;
+        return transfer_say(takeover->socket, word);
+}
+
+static void ask_keeper(Takeover *takeover, int program) {
+        int r;
+
+        if (enter(takeover, TAKEOVER_PHASE_CHECK) < 0) {
+                end(takeover, FAULT_REFUSED);
+                return;
+        }
+        r = keeper_link_program(takeover->supervisor->link, program, program_given, takeover);
+        if (r < 0)
+                end(takeover, strerror(-r));
+}
+
 void control_takeover(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__TakeoverRequest *request = (const Baton__Control__TakeoverRequest *) message;
         Supervisor *supervisor = control->supervisor;
+        char path[4096], reason[MANIFEST_REASON_SIZE];
         _cleanup_fd_ int program = -1;
-        char path[4096];
-        int r;
+        int faults;
 
         if (!supervisor->followed) {
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: a private supervisor has no successor");
@@ -382,20 +460,23 @@ void control_takeover(Control *control, Call *call, const ProtobufCMessage *mess
                                  supervisor->stopping ? "the supervisor is stopping" : "one is under way");
                 return;
         }
+        faults = set_fault(call, request->fault);
+        if (faults < 0)
+                return;
         program = open_program(request->program, path, sizeof(path));
+        takeovers_begin(supervisor->takeovers, supervisor->generation, path, request->check);
         if (program < 0) {
-                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: cannot open %.512s: %s", path,
-                                 program == -EINVAL ? "the path must be absolute" : strerror(-program));
+                (void) snprintf(reason, sizeof(reason), "cannot open %.400s: %s", path,
+                                program == -EINVAL ? "the path must be absolute" : strerror(-program));
+                refuse(supervisor, call, STATUS_FAILED_PRECONDITION, reason);
                 return;
         }
         supervisor->takeover = takeover_new(supervisor, call, request);
-        if (!supervisor->takeover) {
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "takeover: no memory, or descriptors");
+        if (!supervisor->takeover || (faults > 0 && arm(supervisor->takeover, request->fault) < 0)) {
+                supervisor->takeover = takeover_free(supervisor->takeover);
+                refuse(supervisor, call, STATUS_RESOURCE_EXHAUSTED, "no memory, or descriptors");
                 return;
         }
-        takeovers_begin(supervisor->takeovers, supervisor->generation, path, request->check);
         call_on_cancel(call, cancelled, supervisor->takeover);
-        r = keeper_link_program(supervisor->link, program, program_given, supervisor->takeover);
-        if (r < 0)
-                end(supervisor->takeover, strerror(-r));
+        ask_keeper(supervisor->takeover, program);
 }

@@ -9,6 +9,10 @@
 #define TAKEOVER_WORD_HERE  "here"
 #define TAKEOVER_WORD_TAKEN "taken"
 
+/* What it is told before it is started, with a point behind it (fault.h), and what it then says instead of "here". */
+#define TAKEOVER_WORD_FAULT "fault "
+#define TAKEOVER_WORD_ARMED "armed"
+
 /* takeover_cancel() - it does not take place, for @why. Accepts NULL: none is under way. */
 void takeover_cancel(Takeover *takeover, const char *why);
 

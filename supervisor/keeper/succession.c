@@ -24,6 +24,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/step.h"
 #include "supervisor/keeper/keeper-internal.h"
 #include "supervisor/keeper/launch.h"
 
@@ -79,6 +80,7 @@ static int start(Keeper *k) {
                 k->port.say = say;
                 return r;
         }
+        step_note("keeper", k->has_served ? "recover" : "start", k->supervisor);
         k->reigning = k->generation;
         succession_reign(k);
         return 0;
@@ -181,6 +183,7 @@ void succession_died(Keeper *k, const char *how, int exit_status) {
         pid_t pid = k->supervisor;
         size_t runners;
 
+        step_note("keeper", "handle_death", pid);
         remember(k, pid, how, served_us);
         takeover_end(k);
         end_reign(k);
@@ -236,6 +239,7 @@ static bool owes(const Keeper *k) {
 void succession_serving(Keeper *k) {
         if (k->reign != REIGN_STARTING)
                 return;
+        step_note("keeper", "handle_serving", k->supervisor);
         k->reign = REIGN_SERVING;
         k->has_served = true;
         k->served_us = clock_now();

@@ -24,6 +24,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/step.h"
 #include "supervisor/keeper/keeper-internal.h"
 
 #define LEAVE_TIMEOUT_US (5 * USEC_PER_SEC)
@@ -63,6 +64,7 @@ static void forget_former(Keeper *k) {
 
 /* thaw() - it has forgotten what was reported to it while it was frozen. */
 static void thaw(Keeper *k, const char *why) {
+        step_note("keeper", "down!THAW", k->supervisor);
         (void) snprintf(k->port.text, sizeof(k->port.text), "%s", why);
         k->port.say |= PORT_SAY_THAW;
         table_report_again(k->table);
@@ -70,6 +72,7 @@ static void thaw(Keeper *k, const char *why) {
 
 /* failed() - tells. Who is not frozen is told when FROZEN comes. */
 static void failed(Keeper *k, const char *why) {
+        step_note("keeper", "roll_back", k->takeover.next);
         log_warning("takeover by pid %d failed: %s; pid %d goes on", k->takeover.next, why, k->supervisor);
         if (k->takeover.frozen)
                 thaw(k, why);
@@ -85,6 +88,7 @@ static void next_ended(Keeper *k) {
         pid_t pid = k->takeover.next;
         siginfo_t info;
 
+        step_note("keeper", "handle_death", pid);
         kill_and_reap(&pid, &info);
         keeper_describe(&info, how);
         (void) snprintf(why, sizeof(why), "the successor %s", how);
@@ -118,6 +122,7 @@ static void follow_program(Keeper *k) {
 static void send_away(Keeper *k) {
         Takeover *t = &k->takeover;
 
+        step_note("keeper", "down!LEAVE", t->former);
         t->former_port.say = PORT_SAY_LEAVE;
         t->former_port.n_answers = 0;
         t->former_port.waits = true;
@@ -144,6 +149,7 @@ static void commit(Keeper *k) {
                 next_ended(k);
                 return;
         }
+        step_note("keeper", "commit", t->next);
         log_info("takeover: pid %d follows pid %d", t->next, k->supervisor);
         forget_former(k);
         t->former = k->supervisor;
@@ -204,6 +210,7 @@ int takeover_begin(Keeper *k, int handover_consume) {
                 forget_next(k);
                 return r;
         }
+        step_note("keeper", "handle_takeover", t->next);
         t->generation = k->generation;
         t->port.waits = true;
         t->port.dump = PORT_DUMP_CHANGES;
@@ -214,6 +221,7 @@ int takeover_begin(Keeper *k, int handover_consume) {
 int takeover_frozen(Keeper *k) {
         Takeover *t = &k->takeover;
 
+        step_note("keeper", "handle_frozen", k->supervisor);
         if (t->next == 0) {
                 thaw(k, "the successor is gone");
         } else if (t->ready) {
@@ -227,6 +235,7 @@ int takeover_frozen(Keeper *k) {
 }
 
 int takeover_abort(Keeper *k) {
+        step_note("keeper", "handle_abort", k->supervisor);
         if (k->takeover.next > 0)
                 roll_back(k, "the predecessor gave up");
         return 0;
@@ -254,13 +263,16 @@ static void handle(Keeper *k, const PortMessage *message) {
 
         if (message->error < 0 || message->pid != t->next) {
                 log_warning("message (type %u) of the successor from pid %d is refused", m->type, message->pid);
-        } else if (m->type == KEEPER_READY && t->frozen) {
-                commit(k);
         } else if (m->type == KEEPER_READY) {
-                t->ready = true;
+                step_note("keeper", "handle_ready", t->next);
+                if (t->frozen)
+                        commit(k);
+                else
+                        t->ready = true;
         } else if (m->type == KEEPER_REFUSE) {
                 char why[KEEPER_RECORD_SIZE];
 
+                step_note("keeper", "handle_refuse", t->next);
                 (void) snprintf(why, sizeof(why), "%.*s", (int) sizeof(why) - 1, (const char *) m->record);
                 roll_back(k, *why ? why : "the successor refuses");
         } else {
@@ -315,6 +327,7 @@ bool takeover_died(Keeper *k, pid_t pid) {
 
         read_next(k); /* to its end, if it is that one */
         if (pid == t->former) {
+                step_note("keeper", "handle_death", pid);
                 t->former = 0;
                 forget_former(k);
                 return true;
