@@ -330,15 +330,14 @@ static void began(KeeperLink *link, int result, void *userdata) {
 static void begin(Takeover *takeover) {
         int r;
 
-        if (enter(takeover, TAKEOVER_PHASE_START) < 0) {
-                end(takeover, FAULT_REFUSED);
-                return;
-        }
+        takeovers_phase(takeover->supervisor->takeovers, TAKEOVER_PHASE_START);
         r = keeper_link_takeover(takeover->supervisor->link, takeover->remote, began, takeover);
 
         takeover->asked = r == 0;
         if (r < 0)
                 end(takeover, strerror(-r));
+        else if (fault_point(FAULT_PREDECESSOR, TAKEOVER_PHASE_START) < 0)
+                takeover_cancel(takeover, FAULT_REFUSED);
 }
 
 static void program_given(KeeperLink *link, int result, void *userdata) {

@@ -170,7 +170,14 @@ int successor_fd(void) {
 }
 
 int wait_word(KeeperType type) {
-        return receive(&sup.word, KEEPER_NONE) == 0 && sup.word.type == type ? 0 : -1;
+        do {
+                if (receive(&sup.word, KEEPER_NONE) < 0)
+                        return -1;
+                if (sup.word.type == KEEPER_PING && type != KEEPER_PING &&
+                    tell((KeeperMessage){ .type = KEEPER_PONG }, NULL, 0) < 0)
+                        return -1;
+        } while (sup.word.type == KEEPER_PING && type != KEEPER_PING);
+        return sup.word.type == type ? 0 : -1;
 }
 
 const char *word_text(void) {

@@ -146,6 +146,9 @@ void succession_serving(Keeper *k);
 /* succession_heard() - it said anything. */
 void succession_heard(Keeper *k);
 
+/* succession_ping() - the supervisor is to say that it is alive. */
+void succession_ping(Keeper *k);
+
 /* succession_check() - before each wait: whether the timer of a hanging supervisor is to run. */
 void succession_check(Keeper *k);
 

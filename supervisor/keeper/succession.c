@@ -6,7 +6,8 @@
  * that had is in the table. Then what nobody would look after is killed, and the next supervisor is started, which is told
  * the table and adopts the rest. Nothing is waited for in between.
  *
- * Whether a supervisor hangs is asked only while it owes something (it was started and does not serve, a child was born and
+ * Whether a supervisor hangs is asked only while it owes something (it was started and does not serve, a successor was started
+ * for it, or could not follow it, a child was born and
  * not STARTED, an exit is not acknowledged, a PING is not answered), so an idle tree has no timer. Whatever it says is a
  * sign of life: that a runner's exit takes long, since somebody still writes into its log, is no reason to kill anybody. Only
  * one that says nothing for half of the time is asked by a PING, and has the other half to answer.
@@ -233,7 +234,8 @@ static uint64_t hang_timeout(const Keeper *k) {
 static bool owes(const Keeper *k) {
         TableCount count = table_count(k->table);
 
-        return k->reign == REIGN_STARTING || k->pinged_us || count.unstarted > 0 || count.exited > 0;
+        return k->reign == REIGN_STARTING || k->takeover.next > 0 || k->pinged_us || count.unstarted > 0 ||
+               count.exited > 0;
 }
 
 void succession_serving(Keeper *k) {
@@ -263,7 +265,7 @@ void succession_check(Keeper *k) {
                 keeper_timer(k, TIMER_HANG, hang_timeout(k) / 2);
 }
 
-static void ping(Keeper *k) {
+void succession_ping(Keeper *k) {
         k->pinged_us = clock_now();
         k->port.say |= PORT_SAY_PING;
 }
@@ -276,7 +278,7 @@ void succession_hang(Keeper *k) {
         } else if (now - k->heard_us < half) {
                 keeper_timer(k, TIMER_HANG, half - (now - k->heard_us));
         } else if (!k->pinged_us) {
-                ping(k);
+                succession_ping(k);
                 keeper_timer(k, TIMER_HANG, half);
         } else if (now - k->pinged_us < half) {
                 keeper_timer(k, TIMER_HANG, half - (now - k->pinged_us));
@@ -292,6 +294,6 @@ void succession_watchdog(Keeper *k) {
         if (k->reign != REIGN_SERVING)
                 return;
         if (!k->pinged_us)
-                ping(k);
+                succession_ping(k);
         keeper_timer(k, TIMER_WATCHDOG, k->notify.watchdog_us / 3);
 }

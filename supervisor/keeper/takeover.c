@@ -62,12 +62,13 @@ static void forget_former(Keeper *k) {
         k->timers[TIMER_LEAVE] = USEC_INFINITY;
 }
 
-/* thaw() - it has forgotten what was reported to it while it was frozen. */
+/* thaw() - it has forgotten what was reported to it while it was frozen. Whether it goes on indeed it is asked. */
 static void thaw(Keeper *k, const char *why) {
         step_note("keeper", "down!THAW", k->supervisor);
         (void) snprintf(k->port.text, sizeof(k->port.text), "%s", why);
         k->port.say |= PORT_SAY_THAW;
         table_report_again(k->table);
+        succession_ping(k);
 }
 
 /* failed() - tells. Who is not frozen is told when FROZEN comes. */
