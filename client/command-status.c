@@ -202,6 +202,9 @@ static void print_process(const Runner *runner) {
         (void) snprintf(text, sizeof(text), "%d, for %s, instance %llx", runner->pid, up,
                         (unsigned long long) runner->instance);
         print_line("pid", text);
+        (void) snprintf(text, sizeof(text), "%d", runner->main_pid);
+        if (runner->main_pid > 0)
+                print_line("main pid", text);
         if (*runner->software)
                 print_line("software", runner->software);
 }
@@ -243,6 +246,10 @@ static void print_one(const View *view, const Runner *runner) {
                 print_line("reason", runner->reason);
         if (*runner->status_text)
                 print_line("says", runner->status_text);
+        if (runner->reloading)
+                print_line("reloading", "yes");
+        if (runner->said_errno > 0)
+                print_line("errno", strerror((int) runner->said_errno));
         print_process(runner);
         print_waiting(runner);
         (void) snprintf(text, sizeof(text), "%s%s%s",

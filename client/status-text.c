@@ -179,6 +179,9 @@ json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
         set_number(object, "service_state", runner->service_state);
         set_text(object, "software", runner->software);
         set_text(object, "status_text", runner->status_text);
+        set_number(object, "main_pid", runner->main_pid > 0 ? (uint64_t) runner->main_pid : 0);
+        set_number(object, "errno", runner->said_errno);
+        set_flag(object, "reloading", runner->reloading);
         if (runner->last_exit)
                 (void) json_object_set_new(object, "last_exit", status_exit_json(runner->last_exit));
         (void) json_object_set_new(object, "log",

@@ -39,6 +39,9 @@ Runner *control_find(Supervisor *supervisor, Call *call, const char *name);
 /* ---- control-service.c ---- */
 ControlMethod control_service, control_service_info;
 
+/* ---- control-fds.c ---- */
+ControlMethod control_fds;
+
 /* ---- control-supervisor.c ---- */
 ControlMethod control_status, control_scale, control_reload, control_shutdown, control_metrics;
 

@@ -58,6 +58,7 @@ static const Method methods[] = {
         { "Status", &baton__control__status_request__descriptor, control_status, ROLE_READ, false, NULL },
         { "Takeover", &baton__control__takeover_request__descriptor, control_takeover, ROLE_ADMIN, true, NULL },
         { "Takeovers", &baton__control__takeovers_request__descriptor, control_takeovers, ROLE_READ, false, NULL },
+        { "Fds", &baton__control__fds_request__descriptor, control_fds, ROLE_READ, false, NULL },
         { "Metrics", &baton__control__metrics_request__descriptor, control_metrics, ROLE_READ, false, NULL },
         { "Events", &baton__control__events_request__descriptor, control_events, ROLE_READ, false, NULL },
 };

@@ -73,6 +73,8 @@ void instance_ask(Instance *instance);
 void instance_leave(Instance *instance);
 void instance_escalate(Instance *instance);
 void instance_kill(Instance *instance);
+/* instance_extend_stop() - it has asked for more time, up to extended_us. */
+void instance_extend_stop(Instance *instance);
 
 /* ---- instance-methods.c ---- */
 /* instance_called() - a call of the runner's to us. */

@@ -106,6 +106,13 @@ void instance_leave(Instance *instance) {
         set_step(instance, INSTANCE_STOP_LEAVING, clock_after(now, LEAVE_US));
 }
 
+void instance_extend_stop(Instance *instance) {
+        if (instance->stop == INSTANCE_STOP_KILLED || instance->extended_us <= instance->stop_deadline)
+                return;
+        instance->stop_deadline = instance->extended_us;
+        loop_timer_set(instance->supervisor->loop, &instance->timer, instance->stop_deadline);
+}
+
 /* ------------------------------------------------------------------------------------------------------- from outside */
 
 /* shorten() - a stop is going on, and now has less time. */

@@ -32,6 +32,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/holder.h"
 #include "supervisor/relay.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/service.h"
@@ -71,6 +72,7 @@ int instance_new(Instance **ret_instance, Runner *runner, uint64_t id) {
         instance->id = id;
         instance->pidfd = instance->lane = instance->ready_fd = -1;
         instance->output_fds[0] = instance->output_fds[1] = -1;
+        instance->watchdog_us = instance->config->watchdog_us;
         instance->timer = LOOP_TIMER_NULL(timer_fired);
         instance->gone = LOOP_TASK_NULL(tell_gone);
         LIST_INIT(&instance->relays);
@@ -223,6 +225,7 @@ static void end_of_process(Instance *instance, uint64_t linger_us) {
         instance_close_bootstrap(instance);
         instance_close_ready(instance);
         log_input_finish(&instance->input);
+        holder_forget_state(instance->supervisor->holder, instance);
         call_watchers(instance, &instance->on_exit);
         if (!instance->peer)
                 release(instance);

@@ -94,10 +94,14 @@ struct Instance {
         bool is_gone : 1;     /* the task `gone' is queued */
         bool over : 1;        /* it has run: nothing is left */
         bool resume : 1;      /* adopted in the middle of an upgrade: its service is to be RUNNING */
+        bool reloading : 1;   /* it says so, and is not READY again */
+        bool leaving : 1;     /* STOPPING: it says that it ends */
         ExitStatus exit;
 
         pid_t pid;                 /* 0: no process */
         pid_t last_pid;            /* the same, and kept after its end */
+        pid_t main_pid;            /* MAINPID, of another process that is its; 0: none */
+        int said_errno;            /* ERRNO, what it says that went wrong; 0: nothing */
         int pidfd;                 /* -1: none */
         int lane;                  /* our duplicate, the one watched; -1: none */
         int output_fds[LOG_PIPES]; /* write ends, until the runner has them */
@@ -114,6 +118,9 @@ struct Instance {
         uint64_t started_us, started_wall_us; /* when it was made, by the two clocks; 0: not yet */
         uint64_t ended_us;                    /* monotonic */
         uint64_t alive_us;                    /* monotonic, of its last sign of life, where it is watched */
+        uint64_t watchdog_us;                 /* it has to give one so often; 0: it is not watched */
+        uint64_t extended_us;                 /* monotonic: until then it has asked to be given time; 0: it has not */
+        uint64_t reloading_us;                /* monotonic, since when it is reloading */
         uint64_t stop_deadline;
         uint64_t event; /* id of the last life-cycle event */
         Instance *past; /* the next of its runner's past ones */

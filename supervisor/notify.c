@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Notify: the words by which a plain runner tells how it is. What is read is foreign: a datagram of at most DATAGRAM_MAX
- * bytes with lines NAME=value, of which those in the table are heard and all others read over; a sender that is not of
- * the runner's session is refused, whatever it says, and logged a few times. Descriptors that come along are closed at
- * once: what waits for that (BARRIER=1) goes on, and nothing is stored.
- *
- * The main process is the one that was started, for as long as it lives: MAINPID of another one is refused, since nobody
- * but the keeper, which is not that one's parent, could tell how it ended. Such programs have to be run in the foreground.
+ * Notify: the words by which a plain runner tells how it is. What is read is foreign: a datagram of at most
+ * NOTIFY_MESSAGE_MAX bytes (notify-message.c understands them), with descriptors. A sender that is not of the runner's
+ * session, and not below it, is refused, whatever it says. What is refused is logged, a few lines in ten seconds.
+ * Descriptors that nobody takes are closed when all that the message says has been done: what waits for that (BARRIER=1)
+ * knows then that everything it said before has taken effect.
  *
  * A pipe is read until its first newline; what is in front of it is read over.
  */
@@ -25,18 +23,18 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/cmsg.h"
 #include "common/fd.h"
 #include "common/log.h"
-#include "common/parse.h"
-#include "common/text.h"
 
-#define SOCKET_NAME "notify"
+#define SOCKET_NAME       "notify"
+#define REFUSED_WINDOW_US (10 * USEC_PER_SEC)
 
 enum {
-        DATAGRAM_MAX = 4096,
         DATAGRAMS_PER_TURN = 16,
-        REFUSED_LOGGED = 3,
+        REFUSED_LOGGED = 3,   /* in a window */
+        GENERATIONS_MAX = 64, /* that are looked up from a process */
 };
 
 struct Notify {
@@ -46,8 +44,9 @@ struct Notify {
         int fd;
         pid_t pid;
         int pidfd;
-        unsigned n_refused;
-        bool *closed; /* told to whoever is inside a callback */
+        unsigned n_refused;  /* since: */
+        uint64_t refused_us; /* when the window began */
+        bool *closed;        /* told to whoever is inside a callback */
         LoopIo io;
         NotifyTold told;
         void *userdata;
@@ -55,88 +54,111 @@ struct Notify {
 
 /* --------------------------------------------------------------------------------------------------------- what is said */
 
+static void refuse(Notify *notify, pid_t pid, const char *what) {
+        uint64_t now = clock_now();
+
+        if (now - notify->refused_us >= REFUSED_WINDOW_US) {
+                if (notify->n_refused > REFUSED_LOGGED)
+                        log_warning("runner %s: refused %u more messages on its notification socket", notify->label,
+                                    notify->n_refused - REFUSED_LOGGED);
+                notify->refused_us = now;
+                notify->n_refused = 0;
+        }
+        if (++notify->n_refused <= REFUSED_LOGGED)
+                log_warning("runner %s: refused from pid %d on its notification socket: %s", notify->label, pid, what);
+}
+
 /* tell() - false: it was closed by who was told. */
-static bool tell(Notify *notify, NotifyWord word, const char *value) {
-        bool closed = false;
+static bool tell(Notify *notify, const NotifyMessage *message, int *fds, size_t n_fds) {
+        char why[NOTIFY_REASON_SIZE] = "";
+        bool closed = false, good;
 
         notify->closed = &closed;
-        notify->told(notify, word, value, notify->userdata);
-        if (!closed)
-                notify->closed = NULL;
-        return !closed;
-}
-
-static const struct {
-        const char *line;
-        NotifyWord word;
-} lines[] = {
-        { "READY=1", NOTIFY_READY },
-        { "STOPPING=1", NOTIFY_STOPPING },
-        { "WATCHDOG=1", NOTIFY_ALIVE },
-        { "WATCHDOG=trigger", NOTIFY_TROUBLE },
-};
-
-static void refuse(Notify *notify, pid_t pid, const char *what) {
-        if (++notify->n_refused <= REFUSED_LOGGED)
-                log_warning("runner %s: refused from pid %d on its notification socket: %s%s", notify->label, pid,
-                            what, notify->n_refused == REFUSED_LOGGED ? "; more will not be logged" : "");
-}
-
-static bool handle_line(Notify *notify, char *line) {
-        uint64_t pid;
-
-        for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
-                if (strcmp(line, lines[i].line) == 0)
-                        return tell(notify, lines[i].word, "");
-        if (text_begins(line, "STATUS=")) {
-                char *value = line + strlen("STATUS=");
-
-                (void) text_mend(value);
-                text_cut(value, NOTIFY_STATUS_MAX);
-                return tell(notify, NOTIFY_STATUS, value);
-        }
-        if (text_begins(line, "MAINPID=") &&
-            (parse_u64(line + strlen("MAINPID="), INT32_MAX, &pid) < 0 || (pid_t) pid != notify->pid))
-                refuse(notify, notify->pid,
-                       "MAINPID of a process that baton has not started; run it in the foreground");
+        good = notify->told(notify, message, fds, n_fds, notify->userdata, why);
+        if (closed)
+                return false;
+        notify->closed = NULL;
+        if (!good)
+                refuse(notify, notify->pid, why);
         return true;
+}
+
+static bool tell_word(Notify *notify, unsigned word) {
+        const NotifyMessage message = { .words = word };
+
+        return tell(notify, &message, NULL, 0);
+}
+
+/* parent_of() - 0: there is none, or it cannot be known. */
+static pid_t parent_of(pid_t pid) {
+        char path[32], text[512], *end;
+        _cleanup_fd_ int fd = -1;
+        ssize_t n;
+        int parent;
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+        if (n <= 0)
+                return 0;
+        text[n] = '\0';
+        end = strrchr(text, ')'); /* the name before it may have anything in it */
+        return end && sscanf(end + 1, " %*c %d", &parent) == 1 ? (pid_t) parent : 0;
+}
+
+bool notify_knows(const Notify *notify, pid_t pid) {
+        struct pollfd process = { .fd = notify->pidfd, .events = POLLIN };
+
+        if (pid <= 0)
+                return false;
+        if (pid == notify->pid || getsid(pid) == notify->pid) /* which leads the session, and lends it its number */
+                return true;
+        for (int i = 0; i < GENERATIONS_MAX && pid > 1; i++) {
+                pid = parent_of(pid);
+                if (pid == notify->pid)
+                        return poll(&process, 1, 0) == 0; /* asked last: if it lives, the number meant it before */
+        }
+        return false;
 }
 
 /* handle_text() - false: it was closed meanwhile. */
-static bool handle_text(Notify *notify, char *text) {
-        char *rest = text, *line;
+static bool handle_text(Notify *notify, pid_t pid, char *text, size_t size, int *fds, size_t n_fds) {
+        char why[NOTIFY_WHY_SIZE], line[NOTIFY_REASON_SIZE];
+        NotifyMessage message;
 
-        while ((line = strsep(&rest, "\n")))
-                if (*line && !handle_line(notify, line))
-                        return false;
+        if (size > NOTIFY_MESSAGE_MAX)
+                refuse(notify, pid, "a message of more than 4096 bytes");
+        else if (notify_message_parse(text, size, &message, why) < 0)
+                refuse(notify, pid, "a byte 0 in the message");
+        else if (message.words & NOTIFY_BARRIER && n_fds != 1)
+                refuse(notify, pid, "BARRIER=1 comes with one descriptor");
+        else {
+                if (*why) {
+                        (void) snprintf(line, sizeof(line), "expected another value: %s", why);
+                        refuse(notify, pid, line);
+                }
+                return message.words & NOTIFY_BARRIER || tell(notify, &message, fds, n_fds);
+        }
         return true;
-}
-
-/* is_runner() - the pidfd is asked last: only if the runner lives then did its pid mean it before. */
-static bool is_runner(const Notify *notify, const CmsgInfo *info) {
-        struct pollfd process = { .fd = notify->pidfd, .events = POLLIN };
-
-        return info->has_pid && info->pid > 0 &&
-               (info->pid == notify->pid || (getsid(info->pid) == getsid(notify->pid) && poll(&process, 1, 0) == 0));
 }
 
 /* read_datagram() - false: nothing is left to be read, or it was closed. */
 static bool read_datagram(Notify *notify, bool *ret_open) {
-        char text[DATAGRAM_MAX + 1];
+        char text[NOTIFY_MESSAGE_MAX + 2];
         int fds[CMSG_FDS_MAX];
         CmsgInfo info;
-        ssize_t n = cmsg_receive(notify->fd, text, DATAGRAM_MAX, fds, CMSG_FDS_MAX, &info);
+        ssize_t n = cmsg_receive(notify->fd, text, NOTIFY_MESSAGE_MAX + 1, fds, CMSG_FDS_MAX, &info);
 
         if (n < 0)
                 return false;
-        fd_close_all(fds, info.n_fds);
         text[n] = '\0';
-        if (!is_runner(notify, &info))
+        if (!info.has_pid || !notify_knows(notify, info.pid))
                 refuse(notify, info.has_pid ? info.pid : 0, "it is not of the runner's session");
-        else if (memchr(text, '\0', (size_t) n))
-                refuse(notify, info.pid, "a byte 0 in the message");
+        else if (info.truncated)
+                refuse(notify, info.pid, "no room for its descriptors");
         else
-                *ret_open = handle_text(notify, text);
+                *ret_open = handle_text(notify, info.pid, text, (size_t) n, fds, info.n_fds);
+        fd_close_all(fds, info.n_fds);
         return *ret_open;
 }
 
@@ -147,10 +169,10 @@ static bool read_pipe(Notify *notify) {
 
         while ((n = read(notify->fd, text, sizeof(text))) > 0)
                 if (memchr(text, '\n', (size_t) n))
-                        return tell(notify, NOTIFY_READY, "");
+                        return tell_word(notify, NOTIFY_READY);
         if (n == 0) {
                 loop_io_stop(&notify->io);
-                return tell(notify, NOTIFY_CLOSED, "");
+                return tell_word(notify, NOTIFY_CLOSED);
         }
         return true;
 }

@@ -10,24 +10,17 @@
 #include <sys/types.h>
 
 #include "common/loop.h"
+#include "supervisor/notify-message.h"
 
 typedef struct Notify Notify;
 
-/* What it says. RELOADING, descriptors to be stored and longer time-outs are not among it: they are read over. */
-typedef enum NotifyWord {
-        NOTIFY_READY,    /* READY=1, or the newline */
-        NOTIFY_STOPPING, /* STOPPING=1 */
-        NOTIFY_ALIVE,    /* WATCHDOG=1 */
-        NOTIFY_TROUBLE,  /* WATCHDOG=trigger: it asks to be taken for dead */
-        NOTIFY_STATUS,   /* STATUS=text, made fit for output */
-        NOTIFY_CLOSED,   /* the pipe was closed without a newline: it will never come */
-        _NOTIFY_WORD_N,
-} NotifyWord;
-
-enum { NOTIFY_STATUS_MAX = 200 /* bytes of a status; the rest is cut off */ };
-
-/* From the loop. @value: the status, else "". The callback may close the structure. */
-typedef void (*NotifyTold)(Notify *notify, NotifyWord word, const char *value, void *userdata);
+/*
+ * From the loop, once for each message. @fds came along with it: those that are taken are left -1, the others closed
+ * afterwards. The callback may close the structure. False, with one line in @why: something of it was refused.
+ */
+enum { NOTIFY_REASON_SIZE = 160 };
+typedef bool (*NotifyTold)(Notify *notify, const NotifyMessage *message, int *fds, size_t n_fds, void *userdata,
+                           char why[NOTIFY_REASON_SIZE]);
 
 /*
  * notify_open_socket() - in a directory of its own, made from @template (absolute, ending in XXXXXX), owned by @uid. Nothing
@@ -45,9 +38,12 @@ int notify_adopt(Notify **ret_notify, Loop *loop, const char *label, const char 
 
 /*
  * notify_accept() - the runner is @pid, the leader of its session; @pidfd (borrowed until notify_close()) tells whether it
- * still is. Datagrams of other processes than those of its session are refused, and logged.
+ * still is. Datagrams of processes that are neither of its session nor below it are refused, and logged, not too often.
  */
 void notify_accept(Notify *notify, pid_t pid, int pidfd);
+
+/* notify_knows() - whether @pid is the runner, of its session, or below it. */
+bool notify_knows(const Notify *notify, pid_t pid);
 
 /* notify_path() - of the socket; NULL: it is a pipe. notify_fd() - what is read from; ours. */
 const char *notify_path(const Notify *notify);

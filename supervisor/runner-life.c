@@ -60,7 +60,6 @@ static bool is_success(const Instance *instance) {
 /* describe() - one line: why there is none any more. Returns @text. */
 static const char *describe(const Instance *instance, char *text, size_t size) {
         char exit[EXIT_STATUS_TEXT_SIZE];
-        const RunnerConfig *config = instance->config;
 
         exit_status_describe(instance->exit, exit);
         if (!instance->was_up && instance->failure)
@@ -69,7 +68,7 @@ static const char *describe(const Instance *instance, char *text, size_t size) {
                                 instance_text(instance->failure_text));
         else if (instance->cause == RUNNER_CAUSE_WATCHDOG)
                 (void) snprintf(text, size, "gave no sign of life for %g s, and was killed",
-                                (double) config->watchdog_us / USEC_PER_SEC);
+                                (double) instance->watchdog_us / USEC_PER_SEC);
         else if (instance->cause == RUNNER_CAUSE_DISCONNECTED)
                 (void) snprintf(text, size, "%s; %s", instance_text(instance->lost), exit);
         else if (instance->cause == RUNNER_CAUSE_OUT_OF_MEMORY)
@@ -77,6 +76,8 @@ static const char *describe(const Instance *instance, char *text, size_t size) {
                                 "ran out of the memory that its cgroup may have, and was killed by the kernel");
         else if (instance->cause == RUNNER_CAUSE_KILLED)
                 (void) snprintf(text, size, "did not stop in time, and was killed");
+        else if (instance->said_errno > 0 && !is_success(instance))
+                (void) snprintf(text, size, "%s; it said: %s", exit, strerror(instance->said_errno));
         else
                 (void) snprintf(text, size, "%s", exit);
         return text;
@@ -214,6 +215,7 @@ static void make_instance(Runner *runner) {
 
         runner->instance = instance_free(runner->instance); /* the one before */
         runner->leftovers = leftovers_free(runner->leftovers);
+        free(TAKE_PTR(runner->status)); /* the one before said it */
         runner_log_set_over(runner->log, false);
         runner->n_starts++;
         runner->completed = false;

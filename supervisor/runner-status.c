@@ -70,6 +70,9 @@ static void fill_instance(RunnerStatusMessage *message, const Instance *instance
         status->pid = instance->pid;
         if (instance->pid > 0 && instance->started_us > 0)
                 status->uptime_us = now_us - instance->started_us;
+        status->main_pid = instance->main_pid;
+        status->said_errno = (uint32_t) instance->said_errno;
+        status->reloading = instance->reloading;
         if (!instance->peer)
                 return;
         status->service_state = peer_remote(instance->peer)->service_state;
