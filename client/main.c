@@ -32,7 +32,7 @@ static const Command command_help_ = {
 
 static const struct {
         const char *heading;
-        const Command *commands[10]; /* ended by NULL */
+        const Command *commands[16]; /* ended by NULL */
 } groups[] = {
         { "Programs, each with a supervisor of its own",
           { &command_call, &command_run, &command_methods, &command_ping, &command_bench } },

@@ -341,7 +341,7 @@ time.sleep(1000)
     life.until_state("one", State.FAILED)
     assert not [e for e in life.events if e.state == State.UP]
     assert "refused from pid" in daemon.said() and "not of the runner's session" in daemon.said()
-    assert "MAINPID of a process that baton has not started" in daemon.said()
+    assert "MAINPID=1: it is not of the runner's session" in daemon.said()
     assert not os.path.exists(where)
 
 
