@@ -85,16 +85,17 @@ static void cmsg_close_foreign(struct cmsghdr *cmsg) {
         fd_close(fd);
 }
 
-static ssize_t receive(int socket, struct msghdr *message) {
+static ssize_t receive(int socket, struct msghdr *message, int flags) {
         ssize_t n;
 
         do
-                n = recvmsg(socket, message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+                n = recvmsg(socket, message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         while (n < 0 && (errno == EINTR || errno == ECONNRESET || errno == EPIPE));
         return n < 0 ? -errno : n;
 }
 
-ssize_t cmsg_receive(int socket, void *data, size_t size, int *fds, size_t n_max, CmsgInfo *ret_info) {
+static ssize_t receive_fds(int socket, void *data, size_t size, int *fds, size_t n_max, int flags,
+                           CmsgInfo *ret_info) {
         union {
                 struct cmsghdr align;
                 char bytes[CMSG_SPACE(sizeof(int) * CMSG_FDS_MAX) + CMSG_SPACE(sizeof(struct ucred))];
@@ -108,7 +109,7 @@ ssize_t cmsg_receive(int socket, void *data, size_t size, int *fds, size_t n_max
         assert(n_max <= CMSG_FDS_MAX);
         message.msg_controllen = CMSG_SPACE(sizeof(int) * (n_max + 1)) + CMSG_SPACE(sizeof(struct ucred));
         message.msg_controllen = MIN(message.msg_controllen, sizeof(control.bytes));
-        n = receive(socket, &message);
+        n = receive(socket, &message, flags);
         if (n < 0)
                 return n;
 
@@ -131,9 +132,17 @@ ssize_t cmsg_receive(int socket, void *data, size_t size, int *fds, size_t n_max
         return n;
 }
 
+ssize_t cmsg_receive(int socket, void *data, size_t size, int *fds, size_t n_max, CmsgInfo *ret_info) {
+        return receive_fds(socket, data, size, fds, n_max, 0, ret_info);
+}
+
+ssize_t cmsg_peek(int socket, void *data, size_t size, int *fds, size_t n_max, CmsgInfo *ret_info) {
+        return receive_fds(socket, data, size, fds, n_max, MSG_PEEK, ret_info);
+}
+
 ssize_t cmsg_read(int socket, void *data, size_t size) {
         struct iovec iov = { data, size };
         struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-        return receive(socket, &message);
+        return receive(socket, &message, 0);
 }

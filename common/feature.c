@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "common/fd.h"
@@ -46,6 +47,15 @@ static bool probe_noexec_seal(void) {
         return fd >= 0;
 }
 
+/* There is nothing to ask without a mount, whose INIT then says it again. */
+static bool probe_fuse_resend(void) {
+        struct utsname name;
+        unsigned major = 0, minor = 0;
+
+        return uname(&name) == 0 && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+               (major > 6 || (major == 6 && minor >= 9));
+}
+
 static const struct {
         const char *name;
         bool (*probe)(void);
@@ -53,6 +63,7 @@ static const struct {
         [FEATURE_CLONE_FILES] = { "clone-files", probe_clone_files },
         [FEATURE_CHILDREN_FILE] = { "children-file", probe_children_file },
         [FEATURE_NOEXEC_SEAL] = { "noexec-seal", probe_noexec_seal },
+        [FEATURE_FUSE_RESEND] = { "fuse-resend", probe_fuse_resend },
 };
 
 _Static_assert(ARRAY_SIZE(features) == _FEATURE_N, "one row per feature");

@@ -13,6 +13,7 @@ typedef enum Feature {
         FEATURE_CLONE_FILES,   /* "clone-files": a child shares our descriptors until it says close_range(UNSHARE) */
         FEATURE_CHILDREN_FILE, /* "children-file": /proc/self/task/N/children lists a process's children */
         FEATURE_NOEXEC_SEAL,   /* "noexec-seal": a memfd can be made so that it is never executed (6.3) */
+        FEATURE_FUSE_RESEND,   /* "fuse-resend": a file system's requests can be had again after a death (6.9) */
         _FEATURE_N,
 } Feature;
 
