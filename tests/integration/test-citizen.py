@@ -204,7 +204,7 @@ def sessions(pids):
 def first_process_ends_by_signals(daemon):
     for number in (signal.SIGTERM, signal.SIGINT):
         first = start_as_first(daemon, ONE)
-        one = named(first, "sleep")
+        one = until(lambda: named(first, "sleep"), "the runner")
         assert end_first(daemon, first, number) == 0
         assert len(one) == 1 and not is_alive(one[0]) and not is_alive(first)
 
