@@ -76,6 +76,23 @@ void loop_run(Loop *loop) {
         ev_run(loop->ev, 0);
 }
 
+static void keep_pending(struct ev_loop *ev) {
+        (void) ev;
+}
+
+void loop_hold(Loop *loop) {
+        ev_set_invoke_pending_cb(loop->ev, keep_pending);
+}
+
+void loop_turn(Loop *loop) {
+        ev_run(loop->ev, EVRUN_NOWAIT);
+}
+
+void loop_release(Loop *loop) {
+        ev_set_invoke_pending_cb(loop->ev, ev_invoke_pending);
+        ev_invoke_pending(loop->ev);
+}
+
 void loop_stop(Loop *loop) {
         ev_break(loop->ev, EVBREAK_ALL);
 }
@@ -182,4 +199,8 @@ void loop_task_cancel(LoopTask *task) {
                 return;
         TAILQ_REMOVE(&task->loop->tasks, task, link);
         task->queued = false;
+}
+
+bool loop_has_tasks(const Loop *loop) {
+        return !TAILQ_EMPTY(&loop->tasks);
 }

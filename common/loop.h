@@ -71,6 +71,15 @@ Loop *loop_free(Loop *loop);
 void loop_run(Loop *loop);
 void loop_stop(Loop *loop);
 
+/*
+ * loop_hold() - from here on nobody is called back, and what there is to be told waits for loop_release(), which tells it; what
+ * has passed meanwhile is told all the same. loop_turn() - one turn without waiting: a loop that is held has the kernel know
+ * of all its watchers afterwards.
+ */
+void loop_hold(Loop *loop);
+void loop_turn(Loop *loop);
+void loop_release(Loop *loop);
+
 /* loop_io_set() - watches @fd for @events (0 stops). @fd must be open; closing it is the owner's, after loop_io_stop(). */
 void loop_io_set(Loop *loop, LoopIo *io, int fd, unsigned events);
 void loop_io_stop(LoopIo *io);
@@ -84,3 +93,5 @@ void loop_signal_stop(LoopSignal *signal);
 
 void loop_task_queue(Loop *loop, LoopTask *task);
 void loop_task_cancel(LoopTask *task);
+/* loop_has_tasks() - whether there is more to do in this turn. */
+bool loop_has_tasks(const Loop *loop);

@@ -149,7 +149,7 @@ void manifest_deinit(Manifest *manifest) {
 }
 
 static int make_room(Manifest *manifest) {
-        size_t n = manifest->n_room ? manifest->n_room * 2 : 64;
+        size_t n = manifest->n_room ? manifest->n_room * 2 : 16;
         Descriptor **entries;
         int *fds;
 
@@ -167,6 +167,20 @@ static int make_room(Manifest *manifest) {
         return 0;
 }
 
+static Descriptor *new_descriptor(const char *name) {
+        Descriptor *descriptor = malloc(sizeof(*descriptor));
+        char *copy = strdup(name);
+
+        if (!descriptor || !copy) {
+                free(descriptor);
+                free(copy);
+                return NULL;
+        }
+        baton__handover__descriptor__init(descriptor);
+        descriptor->name = copy;
+        return descriptor;
+}
+
 int manifest_add(Manifest *manifest, const char *name, int fd) {
         Descriptor *descriptor;
         int r;
@@ -179,15 +193,10 @@ int manifest_add(Manifest *manifest, const char *name, int fd) {
         r = make_room(manifest);
         if (r < 0)
                 return r;
-        descriptor = malloc(sizeof(*descriptor));
+        descriptor = new_descriptor(name);
         if (!descriptor)
                 return -ENOMEM;
-        baton__handover__descriptor__init(descriptor);
         r = describe(fd, descriptor);
-        if (r == 0 && !(descriptor->name = strdup(name))) {
-                descriptor->name = (char *) protobuf_c_empty_string;
-                r = -ENOMEM;
-        }
         if (r < 0) {
                 baton__handover__descriptor__free_unpacked(descriptor, NULL);
                 return r;
@@ -303,33 +312,57 @@ int manifest_accept(Manifest *manifest, size_t i, int fd_consume, char reason[MA
         return 0;
 }
 
-/* find() - the number of the entry called @name; manifest->n: there is none. */
-static size_t find(const Manifest *manifest, const char *name) {
+/* find() - where in @sorted @name is, or has to be inserted. */
+static size_t find(const Manifest *manifest, const char *name, bool *ret_found) {
         size_t low = 0, high = manifest->n;
 
-        while (low < high) {
+        *ret_found = false;
+        while (low < high && !*ret_found) {
                 size_t middle = low + (high - low) / 2;
-                uint32_t i = manifest->sorted[middle];
-                int order = strcmp(name, manifest->entries[i]->name);
+                int order = strcmp(name, manifest->entries[manifest->sorted[middle]]->name);
 
-                if (order == 0)
-                        return i;
-                if (order < 0)
-                        high = middle;
-                else
+                *ret_found = order == 0;
+                if (order > 0)
                         low = middle + 1;
+                else
+                        high = middle;
         }
-        return manifest->n;
+        return high;
+}
+
+int manifest_give_back(Manifest *manifest, const char *name, int fd_consume) {
+        _cleanup_fd_ int fd = fd_consume;
+        Descriptor *descriptor;
+        uint32_t *sorted;
+        size_t place;
+        bool found;
+
+        assert(manifest->received);
+        place = find(manifest, name, &found);
+        if (found)
+                return 0;
+        sorted = reallocarray(manifest->sorted, manifest->n + 1, sizeof(*sorted));
+        if (sorted)
+                manifest->sorted = sorted;
+        if (!sorted || make_room(manifest) < 0 || !(descriptor = new_descriptor(name)))
+                return -ENOMEM;
+        memmove(sorted + place + 1, sorted + place, (manifest->n - place) * sizeof(*sorted));
+        sorted[place] = (uint32_t) manifest->n;
+        manifest->entries[manifest->n] = descriptor;
+        manifest->fds[manifest->n++] = fd_take(&fd);
+        return 0;
 }
 
 int manifest_take(Manifest *manifest, const char *name) {
-        size_t i = find(manifest, name);
+        bool found;
+        size_t place = find(manifest, name, &found);
 
-        return i < manifest->n ? fd_take(&manifest->fds[i]) : -1;
+        return found ? fd_take(&manifest->fds[manifest->sorted[place]]) : -1;
 }
 
 bool manifest_has(const Manifest *manifest, const char *name) {
-        size_t i = find(manifest, name);
+        bool found;
+        size_t place = find(manifest, name, &found);
 
-        return i < manifest->n && manifest->fds[i] >= 0;
+        return found && manifest->fds[manifest->sorted[place]] >= 0;
 }

@@ -57,6 +57,12 @@ int manifest_unpack(Manifest *ret_manifest, int memfd, uint32_t min, uint32_t ma
  */
 int manifest_accept(Manifest *manifest, size_t i, int fd_consume, char reason[MANIFEST_REASON_SIZE]);
 
+/*
+ * manifest_give_back() - into one that was received: @fd_consume, which was taken from another one and is known to be what it
+ * should, under @name, unless that is there already. 0 or -ENOMEM; taken on every path.
+ */
+int manifest_give_back(Manifest *manifest, const char *name, int fd_consume);
+
 /* manifest_take() - of one that was received: the descriptor called @name, now the caller's; -1: none, or taken before. */
 int manifest_take(Manifest *manifest, const char *name);
 

@@ -782,6 +782,37 @@ int peer_restore(Peer **ret_peer, const Baton__Handover__Peer *state, const char
         return 0;
 }
 
+static int give_back(Manifest *manifest, int *fd, const char *name, int *error) {
+        int r = manifest_give_back(manifest, name, fd_take(fd));
+
+        return *error = *error < 0 ? *error : r;
+}
+
+int peer_give_back(Peer *peer, const char *prefix, Manifest *manifest) {
+        char name[NAME_SIZE];
+        int r = 0;
+
+        assert(peer->borrowed && peer->depth == 0);
+        for (unsigned n = 0; n < LANE_CHANNELS; n++) {
+                Channel *channel = &peer->channels[n];
+
+                if (channel->fd < 0)
+                        continue;
+                if (channel->watched)
+                        peer->host_functions.watch(peer->host, n, channel->fd, 0);
+                channel->watched = 0;
+                (void) snprintf(name, sizeof(name), "%s/channel/%u", prefix, n);
+                (void) give_back(manifest, &channel->fd, name, &r);
+        }
+        if (peer->lane.fd < 0)
+                return r;
+        if (peer->lane_watched)
+                peer->host_functions.watch(peer->host, PEER_LANE, peer->lane.fd, 0);
+        peer->lane_watched = 0;
+        (void) snprintf(name, sizeof(name), "%s/lane", prefix);
+        return give_back(manifest, &peer->lane.fd, name, &r);
+}
+
 Call *peer_restored_call(const Peer *peer, uint32_t number) {
         Call *call = number > 0 && number <= peer->n_restored ? peer->restored[number - 1] : NULL;
 
@@ -802,7 +833,9 @@ void peer_own(Peer *peer) {
         _cleanup_free_ Call **restored = TAKE_PTR(peer->restored);
         size_t n = peer->n_restored;
 
-        assert(peer->borrowed && peer->depth == 0);
+        if (!peer->borrowed)
+                return;
+        assert(peer->depth == 0);
         peer->borrowed = false;
         peer->n_restored = 0;
         peer_enter(peer);

@@ -34,6 +34,13 @@ int peer_restore(Peer **ret_peer, const Baton__Handover__Peer *state, const char
                  const PeerConfig *config, const PeerHost *host_functions, void *host, const PeerHandler *handler,
                  void *userdata, char reason[MANIFEST_REASON_SIZE]);
 
+/*
+ * peer_give_back() - of one that is to be restored again, from a later state, and freed: its lane and its channels, under the
+ * names that peer_save() gives them, go into @manifest, but for those that are there. 0 or -ENOMEM. To be called before
+ * peer_own(); peer_free() is all that may follow.
+ */
+int peer_give_back(Peer *peer, const char *prefix, Manifest *manifest);
+
 /* peer_restored_call() - the call with that number, or NULL; until peer_own(). */
 Call *peer_restored_call(const Peer *peer, uint32_t number);
 
@@ -41,7 +48,7 @@ Call *peer_restored_call(const Peer *peer, uint32_t number);
 void call_bind(Call *call, CallDone done, CallItem item, CallWritable writable, void *userdata);
 
 /*
- * peer_own() - the peer is ours alone from here on: it is flushed, and takes events. Calls of ours that nobody bound go on, and
+ * peer_own() - the peer is ours alone from here on: it is flushed, and takes events. Nothing, where it is already. Calls of ours that nobody bound go on, and
  * nobody hears of their end; calls of the other side's that nobody took (peer_restored_call()) are answered INTERNAL.
  */
 void peer_own(Peer *peer);

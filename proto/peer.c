@@ -884,7 +884,7 @@ static void say_close(Peer *peer, Status status, const char *reason) {
         Baton__Envelope envelope = BATON__ENVELOPE__INIT;
         Channel *channel = &peer->channels[CHANNEL_RPC];
 
-        if (channel->use != CHANNEL_FRAMED || channel->broken || peer->lane.fd < 0)
+        if (channel->use != CHANNEL_FRAMED || channel->broken || peer->lane.fd < 0 || peer->borrowed)
                 return;
         envelope.kind = BATON__KIND__CLOSE;
         envelope.status = status;

@@ -236,6 +236,7 @@ static int make(Control **ret_control, Supervisor *supervisor, const Origin *ori
         if (!control)
                 return -ENOMEM;
         *control = (Control){ .supervisor = supervisor, .private = !client, .lane = -1 };
+        control->number = ++supervisor->last_client;
         if (client)
                 control->client = *client;
         else {
@@ -285,6 +286,24 @@ bool control_go_on(Control *control, Call *call, const char *name, const uint8_t
                 return message;
         }
         return false;
+}
+
+int control_restore_again(Control *control, const Baton__Handover__Peer *state, const char *prefix,
+                          Manifest *manifest) {
+        const Origin origin = { -1, state, prefix, manifest };
+        int r = peer_give_back(control->peer, prefix, manifest);
+
+        control->peer = peer_free(control->peer);
+        return r < 0 ? r : make_peer(control, &origin);
+}
+
+uint32_t control_number(const Control *control) {
+        return control->number;
+}
+
+void control_set_number(Control *control, uint32_t number) {
+        control->number = number;
+        control->supervisor->last_client = MAX(control->supervisor->last_client, number);
 }
 
 Peer *control_peer(const Control *control) {

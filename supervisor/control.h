@@ -32,11 +32,20 @@ int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consu
  */
 int control_restore(Control **ret_control, Supervisor *supervisor, const ControlClient *client,
                     const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest);
+/*
+ * control_restore_again() - before control_go_on() of any call, the same with a later state. Descriptors that @manifest lacks
+ * are those it has. The errors of peer_restore(); it has no peer then.
+ */
+int control_restore_again(Control *control, const Baton__Handover__Peer *state, const char *prefix,
+                          Manifest *manifest);
 bool control_go_on(Control *control, Call *call, const char *method, const uint8_t *request, size_t size);
 
 /* control_peer(), control_client() - of a connection that lives. */
 Peer *control_peer(const Control *control);
 const ControlClient *control_client(const Control *control);
+/* control_number() - never another connection's, whoever serves; control_set_number() - of one that was restored. */
+uint32_t control_number(const Control *control);
+void control_set_number(Control *control, uint32_t number);
 
 /* control_refuse() - tells whoever is at the other end why there will be no connection, and closes it. */
 void control_refuse(Supervisor *supervisor, int lane_fd_consume, Status status, const char *format, ...)

@@ -35,6 +35,8 @@ struct Daemon {
         SupervisorOptions options;
         Recovery recovery;
         int control, config; /* told by the keeper; -1: not, or taken */
+        bool is_configured;  /* a successor's: from here on ... */
+        bool config_changed; /* ... another configuration is one too many */
 };
 
 int daemon_new(Daemon **ret_daemon, Supervisor *supervisor, const SupervisorOptions *options) {
@@ -45,6 +47,7 @@ int daemon_new(Daemon **ret_daemon, Supervisor *supervisor, const SupervisorOpti
         daemon->supervisor = supervisor;
         daemon->options = *options;
         daemon->control = daemon->config = -1;
+        recovery_init(&daemon->recovery);
         *ret_daemon = daemon;
         return 0;
 }
@@ -106,6 +109,7 @@ static void adopt_history(const Daemon *daemon, int fd_consume) {
 
 /* take_config() - a later one is the one that holds. */
 static void take_config(Daemon *daemon, int fd_consume) {
+        daemon->config_changed |= daemon->is_configured;
         fd_close(daemon->config);
         daemon->config = fd_consume;
 }
@@ -171,10 +175,65 @@ static int begin(Daemon *daemon) {
         recovery_run(&daemon->recovery, daemon->supervisor);
         holder_settle(daemon->supervisor->holder);
         log_store_settle(logs);
-        r = listen_to_clients(daemon);
-        if (r == 0 && daemon->supervisor->successor)
-                successor_restore(daemon->supervisor->successor);
+        return listen_to_clients(daemon);
+}
+
+static void serve(const Daemon *daemon) {
+        Supervisor *supervisor = daemon->supervisor;
+
+        supervisor->begun = true;
+        (void) keeper_link_serving(supervisor->link);
+        if (supervisor->stop_early)
+                supervisor_stop(supervisor, sigdescr_np(SIGTERM));
+        else if (daemon->options.runtime_dir)
+                (void) keeper_link_notify(supervisor->link, KEEPER_NOTIFY_READY, NULL);
+}
+
+/* ------------------------------------------------------------------------------------------------ one that follows another */
+
+static void find_logs(const Supervisor *supervisor) {
+        const char *name;
+        size_t cursor = 0;
+
+        while ((name = log_store_next_found(supervisor->logs, &cursor))) {
+                Runner *runner = runner_find(supervisor, name);
+
+                if (!runner)
+                        continue;
+                runner_log_follow_on(runner->log);
+                cursor = 0; /* it was taken, and another is in its place */
+        }
+}
+
+static int begin_following(Daemon *daemon) {
+        int r = configure(daemon);
+
+        daemon->is_configured = true;
+        return r < 0 ? r : listen_to_clients(daemon);
+}
+
+int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZE]) {
+        Supervisor *supervisor = daemon->supervisor;
+        int r = 0;
+
+        log_store_follow(supervisor->logs);
+        if (!daemon->is_configured && begin_following(daemon) < 0) {
+                (void) snprintf(reason, RECOVERY_REASON_SIZE, "the configuration cannot be used: see the lines above");
+                return -EINVAL;
+        }
+        if (daemon->config_changed) {
+                (void) snprintf(reason, RECOVERY_REASON_SIZE, "the configuration was loaded again meanwhile");
+                return -EAGAIN;
+        }
+        r = recovery_follow(&daemon->recovery, supervisor, is_final, reason);
+        find_logs(supervisor);
         return r;
+}
+
+void daemon_followed(Daemon *daemon) {
+        recovery_deinit(&daemon->recovery);
+        log_store_release(daemon->supervisor->logs);
+        serve(daemon);
 }
 
 /* give_up() - the first one ends the tree with it; a later one dies, and the keeper decides what follows. */
@@ -193,18 +252,11 @@ void daemon_loaded(Daemon *daemon) {
 
         events_publish(supervisor->events,
                        &(Event){ .kind = EVENT_SUPERVISOR_STARTED, .number = supervisor->generation });
-        if (!supervisor->successor) {
-                step_note("supervisor", "active", 0);
-                takeovers_recovered(supervisor->takeovers, supervisor->generation);
-        }
+        step_note("supervisor", "active", 0);
+        takeovers_recovered(supervisor->takeovers, supervisor->generation);
         if (daemon->options.runtime_dir && begin(daemon) < 0) {
                 give_up(daemon);
                 return;
         }
-        supervisor->begun = true;
-        (void) keeper_link_serving(supervisor->link);
-        if (supervisor->stop_early)
-                supervisor_stop(supervisor, sigdescr_np(SIGTERM));
-        else if (daemon->options.runtime_dir)
-                (void) keeper_link_notify(supervisor->link, KEEPER_NOTIFY_READY, NULL);
+        serve(daemon);
 }

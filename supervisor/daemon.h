@@ -7,6 +7,7 @@
  */
 
 #include "supervisor/keeper-link.h"
+#include "supervisor/recovery.h"
 #include "supervisor/supervisor.h"
 
 /*
@@ -23,3 +24,10 @@ void daemon_slot(Daemon *daemon, const KeeperSlot *slot, int pidfd_consume);
 void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume);
 void daemon_gone(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag);
 void daemon_loaded(Daemon *daemon);
+
+/*
+ * Of a successor, in place of daemon_loaded(): daemon_follow() - after each END of the keeper's, @is_final after the last;
+ * see recovery_follow(). daemon_followed() - everything is ours: what had to wait for that, and SERVING.
+ */
+int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZE]);
+void daemon_followed(Daemon *daemon);

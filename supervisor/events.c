@@ -48,6 +48,7 @@ struct Events {
         LoopTask task;
         uint64_t hint_seq; /* 0: none */
         size_t hint;       /* where its record lies */
+        bool held;         /* nothing that is published is kept */
 };
 
 static Record *record_at(const Events *events, size_t place) {
@@ -221,8 +222,16 @@ static void keep(Events *events, const Event *event, uint64_t time_us, uint64_t 
                 events->end = 0;
 }
 
+void events_hold(Events *events) {
+        events->held = true;
+}
+
+void events_release(Events *events) {
+        events->held = false;
+}
+
 void events_publish(Events *events, const Event *event) {
-        if (events)
+        if (events && !events->held)
                 keep(events, event, clock_wall(), clock_now());
 }
 

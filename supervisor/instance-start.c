@@ -84,6 +84,16 @@ int instance_restore_peer(Instance *instance) {
         return successor ? make_peer(instance, 0, -1, successor) : 0;
 }
 
+int instance_restore_peer_again(Instance *instance, const char *prefix, Manifest *manifest) {
+        int r = instance->peer ? peer_give_back(instance->peer, prefix, manifest) : 0;
+
+        instance->peer = peer_free(instance->peer);
+        if (r == 0)
+                r = instance_restore_peer(instance);
+        log_input_restored(&instance->input);
+        return r == 0 ? -ENOENT : MIN(r, 0);
+}
+
 /* make_way_in() - 0, or a negative errno with the step in @ret_step. */
 static int make_way_in(Instance *instance, const char **ret_step) {
         const ConfigUser *user = instance->config->user;

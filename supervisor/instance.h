@@ -13,6 +13,7 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
+#include "proto/manifest.h"
 #include "proto/peer.h"
 #include "supervisor/bootstrap.h"
 #include "supervisor/config.h"
@@ -149,6 +150,12 @@ DEFINE_CLEANUP(Instance *, instance_free);
  * its end will be reported, and then it is started over; -ENOMEM: nothing was done.
  */
 int instance_adopt(Runner *runner, Recovered *slot);
+
+/*
+ * instance_restore_peer_again() - of one that was adopted with the peer of its predecessor: there is a later state of that. 0,
+ * or as peer_restore(): it has no peer then.
+ */
+int instance_restore_peer_again(Instance *instance, const char *prefix, Manifest *manifest);
 
 /* instance_start() - its runner hears what comes of it: runner_instance_ready(), runner_instance_over(). */
 void instance_start(Instance *instance);

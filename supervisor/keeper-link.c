@@ -68,6 +68,7 @@ struct KeeperLink {
                 LinkDone done;
         } unanswered[KEEPER_WINDOW];
         size_t n_unanswered, first_unanswered;
+        bool held; /* nothing is said but what a successor has to say */
 };
 
 static void io_ready(LoopIo *io, unsigned events);
@@ -141,11 +142,16 @@ static void remember(KeeperLink *link, uint32_t serial, const LinkDone *done) {
         link->unanswered[last].done = *done;
 }
 
+/* is_for_now() - of a link that is held: the words by which the keeper knows what becomes of us. */
+static bool is_for_now(const KeeperMessage *m) {
+        return m->type == KEEPER_READY || m->type == KEEPER_REFUSE || m->type == KEEPER_PONG;
+}
+
 /* send_now() - with nothing before it: 0, or why not. */
 static int send_now(KeeperLink *link, const KeeperMessage *m, const int *fds, size_t n_fds, const LinkDone *done) {
         ssize_t n;
 
-        if (done && link->n_unanswered == KEEPER_WINDOW)
+        if ((done && link->n_unanswered == KEEPER_WINDOW) || (link->held && !is_for_now(m)))
                 return -EBUSY;
         n = cmsg_send(link->fd, m, sizeof(*m), fds, n_fds);
         if (n < 0)
@@ -247,7 +253,7 @@ static void note(const KeeperMessage *m) {
 
 /* transmit_next() - at once, if nothing waits and the kernel takes it: nearly always. @fds are borrowed. */
 static int transmit_next(KeeperLink *link, KeeperMessage *m, const int *fds, size_t n_fds, const LinkDone *done) {
-        bool is_first = TAILQ_EMPTY(&link->queue);
+        bool is_first = TAILQ_EMPTY(&link->queue) || (link->held && is_for_now(m));
         int r, why = 0;
 
         if (link->fd < 0)
@@ -468,6 +474,15 @@ int keeper_link_hear(KeeperLink *link, KeeperMessage *ret_message) {
         return 0;
 }
 
+void keeper_link_hold(KeeperLink *link) {
+        link->held = true;
+}
+
+void keeper_link_release(KeeperLink *link) {
+        link->held = false;
+        flush(link);
+}
+
 void keeper_link_forget(KeeperLink *link, const void *userdata) {
         LinkMessage *message;
 
@@ -664,4 +679,9 @@ static void io_ready(LoopIo *io, unsigned events) {
                 flush(link);
         }
         flush_and_tell(link, was_idle);
+}
+
+void keeper_link_read(KeeperLink *link) {
+        while (link->held && receive(link))
+                ;
 }

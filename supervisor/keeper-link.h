@@ -168,6 +168,14 @@ int keeper_link_abort(KeeperLink *link);
 int keeper_link_fd(const KeeperLink *link);
 int keeper_link_hear(KeeperLink *link, KeeperMessage *ret_message);
 
+/*
+ * A successor before GO: hold - nothing but ready, refuse and PONG is said, everything else waits for release. read - what
+ * has come, without the loop; up to a release() in one of the callbacks.
+ */
+void keeper_link_hold(KeeperLink *link);
+void keeper_link_release(KeeperLink *link);
+void keeper_link_read(KeeperLink *link);
+
 /* And of the successor: statements. @why is for people. */
 int keeper_link_ready(KeeperLink *link);
 int keeper_link_refuse(KeeperLink *link, const char *why);

@@ -179,6 +179,16 @@ int listener_restore(Listener *listener, const struct ucred *who, Role role, con
         return r;
 }
 
+void listener_discard(Listener *listener, const Control *control) {
+        Client *client;
+
+        LIST_FOREACH (client, &listener->clients, link)
+                if (client->control == control) {
+                        client_free(client);
+                        return;
+                }
+}
+
 static void take_in(Listener *listener, int fd_consume) {
         struct ucred who;
         Role role = role_of_socket(&listener->policy, fd_consume, &who);

@@ -34,13 +34,15 @@ Listener *listener_free(Listener *listener);
 void listener_set_policy(Listener *listener, const RolePolicy *policy);
 
 /*
- * listener_restore() - a client of the predecessor's, see control_restore(). listener_set_counts() - and how many there were.
+ * listener_restore() - a client of the predecessor's, see control_restore(). listener_discard() - which is there no more.
+ * listener_set_counts() - and how many there were.
  * listener_next_client() - one after the other, beginning with NULL.
  */
 typedef struct Control Control;
 typedef struct ListenerClient ListenerClient;
 int listener_restore(Listener *listener, const struct ucred *who, Role role, const Baton__Handover__Peer *state,
                      const char *prefix, Manifest *manifest, Control **ret_control);
+void listener_discard(Listener *listener, const Control *control);
 void listener_set_counts(Listener *listener, uint64_t accepted, uint64_t refused);
 ListenerClient *listener_next_client(const Listener *listener, const ListenerClient *client);
 Control *listener_client_control(const ListenerClient *client);

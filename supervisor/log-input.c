@@ -99,6 +99,11 @@ int log_input_adopt(LogInput *input, LogSource source, int fd_consume) {
         return 0;
 }
 
+void log_input_restored(LogInput *input) {
+        if (input->log->ring)
+                input->record_seq = log_ring_record_seq(input->log->ring, input->instance);
+}
+
 void log_input_born(LogInput *input, pid_t pid) {
         input->pid = pid;
 }

@@ -181,15 +181,6 @@ int log_store_adopt(LogStore *store, KeeperFdKind kind, uint64_t tag, int fd_con
         return 0;
 }
 
-void log_store_forget(LogStore *store, uint64_t id) {
-        for (size_t i = 0; i < store->n_found; i++)
-                if (log_ring_id(store->found[i]) == id) {
-                        log_ring_free(store->found[i]);
-                        store->found[i] = store->found[--store->n_found];
-                        return;
-                }
-}
-
 /* replace_scratch() - there is none, or not all of it: the next one is made anew. */
 static void replace_scratch(LogStore *store) {
         for (unsigned i = 0; i < LOG_SCRATCH_FDS; i++)
@@ -198,12 +189,15 @@ static void replace_scratch(LogStore *store) {
         fd_close_all(store->fds, LOG_SCRATCH_FDS);
 }
 
-void log_store_recover(LogStore *store) {
-        bool complete = true;
-
+static bool has_scratch(const LogStore *store) {
         for (unsigned i = 0; i < LOG_SCRATCH_FDS; i++)
-                complete = complete && store->fds[i] >= 0;
-        if (!complete || log_scratch_open(&store->scratch, store->fds) < 0)
+                if (store->fds[i] < 0)
+                        return false;
+        return true;
+}
+
+void log_store_recover(LogStore *store) {
+        if (!has_scratch(store) || log_scratch_open(&store->scratch, store->fds) < 0)
                 replace_scratch(store);
         if (store->scratch)
                 log_scratch_recover(store->scratch, store->found, store->n_found);
@@ -252,4 +246,59 @@ void log_store_settle(LogStore *store) {
         store->n_found = 0;
         TAILQ_FOREACH (log, &store->logs, link)
                 end_orphans(log);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- a successor */
+
+void log_store_hold(LogStore *store) {
+        store->held = true;
+}
+
+void log_store_follow(LogStore *store) {
+        if (!store->scratch && has_scratch(store) && log_scratch_open(&store->scratch, store->fds) < 0)
+                log_warning("the scratch of the logs cannot be taken over: another one is made");
+}
+
+const char *log_store_next_found(const LogStore *store, size_t *cursor) {
+        return *cursor < store->n_found ? log_ring_name(store->found[(*cursor)++]) : NULL;
+}
+
+void log_store_forget(LogStore *store, uint64_t id) {
+        RunnerLog *log;
+
+        for (size_t i = 0; i < store->n_found; i++)
+                if (log_ring_id(store->found[i]) == id) {
+                        log_ring_free(store->found[i]);
+                        store->found[i] = store->found[--store->n_found];
+                        return;
+                }
+        TAILQ_FOREACH (log, &store->logs, link)
+                if (log_ring_id(log->ring) == id) {
+                        TAILQ_REMOVE(&store->logs, log, link);
+                        log->ring = log_ring_free(log->ring);
+                        return;
+                }
+}
+
+/* Its writer was at rest when it stopped, and nothing is left half done; what has been dropped meanwhile it has told of. */
+void log_store_release(LogStore *store) {
+        RunnerLog *log;
+
+        store->held = false;
+        for (size_t i = 0; i < store->n_found; i++) {
+                if (store->link)
+                        (void) keeper_link_drop(store->link, 0, KEEPER_FD_RING, log_ring_id(store->found[i]), NULL,
+                                                NULL);
+                log_ring_free(store->found[i]);
+        }
+        free(store->found);
+        store->found = NULL;
+        store->n_found = 0;
+        TAILQ_FOREACH (log, &store->logs, link) {
+                const LogRingState *state = log_ring_state(log->ring);
+
+                log->told = state->dropped;
+                if (state->file.wanted && state->file.position != state->head)
+                        runner_log_came(log);
+        }
 }

@@ -35,7 +35,16 @@ DEFINE_CLEANUP(LogStore *, log_store_free);
  * rings of runners that are no more go.
  */
 int log_store_adopt(LogStore *store, KeeperFdKind kind, uint64_t tag, int fd_consume);
-/* log_store_forget() - of a successor, before a log has found it: the ring is no more. */
-void log_store_forget(LogStore *store, uint64_t id);
 void log_store_recover(LogStore *store);
 void log_store_settle(LogStore *store);
+
+/*
+ * A successor, while its predecessor writes: log_store_hold() first of all, log_store_adopt() as above and at any time.
+ * log_store_follow() - what has come since is brought together: logs that exist find rings by log_store_next_found(), and take
+ * them with runner_log_follow_on(). log_store_forget() - the ring is no more. log_store_release() - all of it is ours.
+ */
+void log_store_hold(LogStore *store);
+void log_store_follow(LogStore *store);
+const char *log_store_next_found(const LogStore *store, size_t *cursor);
+void log_store_forget(LogStore *store, uint64_t id);
+void log_store_release(LogStore *store);

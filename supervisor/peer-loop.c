@@ -37,6 +37,7 @@ struct PeerLoop {
         uint64_t deadline; /* the timer's; USEC_INFINITY: not set */
         unsigned n_calls;  /* into the peer, now running */
         bool released;
+        bool restored; /* and peer_own() was not called here yet */
 };
 
 static void stop_all(PeerLoop *host) {
@@ -55,8 +56,13 @@ static void set_timer(PeerLoop *host) {
         loop_timer_set(host->loop, &host->timer, deadline);
 }
 
+/* enter() - one that was restored is ours from its first event on: the loop does not turn before that. */
 static void enter(PeerLoop *host) {
         host->n_calls++;
+        if (!host->restored)
+                return;
+        host->restored = false;
+        peer_own(host->peer);
 }
 
 static void leave(PeerLoop *host) {
@@ -172,5 +178,6 @@ int peer_loop_restore(Peer **ret_peer, const PeerLoopParameters *parameters, con
                 return -ENOMEM;
         r = peer_restore(&host->peer, state, prefix, manifest, parameters->config, &peer_loop_host, host,
                          parameters->handler, parameters->userdata, reason);
+        host->restored = true;
         return finish(host, r, ret_peer);
 }

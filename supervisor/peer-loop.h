@@ -23,6 +23,9 @@ typedef struct PeerLoopParameters {
 /* peer_loop_new() - peer_new() on the loop. @lane_fd_consume may be -1. The same errors; the lane is then closed. */
 int peer_loop_new(Peer **ret_peer, const PeerLoopParameters *parameters, int lane_fd_consume);
 
-/* peer_loop_restore() - peer_restore() on the loop, which must not turn before peer_own(). The same errors. */
+/*
+ * peer_loop_restore() - peer_restore() on the loop, which is held until everything is ours: peer_own() is done at the first
+ * event, unless somebody has called it before, as is to be done for one with calls. The same errors.
+ */
 int peer_loop_restore(Peer **ret_peer, const PeerLoopParameters *parameters, const Baton__Handover__Peer *state,
                       const char *prefix, Manifest *manifest, char reason[MANIFEST_REASON_SIZE]);

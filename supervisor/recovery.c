@@ -5,12 +5,19 @@
  * reported by EXITs afterwards like any end. The rest is adopted where all that belongs to it has arrived, and killed where
  * not: its EXIT comes then, too.
  *
+ * A successor of one that lives follows the table instead (recovery_follow()): a runner that is up is adopted long before the
+ * freeze, and what becomes of it until then is a change of its record, or its end. So the freeze has to look at what has
+ * changed since the last look, and at nothing else. Where not all of a runner is there, no runner is killed: the takeover is
+ * refused.
+ *
  * A slot that cannot even be remembered here, for lack of memory, is killed at once by its number in the keeper.
  */
 
 #include "supervisor/recovery.h"
 
+#include <errno.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +25,9 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/parse.h"
+#include "supervisor/runner-internal.h"
 #include "supervisor/runner-record.h"
+#include "supervisor/successor.h"
 #include "supervisor/supervisor.h"
 
 /* ---------------------------------------------------------------------------------------------------------- collecting */
@@ -36,6 +45,26 @@ static Recovered *recovered_free(Recovered *slot) {
         fd_close(slot->pidfd);
         free(slot);
         return NULL;
+}
+
+void recovery_init(Recovery *recovery) {
+        *recovery = (Recovery){ 0 };
+        TAILQ_INIT(&recovery->changed);
+}
+
+static void touch(Recovery *recovery, Recovered *slot) {
+        if (slot->is_changed)
+                return;
+        slot->is_changed = true;
+        TAILQ_INSERT_TAIL(&recovery->changed, slot, changed);
+}
+
+/* forget() - of the table and of the queue. */
+static void forget(Recovery *recovery, Recovered *slot) {
+        if (slot->is_changed)
+                TAILQ_REMOVE(&recovery->changed, slot, changed);
+        HASH_DELETE(hh, recovery->slots, slot);
+        recovered_free(slot);
 }
 
 static Recovered *find(const Recovery *recovery, uint64_t instance) {
@@ -77,6 +106,7 @@ void recovery_slot(Recovery *recovery, const KeeperSlot *slot, int pidfd_consume
         }
         r->record = (Record){ 0 };
         r->has_record = record_unpack(slot->record, &r->record) == 0;
+        touch(recovery, r);
 }
 
 void recovery_stored(Recovery *recovery, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume) {
@@ -90,6 +120,7 @@ void recovery_stored(Recovery *recovery, uint64_t instance, KeeperFdKind kind, u
         }
         *entry = (RecoveredFd){ .kind = kind, .tag = tag, .fd = fd_take(&fd) };
         SLIST_INSERT_HEAD(&slot->fds, entry, link);
+        touch(recovery, slot);
 }
 
 void recovery_gone(Recovery *recovery, uint64_t instance) {
@@ -97,8 +128,8 @@ void recovery_gone(Recovery *recovery, uint64_t instance) {
 
         if (!slot)
                 return;
-        HASH_DELETE(hh, recovery->slots, slot);
-        recovered_free(slot);
+        slot->is_gone = true;
+        touch(recovery, slot);
 }
 
 int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag) {
@@ -119,10 +150,8 @@ int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag) {
 void recovery_deinit(Recovery *recovery) {
         Recovered *slot, *next;
 
-        HASH_ITER (hh, recovery->slots, slot, next) {
-                HASH_DELETE(hh, recovery->slots, slot);
-                recovered_free(slot);
-        }
+        HASH_ITER (hh, recovery->slots, slot, next)
+                forget(recovery, slot);
         recovery->incomplete = false;
 }
 
@@ -159,20 +188,20 @@ static uint32_t number_in(const RunnerConfig *config, const char *name) {
         return (uint32_t) number;
 }
 
-/* scale_up() - instances above the number in the configuration are there because somebody has scaled their template. */
-static void scale_up(Supervisor *supervisor, const Recovery *recovery) {
-        const Config *config = supervisor->config;
-        char error[FLEET_ERROR_SIZE];
-        Recovered *slot, *next;
-        uint32_t before;
+/* scale_up() - an instance above the number in the configuration is there because somebody has scaled its template. */
+static void scale_up(Supervisor *supervisor, const char *name) {
+        char template[CONFIG_NAME_MAX + 1], error[FLEET_ERROR_SIZE];
+        const char *dot = strrchr(name, '.');
+        const RunnerConfig *config;
+        uint32_t before, number;
 
-        HASH_ITER (hh, recovery->slots, slot, next)
-                for (size_t i = 0; config && i < config->n_runners; i++) {
-                        uint32_t number = number_in(config->runners[i], slot->name);
-
-                        if (number > fleet_count(supervisor, config->runners[i]->name))
-                                (void) fleet_scale(supervisor, config->runners[i]->name, number, &before, error);
-                }
+        if (!dot || !supervisor->config)
+                return;
+        (void) snprintf(template, sizeof(template), "%.*s", (int) (dot - name), name);
+        config = config_find(supervisor->config, template);
+        number = config ? number_in(config, name) : 0;
+        if (number > fleet_count(supervisor, template))
+                (void) fleet_scale(supervisor, template, number, &before, error);
 }
 
 /* make_transient() - a client had started it, and no configuration has it: as much of a runner as is known. */
@@ -208,20 +237,32 @@ static void heed(Runner *runner, const Record *record) {
                 (void) runner_restart(runner);
 }
 
-static void recover(Supervisor *supervisor, Recovered *slot) {
+/* find_runner() - the one whose @slot is, made if need be; NULL: there is none. */
+static Runner *find_runner(Supervisor *supervisor, const Recovered *slot) {
         Runner *runner = runner_find(supervisor, slot->name);
-        int r;
 
         if (!runner && slot->record.flags & RECORD_TRANSIENT)
                 runner = make_transient(supervisor, slot);
+        return runner;
+}
+
+/* adopt() - as instance_adopt(). */
+static int adopt(Runner *runner, Recovered *slot) {
+        if (slot->has_record)
+                runner->desired = slot->record.desired == DESIRED_UP ? DESIRED_UP : DESIRED_DOWN;
+        runner_restore(runner, &slot->record);
+        return instance_adopt(runner, slot);
+}
+
+static void recover(Supervisor *supervisor, Recovered *slot) {
+        Runner *runner = find_runner(supervisor, slot);
+        int r;
+
         if (!runner || runner->instance) {
                 kill_slot(supervisor, slot, runner ? "it has run twice" : "there is no such runner any more");
                 return;
         }
-        if (slot->has_record)
-                runner->desired = slot->record.desired == DESIRED_UP ? DESIRED_UP : DESIRED_DOWN;
-        runner_restore(runner, &slot->record);
-        r = instance_adopt(runner, slot);
+        r = adopt(runner, slot);
         if (r < 0)
                 kill_slot(supervisor, slot, "no memory for it");
         else if (r > 0 && slot->has_record)
@@ -247,7 +288,9 @@ void recovery_run(Recovery *recovery, Supervisor *supervisor) {
 
         if (recovery->incomplete)
                 log_warning("not everything of the supervisor before could be taken over: no memory, or descriptors");
-        scale_up(supervisor, recovery);
+        HASH_ITER (hh, recovery->slots, slot, next)
+                if (!runner_find(supervisor, slot->name))
+                        scale_up(supervisor, slot->name);
         HASH_SORT(recovery->slots, newest_first);
         HASH_ITER (hh, recovery->slots, slot, next)
                 if (slot->state == KEEPER_SLOT_KEPT)
@@ -256,4 +299,145 @@ void recovery_run(Recovery *recovery, Supervisor *supervisor) {
                 if (slot->state == KEEPER_SLOT_BORN || slot->state == KEEPER_SLOT_EXITED)
                         recover(supervisor, slot);
         recovery_deinit(recovery);
+}
+
+/* ----------------------------------------------------------------------------------------- following one that lives */
+
+/*
+ * is_settled() - what it is now it stays, or it changes in a way that needs nothing of it anew: the record, its end. The
+ * rest (a runner that is being started or stopped, or that says it is) may have become something else by the next time.
+ */
+static bool is_settled(const Supervisor *supervisor, const Recovered *slot) {
+        const Record *record = &slot->record;
+        bool native = slot->flags & KEEPER_FLAG_NATIVE;
+        const Runner *runner = runner_find(supervisor, slot->name);
+
+        if (slot->state == KEEPER_SLOT_KEPT)
+                return true;
+        if (slot->state != KEEPER_SLOT_BORN || !(slot->flags & KEEPER_FLAG_STARTED) ||
+            slot->flags & (KEEPER_FLAG_DOOMED | KEEPER_FLAG_TRANSIENT) || !slot->has_record ||
+            record->desired != DESIRED_UP || record->state == POLICY_STOPPING)
+                return false;
+        if (native && !successor_has_peer(supervisor->successor, slot->instance))
+                return false;
+        return record->flags & RECORD_READY || (runner && runner->config->ready == CONFIG_READY_NONE);
+}
+
+/* discard() - what was made of @slot, and the runner is as its configuration has made it. */
+static void discard(Supervisor *supervisor, Recovered *slot) {
+        Runner *runner = runner_find(supervisor, slot->name);
+
+        slot->is_adopted = false;
+        successor_forget_peer(supervisor->successor, slot->instance);
+        if (runner && runner->instance && runner->instance->id == slot->instance) {
+                supervisor_instance_gone(supervisor, runner->instance);
+                runner->instance = instance_free(runner->instance);
+        } else if (runner && runner->kept == slot->instance) {
+                runner->kept = 0;
+        } else {
+                return;
+        }
+        if (runner->transient)
+                transient_forget(runner);
+        else
+                runner_as_made(runner);
+}
+
+static int _printf_(2, 3) cannot(char reason[RECOVERY_REASON_SIZE], const char *format, ...) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        (void) vsnprintf(reason, RECOVERY_REASON_SIZE, format, arguments);
+        va_end(arguments);
+        return -EINVAL;
+}
+
+static int take_up(Supervisor *supervisor, Recovered *slot, char reason[RECOVERY_REASON_SIZE]) {
+        Runner *runner = find_runner(supervisor, slot);
+        int r;
+
+        if (!runner || runner->instance) {
+                kill_slot(supervisor, slot, runner ? "it has run twice" : "there is no such runner any more");
+                return 0;
+        }
+        if (!runner->transient)
+                runner_as_made(runner);
+        slot->is_adopted = true;
+        r = adopt(runner, slot);
+        if (r < 0 || (r == 0 && slot->state == KEEPER_SLOT_BORN))
+                return cannot(reason, "runner %s (pid %d) cannot be taken over: %s", slot->name, slot->pid,
+                              r < 0 ? strerror(-r) : "something of it is missing");
+        if (r > 0 && slot->has_record)
+                heed(runner, &slot->record);
+        if (!runner->events) /* there is nothing to be handled for it */
+                supervisor_unqueue_runner(supervisor, runner);
+        return 0;
+}
+
+/* refresh() - of one that was adopted, and goes on: what was counted and wanted since. */
+static void refresh(Supervisor *supervisor, const Recovered *slot, bool is_final) {
+        Runner *runner = runner_find(supervisor, slot->name);
+
+        if (slot->state != KEEPER_SLOT_BORN || !slot->has_record || !runner || !runner->instance ||
+            runner->instance->id != slot->instance)
+                return;
+        runner->desired = slot->record.desired == DESIRED_UP ? DESIRED_UP : DESIRED_DOWN;
+        runner_restore(runner, &slot->record);
+        if (is_final)
+                heed(runner, &slot->record);
+}
+
+/* follow_slot() - true: there is nothing left to be done for it, as long as it does not change again. */
+static int follow_slot(Supervisor *supervisor, Recovered *slot, bool is_final, char reason[RECOVERY_REASON_SIZE]) {
+        const Runner *runner;
+
+        if (slot->is_adopted) {
+                refresh(supervisor, slot, is_final);
+                return true;
+        }
+        if (!is_final && !is_settled(supervisor, slot))
+                return false;
+        if (!runner_find(supervisor, slot->name))
+                scale_up(supervisor, slot->name);
+        runner = runner_find(supervisor, slot->name);
+        if (!is_final && runner && runner->instance)
+                return false; /* the one before it goes first */
+        if (slot->state == KEEPER_SLOT_KEPT) {
+                if (runner && !runner->instance)
+                        runner_as_made((Runner *) runner);
+                recover_kept(supervisor, slot);
+                return true;
+        }
+        if (slot->state == KEEPER_SLOT_RESERVED)
+                return true;
+        return take_up(supervisor, slot, reason) < 0 ? -EINVAL : true;
+}
+
+int recovery_follow(Recovery *recovery, Supervisor *supervisor, bool is_final, char reason[RECOVERY_REASON_SIZE]) {
+        struct RecoveredQueue changed = TAILQ_HEAD_INITIALIZER(changed);
+        Recovered *slot, *next;
+        int r = 0;
+
+        if (recovery->incomplete)
+                return cannot(reason, "no memory for the keeper's table, or no descriptors for what is in it");
+        TAILQ_CONCAT(&changed, &recovery->changed, changed);
+        for (slot = TAILQ_FIRST(&changed); slot; slot = next) {
+                next = TAILQ_NEXT(slot, changed);
+                if (slot->is_gone || (slot->is_adopted && slot->state == KEEPER_SLOT_KEPT))
+                        discard(supervisor, slot);
+                if (!slot->is_gone)
+                        continue;
+                TAILQ_REMOVE(&changed, slot, changed);
+                slot->is_changed = false;
+                forget(recovery, slot);
+        }
+        while (r >= 0 && (slot = TAILQ_FIRST(&changed))) {
+                TAILQ_REMOVE(&changed, slot, changed);
+                slot->is_changed = false;
+                r = follow_slot(supervisor, slot, is_final, reason);
+                if (r == 0)
+                        touch(recovery, slot);
+        }
+        TAILQ_CONCAT(&recovery->changed, &changed, changed);
+        return MIN(r, 0);
 }

@@ -21,6 +21,8 @@ typedef struct RecoveredFd RecoveredFd;
 typedef struct Recovery Recovery;
 typedef struct Supervisor Supervisor;
 
+enum { RECOVERY_REASON_SIZE = 160 };
+
 struct RecoveredFd {
         SLIST_ENTRY(RecoveredFd) link;
         KeeperFdKind kind;
@@ -30,7 +32,11 @@ struct RecoveredFd {
 
 /* One slot of the keeper's table. Its descriptors belong to it until they are taken. */
 struct Recovered {
-        UT_hash_handle hh; /* by instance */
+        UT_hash_handle hh;              /* by instance */
+        TAILQ_ENTRY(Recovered) changed; /* valid while is_changed */
+        bool is_changed;                /* since recovery_follow() */
+        bool is_gone;                   /* and what was made of it goes, too */
+        bool is_adopted;                /* there is an instance of it */
         uint64_t instance;
         KeeperSlotState state;
         uint32_t flags; /* KEEPER_FLAG_* */
@@ -44,8 +50,11 @@ struct Recovered {
 
 struct Recovery {
         Recovered *slots; /* uthash, in the order in which they were told */
-        bool incomplete;  /* memory or descriptors were short: what is missing cannot be adopted */
+        TAILQ_HEAD(RecoveredQueue, Recovered) changed;
+        bool incomplete; /* memory or descriptors were short: what is missing cannot be adopted */
 };
+
+void recovery_init(Recovery *recovery);
 
 /*
  * recovery_slot(), recovery_stored(), recovery_gone() - as KeeperLinkHandlers: a slot that is told again has changed. What
@@ -73,3 +82,11 @@ bool recovery_uses(const Recovery *recovery, const char *name);
  * runners, and before any of them was handled. Leaves @recovery empty.
  */
 void recovery_run(Recovery *recovery, Supervisor *supervisor);
+
+/*
+ * recovery_follow() - the same for a successor, while its predecessor still changes the table, as often as there was a change:
+ * what is settled is adopted, what has ended or is gone is discarded, and nothing is said to anybody. What is on its way
+ * from one state to another waits for the last time, @is_final, when nobody changes anything any more. 0, or a negative
+ * errno: not all of it can be taken up, for @reason.
+ */
+int recovery_follow(Recovery *recovery, Supervisor *supervisor, bool is_final, char reason[RECOVERY_REASON_SIZE]);

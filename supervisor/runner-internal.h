@@ -38,6 +38,8 @@ void runner_begin(Runner *runner);
 void runner_forgive(Runner *runner);
 /* runner_set_timer() - TIME is raised at @deadline_us (monotonic). */
 void runner_set_timer(Runner *runner, uint64_t deadline_us);
+/* runner_stop_timer() - that, and its place in the schedule. */
+void runner_stop_timer(Runner *runner);
 /*
  * runner_fail() - what it requires, or its group, has failed: so it does; @unmet is which of the two. Nothing where it is
  * down, or on its way there.

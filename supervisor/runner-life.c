@@ -187,7 +187,7 @@ static void timer_fired(LoopTimer *timer) {
         runner_raise(CONTAINER_OF(timer, RunnerTimer, timer)->runner, POLICY_EVENT_TIME);
 }
 
-static void stop_timer(Runner *runner) {
+void runner_stop_timer(Runner *runner) {
         if (runner->timer)
                 loop_timer_stop(&runner->timer->timer);
         schedule_stop(runner);
@@ -281,7 +281,7 @@ static void schedule(Runner *runner) {
 }
 
 static void settle(Runner *runner) {
-        stop_timer(runner);
+        runner_stop_timer(runner);
         runner_log_set_over(runner->log, true);
         if (!runner->hidden)
                 holder_release(runner->supervisor->holder, runner);
@@ -308,7 +308,7 @@ static void revive(Runner *runner) {
 }
 
 static void consider(Runner *runner) {
-        stop_timer(runner);
+        runner_stop_timer(runner);
         runner_consider(runner);
 }
 

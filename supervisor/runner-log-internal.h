@@ -48,6 +48,7 @@ struct LogStore {
         LogRing **found; /* of the supervisor before, and not taken yet */
         size_t n_found;
         int fds[LOG_SCRATCH_FDS]; /* of the supervisor before, until log_store_recover() */
+        bool held; /* the rings are still another supervisor's: nothing is written, to them or to files */
 };
 
 /* ---- runner-log.c ---- */

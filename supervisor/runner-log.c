@@ -59,6 +59,18 @@ static int set_config(RunnerLog *log, const LogConfig *config) {
         return 0;
 }
 
+/* find_ring() - that of the supervisor before. What a predecessor still writes it has prepared, too. 0 or a negative errno. */
+static int find_ring(RunnerLog *log) {
+        log->ring = log_store_take_found(log->store, log->name);
+        if (!log->ring)
+                return 0;
+        log->told = log_ring_state(log->ring)->dropped;
+        log_store_add(log->store, log);
+        if (!log->store->held)
+                return want_file(log);
+        return log->path && !log->file ? log_file_new(&log->file, log->name, log->path, log->config) : 0;
+}
+
 int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const LogConfig *config) {
         RunnerLog *log = calloc(1, sizeof(*log));
         int r;
@@ -71,12 +83,8 @@ int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const
         LIST_INIT(&log->inputs);
         TAILQ_INIT(&log->readers);
         r = set_config(log, config);
-        log->ring = r == 0 ? log_store_take_found(store, name) : NULL;
-        if (log->ring) {
-                log->told = log_ring_state(log->ring)->dropped;
-                log_store_add(store, log);
-                r = want_file(log);
-        }
+        if (r == 0)
+                r = find_ring(log);
         if (r < 0) {
                 runner_log_free(log);
                 return r;
@@ -85,12 +93,18 @@ int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const
         return 0;
 }
 
+void runner_log_follow_on(RunnerLog *log) {
+        if (log->ring)
+                log_store_forget(log->store, log_ring_id(log->ring)); /* a later one has taken its place */
+        (void) find_ring(log);
+}
+
 /* write_file() - 0; or a negative errno, and another look is due. */
 static int write_file(RunnerLog *log) {
         LogStore *store = log->store;
         int r;
 
-        if (!log->file)
+        if (!log->file || store->held)
                 return 0;
         if (!store->buffer)
                 store->buffer = malloc(LOG_FILE_BUFFER_SIZE);
@@ -108,6 +122,8 @@ RunnerLog *runner_log_free(RunnerLog *log) {
         if (!log)
                 return NULL;
         assert(LIST_EMPTY(&log->inputs));
+        if (log->ring && log->store->held)
+                log_store_forget(log->store, log_ring_id(log->ring));
         if (log->ring) {
                 for (int i = 0; i < LOG_RING_STREAMS; i++)
                         if (log_ring_state(log->ring)->streams[i].instance != 0)

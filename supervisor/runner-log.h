@@ -51,6 +51,9 @@ struct LogStatus {
  */
 int runner_log_new(RunnerLog **ret_log, LogStore *store, const char *name, const LogConfig *config);
 
+/* runner_log_follow_on() - of a successor: a ring of this name has come since. */
+void runner_log_follow_on(RunnerLog *log);
+
 /* runner_log_free() - writes what the file lacks, tells readers the end. No input may be open. Returns NULL; accepts it. */
 RunnerLog *runner_log_free(RunnerLog *log);
 DEFINE_CLEANUP(RunnerLog *, runner_log_free);
@@ -146,6 +149,9 @@ int log_input_open(LogInput *input, int ret_fds[LOG_PIPES]);
 
 /* log_input_adopt() - goes on with the read end @fd_consume (also on failure) of an instance found after a crash. */
 int log_input_adopt(LogInput *input, LogSource source, int fd_consume);
+
+/* log_input_restored() - of a successor: records may have come since it was adopted, whose numbers the ring knows. */
+void log_input_restored(LogInput *input);
 
 /* log_input_fd() - the read end of a pipe, still ours: to be stored by the keeper (KEEPER_FD_LOG). */
 static inline int log_input_fd(const LogInput *input, LogSource source) {

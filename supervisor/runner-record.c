@@ -162,6 +162,8 @@ static void restore_exit(Runner *runner, const Record *record) {
 void runner_restore(Runner *runner, const Record *record) {
         const ConfigIntensity *limit = &runner->config->intensity;
 
+        policy_window_reset(&runner->window);
+        runner->n_exits = runner->next_exit = 0;
         runner->n_starts = (uint32_t) record->n_starts;
         runner->n_restarts = (uint32_t) record->n_restarts;
         runner->n_failures = record->n_failures;
@@ -191,6 +193,24 @@ static void rest(Runner *runner, PolicyState state, Desired desired) {
         runner->events = 0;
         runner->state = state;
         runner->desired = desired;
+}
+
+void runner_as_made(Runner *runner) {
+        runner_restore(runner, &(Record){ 0 });
+        runner_stop_timer(runner);
+        runner_set_why(runner, NULL);
+        supervisor_unqueue_runner(runner->supervisor, runner);
+        runner->events = 0;
+        runner->state = POLICY_DOWN;
+        runner->desired = DESIRED_DOWN;
+        runner->unmet = UNMET_NOTHING;
+        runner->over = runner->holding = false;
+        runner->kept = runner->last_instance = runner->up_us = 0;
+        runner_log_set_over(runner->log, true);
+        if (!runner->config->autostart || runner->removed)
+                return;
+        runner->desired = DESIRED_UP;
+        runner_raise(runner, runner->config->schedule ? POLICY_EVENT_NEXT : POLICY_EVENT_START);
 }
 
 void runner_restore_kept(Runner *runner, const Record *record, uint64_t kept) {

@@ -27,6 +27,9 @@ void runner_record_ended(Runner *runner);
 /* runner_record_forget() - there is no such runner any more. */
 void runner_record_forget(Runner *runner);
 
+/* runner_as_made() - it has no instance: everything that was restored is forgotten, and it begins as it is configured. */
+void runner_as_made(Runner *runner);
+
 /*
  * runner_restore() - what it counts, and how it ended last, from @record. Of what was wanted, and of what it waits for, only
  * where it has no process (slot @kept, its own from now on): its state is then as if nothing had been, or, where it was

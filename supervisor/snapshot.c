@@ -23,8 +23,8 @@
 #include "supervisor/relay.h"
 #include "supervisor/runner-internal.h"
 
-void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], size_t number) {
-        (void) snprintf(prefix, SNAPSHOT_PREFIX_SIZE, "client/%zu", number);
+void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], uint32_t number) {
+        (void) snprintf(prefix, SNAPSHOT_PREFIX_SIZE, "client/%" PRIu32, number);
 }
 
 void snapshot_instance(char prefix[SNAPSHOT_PREFIX_SIZE], uint64_t id) {
@@ -141,11 +141,12 @@ static void save_clients(Save *save) {
                 char prefix[SNAPSHOT_PREFIX_SIZE];
                 Baton__Snapshot__Connection *message;
 
-                snapshot_client(prefix, save->snapshot->n_connections);
+                snapshot_client(prefix, control_number(control));
                 message = add(save, &baton__snapshot__connection__descriptor, &save->snapshot->connections,
                               &save->snapshot->n_connections);
                 if (!message || !save_peer(save, control_peer(control), prefix, &message->peer))
                         return;
+                message->number = control_number(control);
                 message->uid = who->credentials.uid;
                 message->gid = who->credentials.gid;
                 message->pid = who->credentials.pid;
@@ -153,32 +154,23 @@ static void save_clients(Save *save) {
         }
 }
 
-/* find_connection() - the number of the one that @call came by; -1: none. */
-static int64_t find_connection(const Save *save, const Call *call) {
-        const ListenerClient *client = NULL;
-        int64_t number = 0;
-
-        while ((client = listener_next_client(save->supervisor->listener, client))) {
-                if (control_peer(listener_client_control(client)) == call_peer(call))
-                        return number;
-                number++;
-        }
-        return -1;
+/* connection_of() - the number of the one that @call came by. */
+static uint32_t connection_of(const Call *call) {
+        return control_number(peer_userdata(call_peer(call)));
 }
 
 static void save_relay(const Call *outer, const Call *inner, void *userdata) {
         Save *save = userdata;
-        int64_t connection = find_connection(save, outer);
         Baton__Snapshot__Relay *relay =
                 add(save, &baton__snapshot__relay__descriptor, &save->snapshot->relays, &save->snapshot->n_relays);
 
         if (!relay)
                 return;
-        relay->connection = (uint32_t) connection;
+        relay->connection = connection_of(outer);
         relay->outer = peer_saved_call(outer);
         relay->instance = save->instance;
         relay->inner = peer_saved_call(inner);
-        if (connection < 0 || relay->outer == 0 || relay->inner == 0)
+        if (relay->outer == 0 || relay->inner == 0)
                 (void) fail(save, -EAGAIN, "a supervised call");
 }
 
@@ -202,18 +194,17 @@ static void save_instances(Save *save) {
 }
 
 static Baton__Snapshot__Waiting *save_call(Save *save, const Call *call, const char *method) {
-        int64_t connection = find_connection(save, call);
         Baton__Snapshot__Waiting *waiting =
                 add(save, &baton__snapshot__waiting__descriptor, &save->snapshot->waiting, &save->snapshot->n_waiting);
 
         if (!waiting)
                 return NULL;
-        waiting->connection = (uint32_t) connection;
+        waiting->connection = connection_of(call);
         waiting->call = peer_saved_call(call);
         waiting->method = strdup(method);
         if (!waiting->method)
                 (void) fail(save, -ENOMEM, method);
-        else if (connection < 0 || waiting->call == 0)
+        else if (waiting->call == 0)
                 (void) fail(save, -EAGAIN, method);
         return waiting;
 }

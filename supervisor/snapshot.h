@@ -14,7 +14,7 @@
 enum { SNAPSHOT_PREFIX_SIZE = 48 };
 
 /* snapshot_client(), snapshot_instance() - where the descriptors of a connection are in the manifest. */
-void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], size_t number);
+void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], uint32_t number);
 void snapshot_instance(char prefix[SNAPSHOT_PREFIX_SIZE], uint64_t id);
 
 /*

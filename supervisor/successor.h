@@ -3,7 +3,7 @@
 
 /*
  * Successor: what a supervisor is that follows one which lives, until it serves. It takes descriptors and snapshot from the
- * predecessor and the table from the keeper, says READY, and does nothing else before GO.
+ * predecessor and the table from the keeper, builds everything of them, says READY, and does nothing else before GO.
  */
 
 #include "supervisor/peer-loop.h"
@@ -16,15 +16,21 @@ int successor_new(Successor **ret_successor, Supervisor *supervisor, int handove
 Successor *successor_free(Successor *successor);
 
 /*
- * The keeper's words: that was the table, or a change of it, or, final, all there will be; and: go on. The latter ends in
- * SERVING, and the successor is gone.
+ * The keeper's words: that was the table, or a change of it, or, final, all there will be; and: go on.
  */
 void successor_loaded(Successor *successor, bool is_final);
 void successor_go(Successor *successor);
 
+/*
+ * successor_wait() - in place of the loop, which is held, up to GO: then the loop is ours, and so is everything else, the
+ * keeper was told SERVING, and the successor is gone. Where the keeper ends us, the process ends here.
+ */
+void successor_wait(Successor *successor);
+
+/* successor_has_peer() - whether the predecessor has given the connection of an instance. successor_forget_peer() - it is gone. */
+bool successor_has_peer(const Successor *successor, uint64_t instance);
+void successor_forget_peer(Successor *successor, uint64_t instance);
+
 /* successor_restore_peer() - of an instance. 1; 0: there is none; a negative errno as peer_restore(), having said why. */
 int successor_restore_peer(Successor *successor, const Instance *instance, Peer **ret_peer,
                            const PeerLoopParameters *parameters);
-
-/* successor_restore() - connections and calls, when instances and listener are there. */
-void successor_restore(Successor *successor);

@@ -71,6 +71,13 @@ void supervisor_queue_runner(Supervisor *supervisor, Runner *runner) {
         loop_task_queue(supervisor->loop, &supervisor->policy);
 }
 
+void supervisor_unqueue_runner(Supervisor *supervisor, Runner *runner) {
+        if (!runner->queued)
+                return;
+        TAILQ_REMOVE(&supervisor->raised, runner, link);
+        runner->queued = false;
+}
+
 /* is_at_rest() - nothing of it runs, and nothing is about to. */
 static bool is_at_rest(const Runner *runner) {
         return (runner->state == POLICY_DOWN || runner->state == POLICY_DONE || runner->state == POLICY_FAILED) &&
@@ -82,8 +89,7 @@ static void handle_raised(LoopTask *task) {
         Runner *runner;
 
         while ((runner = TAILQ_FIRST(&supervisor->raised))) {
-                TAILQ_REMOVE(&supervisor->raised, runner, link);
-                runner->queued = false;
+                supervisor_unqueue_runner(supervisor, runner);
                 runner_handle(runner);
                 if (!is_at_rest(runner))
                         continue;
@@ -442,6 +448,8 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
 }
 
 int supervisor_run(Supervisor *supervisor) {
+        if (supervisor->successor)
+                successor_wait(supervisor->successor);
         loop_run(supervisor->loop);
         return supervisor->exit_status;
 }

@@ -89,6 +89,7 @@ struct Supervisor {
 
         Control *control;       /* the private client; NULL: gone */
         Listener *listener;     /* of the control socket; NULL: none */
+        uint32_t last_client;   /* the number of the latest */
         Metrics *metrics;       /* NULL: nobody may read them but by the control socket */
         uint64_t started_us;    /* monotonic */
         uint64_t configured_us; /* wall clock, when the configuration was loaded; 0: there is none */
@@ -138,6 +139,7 @@ void supervisor_unqueue_spawn(Supervisor *supervisor, Instance *instance);
 
 /* supervisor_queue_runner() - runner_handle() in this turn of the loop. */
 void supervisor_queue_runner(Supervisor *supervisor, Runner *runner);
+void supervisor_unqueue_runner(Supervisor *supervisor, Runner *runner);
 
 /* supervisor_bound() - how much of @timeout_us a stop may take: less while everything is being stopped. */
 uint64_t supervisor_bound(const Supervisor *supervisor, uint64_t timeout_us);

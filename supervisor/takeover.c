@@ -34,6 +34,7 @@
 
 #define TIMEOUT_US (30 * USEC_PER_SEC)
 #define RETRY_US   (2 * USEC_PER_MSEC)
+#define BEHIND_MAX 16u
 
 #define FAULT_REFUSED "the predecessor refuses, at a fault point"
 
@@ -43,7 +44,9 @@ struct Takeover {
         uint64_t begun_us, deadline;
         int program, socket, remote; /* remote: the successor's end, until the keeper has it */
         LoopIo io;
-        LoopTimer attempt, late;
+        LoopTimer retry, late;
+        LoopTask attempt;
+        unsigned n_behind; /* how often it went behind other tasks */
         bool check;
         bool asked; /* TAKEOVER was sent */
         bool arms;  /* the successor was told of a fault point */
@@ -55,7 +58,8 @@ Takeover *takeover_free(Takeover *takeover) {
                 return NULL;
         keeper_link_forget(takeover->supervisor->link, takeover);
         loop_io_stop(&takeover->io);
-        loop_timer_stop(&takeover->attempt);
+        loop_timer_stop(&takeover->retry);
+        loop_task_cancel(&takeover->attempt);
         loop_timer_stop(&takeover->late);
         if (takeover->call)
                 call_on_cancel(takeover->call, NULL, NULL);
@@ -254,14 +258,22 @@ static void hand_over(Takeover *takeover, const Manifest *manifest) {
 
 /* --------------------------------------------------------------------------------------------------------------- serving */
 
-static void attempt(LoopTimer *timer) {
-        Takeover *takeover = CONTAINER_OF(timer, Takeover, attempt);
+/* attempt() - at the end of a turn, when nobody has anything left to do in it: all is written, all is sent. */
+static void attempt(LoopTask *task) {
+        Takeover *takeover = CONTAINER_OF(task, Takeover, attempt);
         Supervisor *supervisor = takeover->supervisor;
         Manifest manifest = MANIFEST_NULL;
         _cleanup_fd_ int memfd = -1;
         int r = -EAGAIN;
 
-        if (!snapshot_obstacle(supervisor, takeover->why)) {
+        if (loop_has_tasks(supervisor->loop) && takeover->n_behind++ < BEHIND_MAX) {
+                loop_task_queue(supervisor->loop, task);
+                return;
+        }
+        takeover->n_behind = 0;
+        if (loop_has_tasks(supervisor->loop)) {
+                (void) snprintf(takeover->why, sizeof(takeover->why), "there was always more to do");
+        } else if (!snapshot_obstacle(supervisor, takeover->why)) {
                 if (!takeover->check && enter(takeover, TAKEOVER_PHASE_FREEZE) < 0) {
                         takeover_cancel(takeover, FAULT_REFUSED);
                         return;
@@ -271,10 +283,16 @@ static void attempt(LoopTimer *timer) {
         if (r == 0)
                 hand_over(takeover, &manifest);
         else if (r == -EAGAIN)
-                loop_timer_set(supervisor->loop, timer, clock_after(clock_now(), RETRY_US));
+                loop_timer_set(supervisor->loop, &takeover->retry, clock_after(clock_now(), RETRY_US));
         else
                 takeover_cancel(takeover, takeover->why);
         manifest_deinit(&manifest);
+}
+
+static void retry(LoopTimer *timer) {
+        Takeover *takeover = CONTAINER_OF(timer, Takeover, retry);
+
+        loop_task_queue(takeover->supervisor->loop, &takeover->attempt);
 }
 
 static void late(LoopTimer *timer) {
@@ -285,7 +303,7 @@ static void late(LoopTimer *timer) {
         takeover_cancel(takeover, why);
 }
 
-/* heard() - the successor runs; or it is gone. */
+/* heard() - the successor runs, and then it has built everything of the keeper's table; or it is gone. */
 static void heard(LoopIo *io, unsigned events) {
         Takeover *takeover = CONTAINER_OF(io, Takeover, io);
         char word[TRANSFER_WORD_SIZE];
@@ -294,21 +312,25 @@ static void heard(LoopIo *io, unsigned events) {
         (void) events;
         if (r == -EAGAIN)
                 return;
-        loop_io_stop(io);
         if (r == 0 && takeover->arms && strcmp(word, TAKEOVER_WORD_HERE) == 0) {
                 takeover_cancel(takeover, "the program was built without fault points");
                 return;
         }
-        if (r < 0 || strcmp(word, takeover->arms ? TAKEOVER_WORD_ARMED : TAKEOVER_WORD_HERE) != 0) {
+        if (r == 0 && strcmp(word, takeover->arms ? TAKEOVER_WORD_ARMED : TAKEOVER_WORD_HERE) == 0) {
+                if (enter(takeover, TAKEOVER_PHASE_COPY) < 0) {
+                        takeover_cancel(takeover, FAULT_REFUSED);
+                        return;
+                }
+                (void) snprintf(takeover->why, sizeof(takeover->why), "the successor reads the keeper's table");
+                return;
+        }
+        loop_io_stop(io);
+        if (r < 0 || strcmp(word, TAKEOVER_WORD_READY) != 0) {
                 takeover_cancel(takeover, "the program ended before it could take anything: its own lines say why");
                 return;
         }
-        if (enter(takeover, TAKEOVER_PHASE_COPY) < 0) {
-                takeover_cancel(takeover, FAULT_REFUSED);
-                return;
-        }
         (void) snprintf(takeover->why, sizeof(takeover->why), "everything was ready");
-        loop_timer_set(takeover->supervisor->loop, &takeover->attempt, clock_now());
+        loop_task_queue(takeover->supervisor->loop, &takeover->attempt);
 }
 
 static void began(KeeperLink *link, int result, void *userdata) {
@@ -390,7 +412,8 @@ static Takeover *takeover_new(Supervisor *supervisor, Call *call, const Baton__C
                 .socket = pair[0],
                 .remote = pair[1],
                 .io = LOOP_IO_NULL(heard),
-                .attempt = LOOP_TIMER_NULL(attempt),
+                .retry = LOOP_TIMER_NULL(retry),
+                .attempt = LOOP_TASK_NULL(attempt),
                 .late = LOOP_TIMER_NULL(late),
                 .check = request->check,
         };

@@ -5,8 +5,12 @@
 
 #include "supervisor/supervisor.h"
 
-/* What a successor says to its predecessor (transfer_say()): that it runs; that it has got everything. */
+/*
+ * What a successor says to its predecessor (transfer_say()): that it runs; that it has built everything of the table; that it
+ * has got everything.
+ */
 #define TAKEOVER_WORD_HERE  "here"
+#define TAKEOVER_WORD_READY "ready to take"
 #define TAKEOVER_WORD_TAKEN "taken"
 
 /* What it is told before it is started, with a point behind it (fault.h), and what it then says instead of "here". */
