@@ -225,6 +225,8 @@ int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZ
                 (void) snprintf(reason, RECOVERY_REASON_SIZE, "the configuration was loaded again meanwhile");
                 return -EAGAIN;
         }
+        if (is_final) /* the board is the predecessor's until then */
+                holder_recover(supervisor->holder);
         r = recovery_follow(&daemon->recovery, supervisor, is_final, reason);
         find_logs(supervisor);
         return r;
@@ -233,6 +235,7 @@ int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZ
 void daemon_followed(Daemon *daemon) {
         recovery_deinit(&daemon->recovery);
         log_store_release(daemon->supervisor->logs);
+        holder_settle(daemon->supervisor->holder);
         serve(daemon);
 }
 
