@@ -26,8 +26,8 @@ typedef struct Request Request;
 typedef struct Reply Reply;
 
 enum {
-        REQUEST_NAME_MAX = 255,
-        REQUEST_MINOR_MIN = 31, /* of protocol 7: Linux 5.4 */
+        REQUEST_NAME_MAX = 1024, /* as the kernel passes on; what a file system takes, it says itself */
+        REQUEST_MINOR_MIN = 31,  /* of protocol 7: Linux 5.4 */
         REQUEST_MINOR = 38,
         REQUEST_MAX_WRITE = 1024 * 1024,
         REQUEST_SIZE_MAX = REQUEST_MAX_WRITE + 4096,
