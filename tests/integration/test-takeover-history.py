@@ -83,7 +83,7 @@ def each_outcome(daemon):
 @test
 def it_outlives_deaths(daemon):
     """What was written stays, and each death is told with its cause, once."""
-    daemon.start(FLEET, BATON_LOG_LEVEL="info")
+    daemon.start(FLEET, BATON_LOG_LEVEL="info", ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":handle_segv=0")
     first = kill_supervisor(daemon)
     answer = json.loads(daemon.baton("takeover", "--json").stdout)
     second = kill_supervisor(daemon, signal.SIGSEGV)
