@@ -520,8 +520,13 @@ void holder_settle(Holder *holder) {
         }
         for (size_t i = board_next(holder->board, 0); i > 0; i = board_next(holder->board, i)) {
                 const BoardEntry *entry = board_entry(holder->board, i);
+                Instance *instance = entry->kind == BOARD_STATE
+                                             ? supervisor_find_instance(holder->supervisor, entry->instance)
+                                             : NULL;
 
-                if (entry->kind == BOARD_STATE && !supervisor_find_instance(holder->supervisor, entry->instance))
+                if (instance)
+                        instance_recall(instance, entry);
+                else if (entry->kind == BOARD_STATE)
                         board_remove(holder->board, i);
         }
 }

@@ -44,7 +44,8 @@ void holder_adopt(Holder *holder, uint64_t tag, int fd_consume);
 void holder_disown(Holder *holder, uint64_t tag);
 /* holder_recover() - before runners are recovered: puts together what the keeper has told. */
 void holder_recover(Holder *holder);
-/* holder_settle() - after that: what belongs to no runner any more, or to one at rest, is closed. */
+/* holder_settle() - after that: what belongs to no runner any more, or to one at rest, is closed; instances know again what
+ * they have said. */
 void holder_settle(Holder *holder);
 
 /*

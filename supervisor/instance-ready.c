@@ -55,12 +55,7 @@ static void note(const Instance *instance) {
         (void) snprintf(entry->name, sizeof(entry->name), "%s", status ? status : "");
 }
 
-/* recall() - the same, of an instance that was adopted. */
-static void recall(Instance *instance) {
-        const BoardEntry *entry = holder_find_state(instance->supervisor->holder, instance);
-
-        if (!entry)
-                return;
+void instance_recall(Instance *instance, const BoardEntry *entry) {
         instance->reloading = entry->flags & BOARD_RELOADING;
         instance->leaving = entry->flags & BOARD_STOPPING;
         if (entry->flags & BOARD_HAS_WATCHDOG)
@@ -68,6 +63,10 @@ static void recall(Instance *instance) {
         instance->main_pid = entry->main_pid;
         instance->said_errno = entry->error;
         set_status(instance, entry->name);
+        if (instance->state == PROCESS_UP) {
+                loop_timer_stop(&instance->timer);
+                instance_watch_over(instance);
+        }
 }
 
 static bool _printf_(2, 3) refused(char why[NOTIFY_REASON_SIZE], const char *format, ...) {
@@ -221,7 +220,6 @@ int instance_open_ready(Instance *instance, const char **ret_step) {
 }
 
 int instance_adopt_ready(Instance *instance, const char *path, int fd_consume) {
-        recall(instance);
         return notify_adopt(&instance->notify, instance->supervisor->loop, instance->runner->name, path, fd_consume,
                             told, instance);
 }

@@ -15,6 +15,7 @@
 
 #include "proto/manifest.h"
 #include "proto/peer.h"
+#include "supervisor/board.h"
 #include "supervisor/bootstrap.h"
 #include "supervisor/config.h"
 #include "supervisor/exit-status.h"
@@ -156,6 +157,9 @@ int instance_adopt(Runner *runner, Recovered *slot);
  * or as peer_restore(): it has no peer then.
  */
 int instance_restore_peer_again(Instance *instance, const char *prefix, Manifest *manifest);
+
+/* instance_recall() - one that was adopted: what it has said of itself, to a supervisor before this one. */
+void instance_recall(Instance *instance, const BoardEntry *entry);
 
 /* instance_start() - its runner hears what comes of it: runner_instance_ready(), runner_instance_over(). */
 void instance_start(Instance *instance);
