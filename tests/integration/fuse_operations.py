@@ -262,12 +262,13 @@ def unnamed():
     do("read it", read, "named")
     os.close(fd)
     os.mkdir("gone")
-    here = os.getcwd()
+    here = os.open(".", os.O_RDONLY)
     os.chdir("gone")
     os.rmdir("../gone")
     look("a directory that is gone", ".")
     do("create in it", os.open, "x", os.O_CREAT | os.O_WRONLY)
-    os.chdir(here)
+    os.fchdir(here)
+    os.close(here)
 
 
 def attributes():
@@ -443,20 +444,21 @@ def main():
     root = sys.argv[1]
     uid = int(sys.argv[2]) if len(sys.argv) > 2 else None
     os.umask(0o022)
+    os.chdir(root)
+    top = os.open(".", os.O_RDONLY)  # the way to it may be closed to that user
     for part in PARTS:
-        folder = os.path.join(root, part.__name__)
-        os.mkdir(folder)
+        os.mkdir(part.__name__)
         if uid is not None:
-            os.chown(folder, uid, uid)
+            os.chown(part.__name__, uid, uid)
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     for part in PARTS:
-        os.chdir(os.path.join(root, part.__name__))
+        os.chdir(part.__name__)
         say(f"== {part.__name__}")
         part()
-        os.chdir("/")
+        os.fchdir(top)
 
 
 main()
