@@ -44,6 +44,7 @@ struct ArenaPool {
         ArenaPoolConfig config;
         Arena *arenas[ARENA_POOL_ARENAS];
         uint64_t serial, deadline;
+        uint64_t followed; /* arenas with serials up to this were another process's */
         uint8_t max_order; /* of an ordinary arena as a whole */
         LIST_HEAD(, Slot) free[ARENA_POOL_ORDERS];
         ArenaPoolUsage usage;

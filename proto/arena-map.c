@@ -35,6 +35,7 @@ struct ArenaMapping {
         ArenaBudget *budget;
         uint64_t id, size;
         uint8_t *memory;
+        int fd; /* -1: not kept */
         size_t n_views;
         bool retired;
         bool is_object; /* not a peer's arena: its one view is all there is to it */
@@ -54,6 +55,7 @@ struct ArenaMap {
 
 static ArenaMapping *mapping_free(ArenaMapping *mapping) {
         (void) munmap(mapping->memory, (size_t) mapping->size);
+        fd_close(mapping->fd);
         if (mapping->budget)
                 mapping->budget->used_bytes -= mapping->size;
         free(mapping);
@@ -116,19 +118,20 @@ static void add_mapping(ArenaMap *map, ArenaMapping *mapping) {
                 mapping->budget->used_bytes += mapping->size;
 }
 
-static int map_arena(ArenaMap *map, uint64_t id, uint64_t size, int fd) {
+static int map_arena(ArenaMap *map, uint64_t id, uint64_t size, int *fd) {
         ArenaMapping *mapping = calloc(1, sizeof(*mapping));
         int r;
 
         if (!mapping)
                 return -ENOMEM;
-        r = map_memory(fd, size, map->limits.writable, &mapping->memory);
+        r = map_memory(*fd, size, map->limits.writable, &mapping->memory);
         if (r < 0) {
                 free(mapping);
                 return r;
         }
         mapping->id = id;
         mapping->size = size;
+        mapping->fd = map->limits.keep_fds ? fd_take(fd) : -1;
         add_mapping(map, mapping);
         return 0;
 }
@@ -147,7 +150,16 @@ int arena_map_announce(ArenaMap *map, uint64_t id, int fd_consume, uint64_t size
         r = memfd_check(fd, size, F_SEAL_SHRINK | F_SEAL_GROW);
         if (r < 0)
                 return r;
-        return map_arena(map, id, size, fd);
+        return map_arena(map, id, size, &fd);
+}
+
+void arena_map_each(const ArenaMap *map, void (*function)(uint64_t id, uint64_t size, int fd, void *userdata),
+                    void *userdata) {
+        const ArenaMapping *mapping;
+
+        LIST_FOREACH (mapping, &map->mappings, link)
+                if (!mapping->retired)
+                        function(mapping->id, mapping->size, mapping->fd, userdata);
 }
 
 int arena_map_retire(ArenaMap *map, uint64_t id) {
@@ -245,6 +257,7 @@ int arena_map_object(ArenaMap *map, int fd, uint64_t size, ArenaView *ret_view) 
         }
         mapping->memory = (uint8_t *) object.data;
         mapping->size = size;
+        mapping->fd = -1;
         mapping->is_object = mapping->retired = true;
         mapping->n_views = 1;
         add_mapping(map, mapping);

@@ -320,6 +320,8 @@ int arena_pool_release(ArenaPool *pool, uint64_t peer, const ArenaBlock *block) 
         Arena *arena;
         int r = find_block(pool, peer, block, &slot);
 
+        if (r == -ENOENT && pool->followed > 0 && block->arena / ARENA_POOL_ARENAS <= pool->followed)
+                return 0;
         if (r < 0)
                 return r;
         arena = slot->arena;
@@ -473,4 +475,21 @@ void arena_pool_expire(ArenaPool *pool, uint64_t now) {
 
 ArenaPoolUsage arena_pool_usage(const ArenaPool *pool) {
         return pool->usage;
+}
+
+uint64_t arena_pool_serial(const ArenaPool *pool) {
+        return pool->serial;
+}
+
+size_t arena_pool_ids(const ArenaPool *pool, uint64_t ret_ids[ARENA_POOL_ARENAS]) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < ARENA_POOL_ARENAS; i++)
+                if (pool->arenas[i])
+                        ret_ids[n++] = pool->arenas[i]->id;
+        return n;
+}
+
+void arena_pool_follow(ArenaPool *pool, uint64_t serial) {
+        pool->serial = pool->followed = serial;
 }

@@ -119,6 +119,15 @@ void arena_pool_expire(ArenaPool *pool, uint64_t now);
 
 ArenaPoolUsage arena_pool_usage(const ArenaPool *pool);
 
+/*
+ * For a pool that follows another process's: arena_pool_serial() - what its ids were made from; arena_pool_ids() - of the
+ * arenas it has, at most 64; returns how many. arena_pool_follow() - a new pool makes ids beyond @serial, and a release of
+ * the other pool's blocks is no error.
+ */
+uint64_t arena_pool_serial(const ArenaPool *pool);
+size_t arena_pool_ids(const ArenaPool *pool, uint64_t ret_ids[64]);
+void arena_pool_follow(ArenaPool *pool, uint64_t serial);
+
 /* ---- the reader's side ---- */
 
 /* What the maps of all peers may hold together; NULL in a map's limits: no bound but its own. */
@@ -134,6 +143,7 @@ typedef struct ArenaMapLimits {
                 max_blocks; /* resolved, or waiting to be sent back; as many units as max_bytes has: each of them once */
         ArenaBudget *budget; /* outlives the map and its views */
         bool writable;       /* map for writing too */
+        bool keep_fds;       /* for arena_map_each() */
 } ArenaMapLimits;
 
 /* A block that was resolved; keeps its arena mapped, the map itself may go. */
@@ -160,6 +170,10 @@ int arena_map_announce(ArenaMap *map, uint64_t id, int fd_consume, uint64_t size
 
 /* arena_map_retire() - 0, -ENOENT, -EALREADY (retired before, blocks still out). */
 int arena_map_retire(ArenaMap *map, uint64_t id);
+
+/* arena_map_each() - the arenas that are announced and not retired, with their descriptors (limits.keep_fds). */
+void arena_map_each(const ArenaMap *map, void (*function)(uint64_t id, uint64_t size, int fd, void *userdata),
+                    void *userdata);
 
 /*
  * arena_map_resolve() - a block that came with a frame, every field of it foreign. The view is to be released. 0; -ENOENT

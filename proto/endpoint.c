@@ -31,6 +31,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -246,20 +247,50 @@ static void host_release(void *userdata) {
 
 static const PeerHost host_functions = { .watch = host_watch, .wake = host_wake, .release = host_release };
 
+/* host_new() - NULL: no memory. */
+static Host *host_new(Endpoint *endpoint) {
+        Host *host = calloc(1, sizeof(*host));
+
+        if (!host)
+                return NULL;
+        host->endpoint = endpoint;
+        host->flush = ENDPOINT_TASK_NULL(host_flush);
+        for (unsigned i = 0; i < _PEER_SLOT_N; i++)
+                host->slots[i] = (Slot){ .source = { .ready = slot_ready, .fd = -1 }, .host = host };
+        LIST_INSERT_HEAD(&endpoint->hosts, host, link);
+        return host;
+}
+
+int endpoint_restore_peer(Endpoint *endpoint, const PeerConfig *config, const Baton__Handover__Peer *state,
+                          const char *prefix, Manifest *manifest, const PeerHandler *handler, void *userdata,
+                          Peer **ret_peer, char reason[MANIFEST_REASON_SIZE]) {
+        Host *host = host_new(endpoint);
+        int r;
+
+        assert(config->at_rest);
+        if (!host) {
+                (void) snprintf(reason, MANIFEST_REASON_SIZE, "%s: no memory", prefix);
+                return -ENOMEM;
+        }
+        r = peer_restore(&host->peer, state, prefix, manifest, config, &host_functions, host, handler, userdata,
+                         reason);
+        if (r < 0) {
+                host_release(host);
+                return r;
+        }
+        *ret_peer = host->peer;
+        return 0;
+}
+
 int endpoint_add_peer(Endpoint *endpoint, const PeerConfig *config, int lane_fd_consume, const PeerHandler *handler,
                       void *userdata, Peer **ret_peer) {
-        Host *host = calloc(1, sizeof(*host));
+        Host *host = host_new(endpoint);
         int r;
 
         if (!host) {
                 fd_close(lane_fd_consume);
                 return -ENOMEM;
         }
-        host->endpoint = endpoint;
-        host->flush = ENDPOINT_TASK_NULL(host_flush);
-        for (unsigned i = 0; i < _PEER_SLOT_N; i++)
-                host->slots[i] = (Slot){ .source = { .ready = slot_ready, .fd = -1 }, .host = host };
-        LIST_INSERT_HEAD(&endpoint->hosts, host, link);
         r = peer_new(&host->peer, config, lane_fd_consume, &host_functions, host, handler, userdata);
         if (r < 0) {
                 host_release(host);

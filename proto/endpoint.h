@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#include "proto/peer.h"
+#include "proto/peer-save.h"
 
 typedef struct Endpoint Endpoint;
 typedef struct EndpointTask EndpointTask;
@@ -40,6 +40,11 @@ int endpoint_fd(Endpoint *endpoint);
 /* endpoint_add_peer() - peer_new() with this endpoint as its host. */
 int endpoint_add_peer(Endpoint *endpoint, const PeerConfig *config, int lane_fd_consume, const PeerHandler *handler,
                       void *userdata, Peer **ret_peer);
+
+/* endpoint_restore_peer() - peer_restore() with this endpoint as its host, of one that is at rest. Errors as its. */
+int endpoint_restore_peer(Endpoint *endpoint, const PeerConfig *config, const Baton__Handover__Peer *state,
+                          const char *prefix, Manifest *manifest, const PeerHandler *handler, void *userdata,
+                          Peer **ret_peer, char reason[MANIFEST_REASON_SIZE]);
 
 /*
  * endpoint_watch() - another descriptor in the same set: @callback when it is readable, or its other end is gone; NULL

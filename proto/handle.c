@@ -15,6 +15,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 
 #include "common/version.h"
 
@@ -106,21 +107,51 @@ static void reap(EndpointTask *task) {
         connection_free(CONTAINER_OF(task, Connection, reap));
 }
 
-int connection_new(Connection **ret_connection, Handles *handles, const PeerConfig *config, int lane_fd_consume,
-                   const ConnectionHandler *handler, void *owner) {
+/* allocate() - NULL: no memory. */
+static Connection *allocate(Handles *handles, const ConnectionHandler *handler, void *owner) {
         Connection *connection = calloc(1, sizeof(*connection));
-        int r;
 
-        if (!connection) {
-                fd_close(lane_fd_consume);
-                return -ENOMEM;
-        }
+        if (!connection)
+                return NULL;
         connection->handles = handles;
         connection->handler = handler;
         connection->owner = owner;
         connection->reap = ENDPOINT_TASK_NULL(reap);
         LIST_INIT(&connection->buffers);
         LIST_INSERT_HEAD(&handles->connections, connection, link);
+        return connection;
+}
+
+int connection_restore(Connection **ret_connection, Handles *handles, const PeerConfig *config,
+                       const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest,
+                       const ConnectionHandler *handler, void *owner, char reason[MANIFEST_REASON_SIZE]) {
+        Connection *connection = allocate(handles, handler, owner);
+        int r;
+
+        if (!connection) {
+                (void) snprintf(reason, MANIFEST_REASON_SIZE, "%s: no memory", prefix);
+                return -ENOMEM;
+        }
+        r = endpoint_restore_peer(handles->endpoint, config, state, prefix, manifest, &peer_handler, connection,
+                                  &connection->peer, reason);
+        if (r < 0) {
+                connection_free(connection);
+                return r;
+        }
+        atomic_store_explicit(&connection->window, peer_remote(connection->peer)->stream_window, memory_order_relaxed);
+        *ret_connection = connection;
+        return 0;
+}
+
+int connection_new(Connection **ret_connection, Handles *handles, const PeerConfig *config, int lane_fd_consume,
+                   const ConnectionHandler *handler, void *owner) {
+        Connection *connection = allocate(handles, handler, owner);
+        int r;
+
+        if (!connection) {
+                fd_close(lane_fd_consume);
+                return -ENOMEM;
+        }
         r = endpoint_add_peer(handles->endpoint, config, lane_fd_consume, &peer_handler, connection,
                               &connection->peer);
         if (r < 0) {

@@ -92,6 +92,14 @@ int connection_new(Connection **ret_connection, Handles *handles, const PeerConf
                    const ConnectionHandler *handler, void *owner);
 
 /*
+ * connection_restore() - the same of one that another process had (endpoint_restore_peer()): its calls are in no handles,
+ * and are bound by whoever asks for them before peer_own(). Errors as peer_restore()'s.
+ */
+int connection_restore(Connection **ret_connection, Handles *handles, const PeerConfig *config,
+                       const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest,
+                       const ConnectionHandler *handler, void *owner, char reason[MANIFEST_REASON_SIZE]);
+
+/*
  * connection_free() - peer_free(), and all handles of its calls are gone, open or not, without a callback. Accepts NULL,
  * returns NULL.
  */

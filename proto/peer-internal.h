@@ -11,6 +11,7 @@
 #include "common/frame.h"
 #include "common/lane.h"
 #include "common/spare.h"
+#include "proto/manifest.h"
 #include "proto/message.h"
 #include "proto/peer.h"
 
@@ -73,7 +74,8 @@ struct Call {
         bool outgoing;
         bool open; /* has an id that is in use on the wire, in peer->buckets */
         uint8_t channel;
-        uint32_t saved; /* its number in what was saved last; 0: it was not there */
+        uint32_t saved;   /* its number in what was saved last; 0: it was not there */
+        uint64_t link_id; /* its id on the link to the successor that has its connection; 0: there is none */
         bool restored, claimed;
 
         /* ours */
@@ -146,7 +148,8 @@ struct Parcel {
         Call *call;    /* CALL: always; ITEM: NULL when the call is over; ANSWER: NULL */
         Parcel *after; /* ANSWER: the ITEM of the same call that goes first */
         uint8_t channel;
-        bool on_lane; /* descriptors are with the lane: it must be written */
+        bool on_lane;  /* descriptors are with the lane: it must be written */
+        bool captured; /* it goes with the connection: not written here */
         bool has_block;
         ArenaBlock block; /* given to the peer; ours again when it is not written */
         uint64_t id;      /* ITEM, ANSWER */
@@ -178,8 +181,10 @@ struct Peer {
         int renewal_fd; /* channel 0 of a higher epoch: the lane is not read on before the old one is over; -1: none */
         uint32_t renewal_epoch;
 
-        bool borrowed;   /* restored, and not ours alone yet: nothing of it is shut down */
-        Call **restored; /* by their numbers; NULL: ours */
+        bool borrowed;             /* restored, and not ours alone yet: nothing of it is shut down */
+        bool frozen;               /* no event is handled, nothing is sent: peer_freeze() */
+        struct Captured *captured; /* what was set aside for another process; NULL: nothing */
+        Call **restored;           /* by their numbers; NULL: ours */
         size_t n_restored;
 
         unsigned side, n_channels;
@@ -222,7 +227,7 @@ struct Peer {
 
         uint64_t hello_deadline, renewal_deadline;
         uint64_t trim_deadline; /* large buffers that were not needed lately go */
-        bool offers_share;
+        bool offers_share, crosses;
         Share *share; /* NULL: not agreed */
         PeerObjects objects_use;
         ArenaMap *objects; /* those of the peer's that are mapped; NULL: none ever was */
@@ -254,6 +259,14 @@ void peer_read_rest(Peer *peer, unsigned except);
 void peer_hello_received(Peer *peer, const Baton__Hello *hello);
 /* peer_channel_lost() - EOF or an error on channel @n. */
 void peer_channel_lost(Peer *peer, unsigned n, int error);
+
+/* ---- peer-save.c ---- */
+/* peer_save_crossing() - peer_save() of a connection whose calls end in this process: peer_capture(). */
+int peer_save_crossing(Peer *peer, const char *prefix, Manifest *manifest, Baton__Handover__Peer **ret_state);
+
+/* ---- peer-cross.c ---- */
+/* peer_drop_captured() - what was set aside, if anything. */
+void peer_drop_captured(Peer *peer);
 
 /* ---- input.c ---- */
 /*
@@ -325,6 +338,13 @@ static inline uint32_t channel_unsent_answers(const Channel *channel) {
 /* ---- share.c ---- */
 #define SHARE_FEATURE "arena"
 int share_open(Peer *peer);
+/* share_map(), share_pool() - of a peer that shares. */
+ArenaMap *share_map(const Peer *peer);
+ArenaPool *share_pool(const Peer *peer);
+/* share_follow() - another process's arenas @ids, up to @serial, are over: the other side is told. 0 or -ENOMEM. */
+int share_follow(Peer *peer, uint64_t serial, const uint64_t *ids, size_t n);
+/* share_leave() - the other side's memory is only given back from here on; none of ours is shared any more. */
+void share_leave(Peer *peer);
 void share_close(Peer *peer);
 void share_flush(Peer *peer);
 uint64_t share_deadline(const Peer *peer);

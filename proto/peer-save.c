@@ -28,6 +28,7 @@ typedef Baton__Handover__PeerChannel ChannelState;
 typedef Baton__Handover__LaneMessage LaneState;
 
 #define NAME_SIZE (MANIFEST_NAME_MAX + 1)
+#define ARENA_IDS 64u /* that a side has at most */
 
 /* ------------------------------------------------------------------------------------------------------------- saving */
 
@@ -36,6 +37,9 @@ typedef struct Save {
         Manifest *manifest;
         size_t n_fds; /* that have numbers for names */
         int error;    /* the first; nothing more is done after it */
+        bool crosses; /* calls end in this process, the connection goes: peer_save_crossing() */
+        uint64_t next_link;
+        Baton__Handover__PeerShare *share;
 } Save;
 
 /* new() - an initialised message, or NULL with the error noted. */
@@ -244,6 +248,38 @@ static void save_queue(Save *save, const Call *call, CallState *message) {
         }
 }
 
+/*
+ * save_crossing() - a call that ends in this process, as the connection sees it: of what was received and not taken, which
+ * stays here, its window is free again.
+ */
+static void save_crossing(Save *save, Call *call, CallState *message) {
+        bool ends_here = !call->outgoing || (call->done && !call->failed);
+        const Queued *queued;
+
+        message->wanted = call->outgoing && ends_here;
+        message->owed = call->owed;
+        message->reserved = call->reserved;
+        STAILQ_FOREACH (queued, &call->queue, link) {
+                message->owed += queued->cost;
+                message->reserved -= queued->excess;
+        }
+        if (!ends_here)
+                return;
+        if (!call->open) {
+                call->link_id = save->next_link;
+                save->next_link += 2;
+        } else {
+                call->link_id = call->id;
+        }
+        message->link = call->link_id;
+}
+
+/* is_crossing() - whether the connection knows of @call: it has an id in use, or descriptors on their way. */
+static bool is_crossing(const Call *call) {
+        return call->open ||
+               (call->outgoing && call->parcel && call->parcel->kind == PARCEL_CALL && call->parcel->on_lane);
+}
+
 static void save_call(Save *save, Call *call, State *state) {
         CallState *message = new (save, &baton__handover__peer_call__descriptor);
 
@@ -258,18 +294,22 @@ static void save_call(Save *save, Call *call, State *state) {
         message->wanted = call->done != NULL;
         message->deadline = call->deadline == USEC_INFINITY ? 0 : call->deadline;
         message->cancel_sent = call->cancel_sent;
-        message->fds = (uint32_t) call->n_fds;
         message->streams = call->streams;
         message->sends = call->sends;
         message->end_wanted = call->end_wanted;
         message->takes = call->takes;
+        message->credit_out = call->credit_out;
+        message->window_in = call->window_in;
+        if (save->crosses) {
+                save_crossing(save, call, message);
+                return;
+        }
+        message->fds = (uint32_t) call->n_fds;
         message->paused = call->paused;
         message->answered = call->answered;
         message->fails = call->fails;
         message->failed = call->failed;
         message->status = call->status;
-        message->credit_out = call->credit_out;
-        message->window_in = call->window_in;
         message->owed = call->owed;
         message->blocked = call->blocked;
         message->reserved = call->reserved;
@@ -288,9 +328,12 @@ static void save_calls(Save *save, Peer *peer, State *state) {
         LIST_FOREACH (call, &peer->incoming, link)
                 n++;
         state->calls = array(save, n, sizeof(CallState *));
-        LIST_FOREACH (call, &peer->outgoing, link)
-                if (state->calls && save->error == 0)
+        LIST_FOREACH (call, &peer->outgoing, link) {
+                call->saved = 0;
+                call->link_id = 0;
+                if (state->calls && save->error == 0 && (!save->crosses || is_crossing(call)))
                         save_call(save, call, state);
+        }
         LIST_FOREACH (call, &peer->incoming, link) {
                 call->saved = 0;
                 if (state->calls && call->open && save->error == 0)
@@ -298,12 +341,17 @@ static void save_calls(Save *save, Peer *peer, State *state) {
         }
 }
 
-static uint32_t parcel_number(const Peer *peer, const Parcel *wanted) {
+/* is_kept() - a frame of this process's alone: it has not begun to be sent. */
+static bool is_kept(const Save *save, const Parcel *parcel) {
+        return save->crosses && parcel->kind == PARCEL_CALL && !parcel->on_lane;
+}
+
+static uint32_t parcel_number(const Save *save, const Peer *peer, const Parcel *wanted) {
         const Parcel *parcel;
         uint32_t n = 0;
 
         TAILQ_FOREACH (parcel, &peer->parcels, link) {
-                n++;
+                n += !is_kept(save, parcel);
                 if (parcel == wanted)
                         return n;
         }
@@ -311,18 +359,23 @@ static uint32_t parcel_number(const Peer *peer, const Parcel *wanted) {
 }
 
 static void save_parcels(Save *save, const Peer *peer, State *state) {
-        const Parcel *parcel;
+        Parcel *parcel;
 
         state->parcels = array(save, peer->n_parcels, sizeof(ParcelState *));
         TAILQ_FOREACH (parcel, &peer->parcels, link) {
-                ParcelState *message = new (save, &baton__handover__peer_parcel__descriptor);
+                ParcelState *message;
+
+                if (is_kept(save, parcel))
+                        continue;
+                parcel->captured = save->crosses;
+                message = new (save, &baton__handover__peer_parcel__descriptor);
 
                 if (!message || !state->parcels)
                         return;
                 state->parcels[state->n_parcels++] = message;
                 message->kind = parcel->kind;
                 message->call = parcel->call ? parcel->call->saved : 0;
-                message->after = parcel->after ? parcel_number(peer, parcel->after) : 0;
+                message->after = parcel->after ? parcel_number(save, peer, parcel->after) : 0;
                 message->channel = parcel->channel;
                 message->on_lane = parcel->on_lane;
                 message->id = parcel->id;
@@ -345,15 +398,43 @@ static uint64_t moment(uint64_t us) {
         return us == USEC_INFINITY ? 0 : us;
 }
 
-int peer_save(Peer *peer, const char *prefix, Manifest *manifest, Baton__Handover__Peer **ret_state) {
-        Save save = { .prefix = prefix, .manifest = manifest };
+static void save_arena(uint64_t id, uint64_t size, int fd, void *userdata) {
+        Save *save = userdata;
+        Baton__Handover__PeerArena *message = new (save, &baton__handover__peer_arena__descriptor);
+
+        if (!message)
+                return;
+        message->id = id;
+        message->size = size;
+        save->share->theirs[save->share->n_theirs++] = message;
+        name_fd(save, fd, "arena/%llu", (unsigned long long) id);
+}
+
+static void save_share(Save *save, const Peer *peer, Baton__Handover__PeerShare **ret) {
+        Baton__Handover__PeerShare *message;
+
+        if (!peer->share)
+                return;
+        save->share = message = *ret = new (save, &baton__handover__peer_share__descriptor);
+        if (!message)
+                return;
+        message->theirs = array(save, ARENA_IDS, sizeof(*message->theirs));
+        message->ours = array(save, ARENA_IDS, sizeof(*message->ours));
+        if (!message->theirs || !message->ours)
+                return;
+        message->serial = arena_pool_serial(share_pool(peer));
+        message->n_ours = arena_pool_ids(share_pool(peer), message->ours);
+        arena_map_each(share_map(peer), save_arena, save);
+}
+
+static int save_peer(Save save, Peer *peer, State **ret_state) {
         State *state;
 
         if (peer->state == PEER_STATE_ENDED || peer->doomed)
                 return -ESHUTDOWN;
         if (peer->depth > 0)
                 return -EBUSY;
-        if (peer->share || peer->objects || peer->renewal_fd >= 0)
+        if (((peer->share || peer->objects) && !save.crosses) || peer->renewal_fd >= 0)
                 return -EOPNOTSUPP;
         state = new (&save, &baton__handover__peer__descriptor);
         if (!state)
@@ -377,12 +458,28 @@ int peer_save(Peer *peer, const char *prefix, Manifest *manifest, Baton__Handove
                 save_channel(&save, &peer->channels[n], n, &state->channels[state->n_channels++]);
         save_calls(&save, peer, state);
         save_parcels(&save, peer, state);
+        save_share(&save, peer, &state->share);
         if (save.error < 0) {
                 baton__handover__peer__free_unpacked(state, NULL);
                 return save.error;
         }
         *ret_state = state;
         return 0;
+}
+
+int peer_save(Peer *peer, const char *prefix, Manifest *manifest, State **ret_state) {
+        return save_peer((Save){ .prefix = prefix, .manifest = manifest }, peer, ret_state);
+}
+
+int peer_save_crossing(Peer *peer, const char *prefix, Manifest *manifest, State **ret_state) {
+        Save save = {
+                .prefix = prefix,
+                .manifest = manifest,
+                .crosses = true,
+                .next_link = peer->channels[CHANNEL_RPC].next_out,
+        };
+
+        return save_peer(save, peer, ret_state);
 }
 
 uint32_t peer_saved_call(const Call *call) {
@@ -719,6 +816,32 @@ static bool is_whole(const State *state) {
                (unsigned) state->state < PEER_STATE_ENDED;
 }
 
+static void restore_arena(Restore *restore, const Baton__Handover__PeerArena *message) {
+        int fd = find_fd(restore, "arena/%llu", (unsigned long long) message->id);
+
+        if (fd < 0)
+                refuse(restore, -EPROTO, "its arena %ju is missing", (uintmax_t) message->id);
+        else if (arena_map_announce(share_map(restore->peer), message->id, fd, message->size) < 0)
+                refuse(restore, -EPROTO, "its arena %ju cannot be used", (uintmax_t) message->id);
+}
+
+static void restore_share(Restore *restore, const Baton__Handover__PeerShare *message) {
+        Peer *peer = restore->peer;
+
+        if (!message)
+                return;
+        if (!peer->offers_share || message->n_ours > ARENA_IDS) {
+                refuse(restore, -EPROTONOSUPPORT, "it shares memory in a way that is not known here");
+                return;
+        }
+        if (share_open(peer) < 0 || share_follow(peer, message->serial, message->ours, message->n_ours) < 0) {
+                out_of_memory(restore);
+                return;
+        }
+        for (size_t i = 0; i < message->n_theirs && restore->error == 0; i++)
+                restore_arena(restore, message->theirs[i]);
+}
+
 static void restore_all(Restore *restore) {
         const State *state = restore->state;
         const Baton__Handover__PeerCounters *counters = state->counters;
@@ -743,6 +866,8 @@ static void restore_all(Restore *restore) {
         restore_lane(restore, state->lane);
         for (unsigned n = 0; n < state->n_channels && restore->error == 0; n++)
                 restore_channel(restore, n, state->channels[n]);
+        if (restore->error == 0)
+                restore_share(restore, state->share);
         if (restore->error == 0)
                 restore_calls(restore);
         if (restore->error == 0)
@@ -771,6 +896,7 @@ int peer_restore(Peer **ret_peer, const Baton__Handover__Peer *state, const char
                 return restore.error;
         }
         restore.peer->borrowed = true;
+        restore.peer->frozen = config->at_rest;
         restore_all(&restore);
         if (restore.error < 0) {
                 restore.peer->host_functions.release = NULL;
@@ -836,8 +962,9 @@ void peer_own(Peer *peer) {
         if (!peer->borrowed)
                 return;
         assert(peer->depth == 0);
-        peer->borrowed = false;
+        peer->borrowed = peer->frozen = false;
         peer->n_restored = 0;
+        peer_watch_all(peer);
         peer_enter(peer);
         for (size_t i = 0; i < n; i++) {
                 Call *call = restored[i];

@@ -93,7 +93,7 @@ static int slot_fd(const Peer *peer, unsigned slot) {
 static unsigned wanted_events(const Peer *peer, unsigned slot) {
         const Channel *channel;
 
-        if (peer->state == PEER_STATE_ENDED)
+        if (peer->state == PEER_STATE_ENDED || peer->frozen)
                 return 0;
         if (slot == PEER_LANE)
                 return PEER_IN | (peer->lane_stalled ? PEER_OUT : 0);
@@ -267,6 +267,7 @@ int peer_allocate(Peer **ret_peer, const PeerConfig *config, const PeerHost *hos
         peer->features = config->features;
         peer->instance = config->instance;
         peer->offers_share = config->share;
+        peer->crosses = config->crosses;
         peer->objects_use = config->objects;
         peer->service_state = config->service_state;
         peer->hello_deadline = peer->renewal_deadline = peer->trim_deadline = peer->lane_retry = USEC_INFINITY;
@@ -743,8 +744,10 @@ static void return_credit(Peer *peer) {
  * envelope, would move away under it. What is to be sent is sent, the rest is left to the next turn.
  */
 void peer_flush(Peer *peer) {
-        peer_enter(peer);
         peer->awake = false;
+        if (peer->frozen && peer->state != PEER_STATE_ENDED)
+                return;
+        peer_enter(peer);
         if (peer->depth == 1) {
                 peer_deliver_failed(peer);
                 peer_flush_streams(peer);
@@ -767,7 +770,7 @@ void peer_flush(Peer *peer) {
 }
 
 void peer_dispatch(Peer *peer, unsigned slot, unsigned events) {
-        if (peer->state == PEER_STATE_ENDED)
+        if (peer->state == PEER_STATE_ENDED || peer->frozen)
                 return;
         if (peer->depth > 0) {
                 peer_wake(peer); /* events are told again */
@@ -803,7 +806,7 @@ uint64_t peer_deadline(const Peer *peer) {
         const Call *call = TAILQ_FIRST(&peer->deadlines);
         uint64_t deadline = MIN(peer->hello_deadline, peer->renewal_deadline);
 
-        if (peer->state == PEER_STATE_ENDED)
+        if (peer->state == PEER_STATE_ENDED || peer->frozen)
                 return USEC_INFINITY;
         deadline = MIN(deadline, peer->lane_retry);
         deadline = MIN(deadline, peer->trim_deadline);
@@ -844,7 +847,7 @@ static void trim_buffers(Peer *peer, uint64_t now) {
 void peer_expire(Peer *peer) {
         uint64_t now = clock_now();
 
-        if (peer->state == PEER_STATE_ENDED)
+        if (peer->state == PEER_STATE_ENDED || peer->frozen)
                 return;
         peer_enter(peer);
         expire_silence(peer, now);
@@ -952,6 +955,7 @@ static void peer_destroy(Peer *peer) {
         free(peer->remote.software);
         free(peer->software);
         free(peer->restored);
+        peer_drop_captured(peer);
         free(peer);
 }
 

@@ -103,6 +103,8 @@ typedef struct PeerConfig {
         const char *software;        /* copied */
         const char *const *features; /* NULL-terminated or NULL; the strings must outlive the peer */
         bool share;                  /* offer shared arenas for large payloads (proto/arena.h) */
+        bool crosses;                /* it may be captured (proto/peer-cross.h): what that needs is kept */
+        bool at_rest;                /* of peer_restore(): no event is wanted before peer_own() */
         PeerObjects objects;         /* what becomes of sealed objects */
         uint64_t instance;           /* what our Hello states; a runner: 0 */
         uint32_t service_state;      /* of a runner; see peer_set_service() */

@@ -67,6 +67,8 @@ struct Share {
         SharePool *pool;
         ArenaMap *map;
         unsigned returns_open; /* Release calls without an answer */
+        uint64_t *over; /* arenas of the process before this one, of which the peer is to be told that they are */
+        size_t n_over;
 };
 
 /* ---- the pool ---- */
@@ -219,7 +221,7 @@ static SharePool *pool_new(Peer *peer) {
 /* ---- life ---- */
 
 int share_open(Peer *peer) {
-        ArenaMapLimits limits = { .max_bytes = peer->limits.max_shared };
+        ArenaMapLimits limits = { .max_bytes = peer->limits.max_shared, .keep_fds = peer->crosses };
         Share *share = calloc(1, sizeof(*share));
 
         if (!share || arena_map_new(&share->map, &limits) < 0) {
@@ -251,7 +253,67 @@ void share_close(Peer *peer) {
         (void) arena_pool_peer_gone(share->pool->pool, PEER_TAG);
         (void) pool_unref(share->pool);
         (void) arena_map_free(share->map);
+        free(share->over);
         free(share);
+}
+
+ArenaMap *share_map(const Peer *peer) {
+        return peer->share->map;
+}
+
+ArenaPool *share_pool(const Peer *peer) {
+        return peer->share->pool->pool;
+}
+
+int share_follow(Peer *peer, uint64_t serial, const uint64_t *ids, size_t n) {
+        Share *share = peer->share;
+
+        arena_pool_follow(share->pool->pool, serial);
+        share->over = n > 0 ? malloc(n * sizeof(*ids)) : NULL;
+        if (n == 0)
+                return 0;
+        if (!share->over)
+                return -ENOMEM;
+        memcpy(share->over, ids, n * sizeof(*ids));
+        share->n_over = n;
+        return 0;
+}
+
+void share_leave(Peer *peer) {
+        Announcing *announcing;
+        SharePool *shared;
+
+        if (!peer->share)
+                return;
+        shared = peer->share->pool;
+        while ((announcing = LIST_FIRST(&shared->announcing))) {
+                call_cancel(announcing->call);
+                announcing_free(announcing);
+        }
+        shared->peer = NULL;
+        shared->n_ready = 0;
+        (void) arena_pool_peer_gone(shared->pool, PEER_TAG);
+}
+
+/* waits_for_block() - a frame that lists a block of the arenas that are over is still to be written. */
+static bool waits_for_block(const Peer *peer) {
+        const Parcel *parcel;
+
+        TAILQ_FOREACH (parcel, &peer->parcels, link)
+                if (parcel->has_block || (parcel->kind != PARCEL_CALL && parcel->payload_size == 0))
+                        return true;
+        return false;
+}
+
+/* retire_over() - behind all frames that could name them. */
+static void retire_over(Peer *peer) {
+        Baton__ArenaRetire message = BATON__ARENA_RETIRE__INIT;
+        Share *share = peer->share;
+
+        while (share->n_over > 0 && !waits_for_block(peer)) {
+                message.id = share->over[--share->n_over];
+                (void) call_arena(peer, "baton.Arena/Retire", &message.base, NULL, NULL, NULL, NULL);
+        }
 }
 
 size_t share_blocks(const Peer *peer) {
@@ -430,6 +492,7 @@ void share_flush(Peer *peer) {
 
         if (!share || peer->state != PEER_STATE_READY)
                 return;
+        retire_over(peer);
         while (share->returns_open < RETURNS_OPEN_MAX && arena_map_pending(share->map) > 0) {
                 size_t n = arena_map_take_returns(share->map, blocks, RETURNS_AT_ONCE);
 

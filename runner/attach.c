@@ -14,14 +14,6 @@
 #include "proto/message.h"
 #include "runner/runner.h"
 
-struct Client {
-        LIST_ENTRY(Client) link;
-        Runner *runner;
-        Connection *connection;
-        struct baton_caller caller;
-        char name[];
-};
-
 static void on_call(Connection *connection, Call *call) {
         Client *client = connection_owner(connection);
 
@@ -31,12 +23,16 @@ static void on_call(Connection *connection, Call *call) {
 static void on_ended(Connection *connection, Status status, const char *reason) {
         (void) status;
         (void) reason;
+        link_close(connection_owner(connection), "the client is gone");
         connection_retire(connection);
 }
 
 static void on_released(void *owner) {
         Client *client = owner;
 
+        link_free(client);
+        fd_close_all(client->link_ends, 2);
+        fd_close_all(client->far_ends, 2);
         LIST_REMOVE(client, link);
         client->runner->n_clients--;
         free(client);
@@ -59,48 +55,55 @@ const struct baton_caller *baton_call_client(struct baton_call *call) {
 
 /* ---- coming ---- */
 
-static Client *client_new(Runner *runner, const Baton__AttachRequest *request) {
-        size_t size = strlen(request->name) + 1;
+Client *client_new(Runner *runner, const struct baton_caller *caller) {
+        size_t size = strlen(caller->name) + 1;
         Client *client = malloc(sizeof(*client) + size);
 
         if (!client)
                 return NULL;
-        *client = (Client){ .runner = runner };
-        memcpy(client->name, request->name, size);
-        client->caller = (struct baton_caller){
-                .id = runner->last_client + 1,
-                .pid = request->pid,
-                .uid = request->uid,
-                .gid = request->gid,
-                .name = client->name,
-        };
+        *client = (Client){ .runner = runner, .caller = *caller, .link_ends = { -1, -1 }, .far_ends = { -1, -1 } };
+        memcpy(client->name, caller->name, size);
+        client->caller.name = client->name;
+        LIST_INIT(&client->joined);
         return client;
+}
+
+PeerConfig client_config(const Runner *runner) {
+        return (PeerConfig){
+                .side = 1,
+                .n_channels = 1,
+                .renewal = LANE_RENEWAL_SELF,
+                .share = true,
+                .crosses = runner->service.registered,
+                .objects = PEER_OBJECTS_MAP,
+                .limits = &runner->limits,
+                .software = runner->software,
+                .instance = baton_runner_instance((Runner *) runner),
+                .service_state = runner->life.state,
+        };
+}
+
+void client_add(Client *client) {
+        Runner *runner = client->runner;
+
+        LIST_INSERT_HEAD(&runner->clients, client, link);
+        runner->n_clients++;
 }
 
 /* connect_client() - the runner has side 1 and may renew: after an upgrade it does, at once. @client is taken. */
 static int connect_client(Client *client, uint32_t epoch, int lane_fd_consume) {
         Runner *runner = client->runner;
-        PeerConfig config = {
-                .side = 1,
-                .n_channels = 1,
-                .renewal = LANE_RENEWAL_SELF,
-                .share = true,
-                .objects = PEER_OBJECTS_MAP,
-                .epoch = epoch > 0 ? epoch - 1 : 0,
-                .limits = &runner->limits,
-                .software = runner->software,
-                .instance = baton_runner_instance(runner),
-                .service_state = runner->life.state,
-        };
-        int r = connection_new(&client->connection, runner->handles, &config, lane_fd_consume, &attach_handler,
-                               client);
+        PeerConfig config = client_config(runner);
+        int r;
+
+        config.epoch = epoch > 0 ? epoch - 1 : 0;
+        r = connection_new(&client->connection, runner->handles, &config, lane_fd_consume, &attach_handler, client);
 
         if (r < 0) {
                 free(client);
                 return r;
         }
-        LIST_INSERT_HEAD(&runner->clients, client, link);
-        runner->n_clients++;
+        client_add(client);
         r = epoch > 0 ? peer_renew(connection_peer(client->connection), epoch) : 0;
         if (r < 0)
                 connection_free(client->connection); /* and with it the client */
@@ -108,7 +111,14 @@ static int connect_client(Client *client, uint32_t epoch, int lane_fd_consume) {
 }
 
 static int attach(Runner *runner, const Baton__AttachRequest *request, int lane_fd_consume) {
-        Client *client = client_new(runner, request);
+        const struct baton_caller caller = {
+                .id = runner->last_client + 1,
+                .pid = request->pid,
+                .uid = request->uid,
+                .gid = request->gid,
+                .name = request->name,
+        };
+        Client *client = client_new(runner, &caller);
         int r;
 
         if (!client) {
@@ -180,13 +190,7 @@ void attach_free(Runner *runner) {
 
         for (client = LIST_FIRST(&runner->clients); client; client = next) {
                 next = LIST_NEXT(client, link);
+                link_free(client);
                 connection_free(client->connection);
         }
-}
-
-int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls) {
-        (void) manifest;
-        (void) message;
-        *ret_n_calls = 0;
-        return runner->n_clients > 0 ? -EOPNOTSUPP : 0;
 }

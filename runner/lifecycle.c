@@ -60,6 +60,8 @@ static void complete(Runner *runner, int result) {
         log_transition(runner, from, result);
         if (call)
                 answer_state(call, life, life->id);
+        if (life->state == SERVICE_STATE_RUNNING)
+                attach_go_on(runner);
         if (life->state == SERVICE_STATE_STOPPED)
                 runner->leaving = true;
 }
@@ -76,6 +78,8 @@ static void failed(Runner *runner, int result) {
         if (call)
                 (void) call_fail(call, service_status(result), "%s failed in state %s: %s", event, state,
                                  reason_of(life, result));
+        if (life->state == SERVICE_STATE_RUNNING)
+                attach_go_on(runner);
 }
 
 void lifecycle_done(Runner *runner, int result) {
@@ -111,14 +115,30 @@ static void run(Runner *runner) {
                 lifecycle_done(runner, r);
 }
 
+/*
+ * is_drained() - no call is open here, nor on its way to a predecessor and back. Who hands over only waits for the latter,
+ * and serves meanwhile.
+ */
+static bool is_drained(const Runner *runner) {
+        return link_calls(runner) == 0 && (runner->life.handle.handover || handles_open_calls(runner->handles) == 0);
+}
+
+/* run_drained() - what was waited for, if anything, is there. */
+static void run_drained(Runner *runner) {
+        Lifecycle *life = &runner->life;
+
+        life->drains = false;
+        if (life->action == SERVICE_ACTION_TERMINATE && life->handle.handover)
+                attach_freeze(runner);
+        run(runner);
+}
+
 static void drained(EndpointTask *task) {
         Lifecycle *life = CONTAINER_OF(task, Lifecycle, drained);
         Runner *runner = CONTAINER_OF(life, Runner, life);
 
-        if (!life->pending || !life->drains || handles_open_calls(runner->handles) > 0)
-                return;
-        life->drains = false;
-        run(runner);
+        if (life->pending && life->drains && is_drained(runner))
+                run_drained(runner);
 }
 
 /* The application is within a call of ours that ended the last one: it is not called from there. */
@@ -128,7 +148,9 @@ void lifecycle_drained(Runner *runner) {
 }
 
 bool lifecycle_is_serving(const Runner *runner) {
-        return runner->life.state == SERVICE_STATE_RUNNING && !runner->life.pending;
+        const Lifecycle *life = &runner->life;
+
+        return life->state == SERVICE_STATE_RUNNING && (!life->pending || (life->drains && life->handle.handover));
 }
 
 void lifecycle_refuse(const Runner *runner, Call *call, const char *what) {
@@ -164,13 +186,15 @@ static void begin(Runner *runner, Call *call, Request *request, ServiceState nex
         life->action = action;
         life->id = request->id;
         life->call = call;
-        life->handle = (struct baton_event){ .runner = runner, .handover = request->handover };
-        life->drains =
-                (action == SERVICE_ACTION_TERMINATE && !request->handover) || request->event == SERVICE_EVENT_EXIT;
+        life->handle = (struct baton_event){ .runner = runner,
+                                             .handover = request->handover && action == SERVICE_ACTION_TERMINATE };
+        if (request->event == SERVICE_EVENT_EXIT)
+                attach_leave(runner);
+        life->drains = action == SERVICE_ACTION_TERMINATE || request->event == SERVICE_EVENT_EXIT;
         if (action == SERVICE_ACTION_RESTORE)
                 restore_begin(runner, fd_take(&request->socket));
-        else if (!life->drains || handles_open_calls(runner->handles) == 0)
-                run(runner);
+        else if (!life->drains || is_drained(runner))
+                run_drained(runner);
 }
 
 /* repeated() - whether @request is for the last event, or the one under way: then it is not a new one. */

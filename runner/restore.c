@@ -171,10 +171,15 @@ static int restore_content(struct baton_restore *restore) {
         if (r == 0)
                 r = check_names(restore);
         if (r == 0)
+                r = attach_restore(restore->runner, restore->manifest, restore->message, restore->reason);
+        if (r == 0)
                 r = check_rest(restore);
         if (r == 0 && service->functions.restore)
                 r = service->functions.restore(restore, service->userdata);
-        return r < 0 ? refuse(restore, r, "%s", strerror(-r)) : 0;
+        if (r >= 0)
+                return 0;
+        attach_restore_undo(restore->runner);
+        return refuse(restore, r, "%s", strerror(-r));
 }
 
 static int restore_snapshot(struct baton_restore *restore) {

@@ -22,6 +22,7 @@
 
 typedef struct baton_runner Runner;
 typedef struct Client Client;
+typedef struct Joined Joined;
 typedef struct Save Save;
 typedef struct Restore Restore;
 
@@ -62,6 +63,21 @@ typedef struct Service {
 /* Who asked for a checkpoint: checkpoint.c. */
 typedef struct CheckpointWaiter CheckpointWaiter;
 STAILQ_HEAD(CheckpointWaiters, CheckpointWaiter);
+
+/* A client that was attached: attach.c. */
+struct Client {
+        LIST_ENTRY(Client) link;
+        Runner *runner;
+        Connection *connection;
+        struct baton_caller caller;
+        bool restored;     /* and not ours yet */
+        int link_ends[2];  /* our ends of the link to a successor: lane and channel; -1: none */
+        int far_ends[2];   /* and its, until they are given */
+        Peer *predecessor; /* the far end of a link; NULL: none */
+        bool link_ended;
+        LIST_HEAD(, Joined) joined; /* calls that go over it */
+        char name[];
+};
 
 struct baton_runner {
         Endpoint *endpoint;
@@ -122,10 +138,52 @@ bool attach_is_flushed(const Runner *runner);
 void attach_close(Runner *runner, Status status, const char *reason);
 void attach_free(Runner *runner);
 
+/* client_new() - NULL: no memory. client_add() - it is attached: its connection is there. client_config() - of that. */
+Client *client_new(Runner *runner, const struct baton_caller *caller);
+void client_add(Client *client);
+PeerConfig client_config(const Runner *runner);
+
 /* ---- attach-cross.c ---- */
 
-/* attach_save() - the clients, into @manifest and @message; in @ret_n_calls calls that end here. 0 or a negative errno. */
-int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls);
+/* attach_freeze() - nothing more is read from clients, nor sent to them. */
+void attach_freeze(Runner *runner);
+
+/*
+ * attach_save() - the clients, into @manifest and @message; in @ret_n_calls calls that end here. 0, or a negative errno
+ * with one line in @reason.
+ */
+int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls,
+                char reason[RUNNER_REASON_SIZE]);
+/* attach_save_free() - what attach_save() has put into @message, and what was only kept to be given. */
+void attach_save_free(Runner *runner, Baton__Handover__Service *message);
+
+/* attach_leave() - a successor has what was saved; its calls end here, over links. Without a save nothing happens. */
+void attach_leave(Runner *runner);
+
+/* attach_restore() - the clients of a predecessor, at rest. 0, or a negative errno with one line in @reason. */
+int attach_restore(Runner *runner, Manifest *manifest, const Baton__Handover__Service *message,
+                   char reason[RUNNER_REASON_SIZE]);
+/* attach_restore_undo() - they are somebody else's still, and are forgotten. */
+void attach_restore_undo(Runner *runner);
+
+/* attach_go_on() - the service is RUNNING: those that were frozen, or restored, are served. */
+void attach_go_on(Runner *runner);
+
+/* ---- link.c ---- */
+
+/*
+ * link_open() - the client's calls that end in the predecessor go there and back by the link whose descriptors are in
+ * @manifest below @prefix; both peers are at rest. 0, or a negative errno with one line in @reason.
+ */
+int link_open(Client *client, const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest,
+              char reason[MANIFEST_REASON_SIZE]);
+/* link_own() - it goes on. */
+void link_own(Client *client);
+/* link_close() - the other end is told; link_free() - it is not. Calls end, and none is left. Without a link nothing happens. */
+void link_close(Client *client, const char *reason);
+void link_free(Client *client);
+/* link_calls() - calls of all clients that end in a predecessor. */
+size_t link_calls(const Runner *runner);
 
 /* ---- lifecycle.c ---- */
 

@@ -136,6 +136,7 @@ static void content_deinit(struct baton_save *save) {
         for (size_t i = 0; i < save->message.n_names; i++)
                 free(save->message.names[i]);
         free(save->message.names);
+        attach_save_free(save->runner, &save->message);
 }
 
 /* ---- collecting ---- */
@@ -204,7 +205,8 @@ static int collect(Save *save) {
 
         save->manifest.version = SERVICE_SNAPSHOT_VERSION;
         if (r == 0 && !save->content.checkpoint)
-                r = attach_save(save->runner, &save->manifest, &save->content.message, &save->n_calls);
+                r = attach_save(save->runner, &save->manifest, &save->content.message, &save->n_calls,
+                                save->content.reason);
         if (r == 0)
                 r = list(save);
         return r < 0 ? give_up(save, r, "%s", strerror(-r)) : 0;

@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Relay: two calls, the client's (outer) and ours to the runner (inner), tied together. Payload, type, metadata and the
- * time left go in; status, message, details, metadata and payload come back; descriptors are moved both ways, in order,
- * so that indexes in payloads that we do not know hold. The lane ids are renumbered by the engine, since each lane has
- * its own. A payload that is a sealed object is the last of them and is not looked at here, unless it goes to a peer that
- * takes none: who reads it checks it.
- *
- * Streams are relayed item by item, and nothing of them is kept here: what the other call does not take (-EAGAIN) is `not
- * now' to this one, and stays in its window; when the other can take more, this one is resumed. So a reader that stops
- * stops its producer, two processes away, and what lies here in between is bounded by the two windows.
+ * Relay: a junction (proto/junction.h) of the client's call, the outer one, and ours to the runner, the inner one.
  *
  * Whichever side ends first ends the other: a cancelled outer call cancels the inner one at once. When the inner call
  * ends because the runner's connection did, what had come of its stream goes to the client first; the answer waits for the
@@ -27,7 +19,7 @@
 
 #include "common/clock.h"
 #include "common/fd.h"
-#include "proto/peer-save.h"
+#include "proto/junction.h"
 #include "supervisor/report.h"
 #include "supervisor/supervisor.h"
 
@@ -35,7 +27,7 @@
 
 struct Relay {
         LIST_ENTRY(Relay) link; /* runner->relays */
-        Call *outer, *inner;    /* inner NULL: over */
+        Junction junction;
         Instance *instance;
         InstanceWatcher exit;
         LoopTimer timer;
@@ -59,8 +51,8 @@ void relay_keep_peer(Instance *instance, Peer *peer_consume) {
 
 /* relay_free() - both calls are over, or about to be. */
 static void relay_free(Relay *relay) {
-        if (relay->inner)
-                call_cancel(relay->inner);
+        if (relay->junction.inner)
+                call_cancel(relay->junction.inner);
         LIST_REMOVE(relay, link);
         drop_peer(relay->instance);
         instance_unwatch(&relay->exit);
@@ -72,18 +64,15 @@ static void relay_free(Relay *relay) {
 }
 
 /* outer_cancelled() - by the client, its deadline, or its end. */
-static void outer_cancelled(Call *outer, void *userdata) {
-        Relay *relay = userdata;
-
-        relay_free(relay);
-        (void) call_fail(outer, STATUS_CANCELLED, "cancelled");
+static void outer_cancelled(Junction *junction) {
+        relay_free(CONTAINER_OF(junction, Relay, junction));
 }
 
 /* ------------------------------------------------------------------------------------------------------- the runner died */
 
 /* tell_ended() - ends relay and outer call. */
 static void tell_ended(Relay *relay, Instance *instance) {
-        Call *outer = relay->outer;
+        Call *outer = relay->junction.outer;
 
         call_on_cancel(outer, NULL, NULL);
         if (!instance->was_up && instance->failure)
@@ -126,29 +115,13 @@ void relay_end_all(Instance *instance) {
 
 /* ---------------------------------------------------------------------------------------------------------- the streams */
 
-/* forward() - @item to @call, descriptors too. As call_send(). */
-static int forward(Call *call, const Item *item) {
-        const ItemParameters parameters = {
-                .type = item->envelope->type,
-                .payload = item->payload,
-                .size = item->size,
-                .fds_consume = item->fds,
-                .n_fds = item->n_fds,
-                .object = item->envelope->object,
-        };
-        int r = item->bare ? 0 : call_send(call, &parameters);
-
-        for (size_t i = 0; r == 0 && !item->bare && i < item->n_fds; i++)
-                item->fds[i] = -1;
-        return r;
-}
-
 /* break_off() - an item cannot be handed on: both calls end. */
-static void break_off(Relay *relay, const Call *to, const Item *item, int r) {
-        const char *who = to == relay->outer ? "the client" : "the runner", *name = relay->instance->runner->name;
+static void break_off(Junction *junction, const Call *to, const Item *item, int r) {
+        Relay *relay = CONTAINER_OF(junction, Relay, junction);
+        const char *who = to == junction->outer ? "the client" : "the runner", *name = relay->instance->runner->name;
         uint64_t size = item->envelope->object ? item->envelope->object : item->size;
         const PeerRemote *remote = peer_remote(call_peer(to));
-        Call *outer = relay->outer;
+        Call *outer = relay->junction.outer;
 
         call_on_cancel(outer, NULL, NULL);
         if (r == -EMSGSIZE)
@@ -164,92 +137,21 @@ static void break_off(Relay *relay, const Call *to, const Item *item, int r) {
         relay_free(relay);
 }
 
-/* hand_on() - false: not now. -ECANCELED is no news: the end of that call is on its way to us. */
-static bool hand_on(Relay *relay, Call *to, const Item *item) {
-        int r = to ? forward(to, item) : -ECANCELED;
-
-        if (r == 0 && item->end)
-                (void) call_end(to);
-        if (r < 0 && r != -EAGAIN && r != -ECANCELED)
-                break_off(relay, to, item, r);
-        return r != -EAGAIN;
-}
-
-static bool outer_item(Call *outer, const Item *item, void *userdata) {
-        Relay *relay = userdata;
-
-        (void) outer;
-        return hand_on(relay, relay->inner, item);
-}
-
-static bool inner_item(Call *inner, const Item *item, void *userdata) {
-        Relay *relay = userdata;
-
-        (void) inner;
-        return hand_on(relay, relay->outer, item);
-}
-
-static void outer_writable(Call *outer, void *userdata) {
-        Relay *relay = userdata;
-
-        (void) outer;
-        if (relay->inner)
-                call_resume(relay->inner);
-}
-
-static void inner_writable(Call *inner, void *userdata) {
-        Relay *relay = userdata;
-
-        (void) inner;
-        call_resume(relay->outer);
-}
-
 /* ------------------------------------------------------------------------------------------------------------ the answer */
 
-/* move_fds() - a copy of the array, the descriptors now in it alone. NULL where there are none, or no memory. */
-static int *move_fds(int *fds, size_t n) {
-        int *moved = n > 0 ? malloc(n * sizeof(*moved)) : NULL;
-
-        for (size_t i = 0; moved && i < n; i++)
-                moved[i] = fd_take(&fds[i]);
-        return moved;
-}
-
 static void answer_outer(Call *outer, Instance *instance, const Answer *answer, void *userdata) {
-        const Baton__Envelope *envelope = answer->envelope;
-        _cleanup_free_ int *fds = move_fds(answer->fds, answer->n_fds);
-        const AnswerParameters parameters = {
-                .status = answer->status,
-                .message = answer->message,
-                .type = envelope ? envelope->type : NULL,
-                .payload = answer->payload,
-                .size = answer->size,
-                .fds_consume = fds,
-                .n_fds = answer->n_fds,
-                .object = envelope ? envelope->object : 0,
-                .details = envelope ? envelope->details : NULL,
-                .n_details = envelope ? envelope->n_details : 0,
-                .metadata = envelope ? envelope->metadata : NULL,
-                .n_metadata = envelope ? envelope->n_metadata : 0,
-        };
-
         (void) instance;
         (void) userdata;
-        if (answer->n_fds > 0 && !fds)
-                (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer's descriptors");
-        else
-                (void) call_answer(outer, &parameters);
+        junction_answer(outer, answer);
 }
 
-static void inner_done(Call *inner, const Answer *answer, void *userdata) {
-        Relay *relay = userdata;
+static void inner_done(Junction *junction, const Answer *answer) {
+        Relay *relay = CONTAINER_OF(junction, Relay, junction);
         RelayAnswered answered = relay->answered ? relay->answered : answer_outer;
         Instance *instance = relay->instance;
-        Call *outer = relay->outer;
+        Call *outer = junction->outer;
         void *its_userdata = relay->userdata;
 
-        (void) inner;
-        relay->inner = NULL;
         if (answer->local && answer->status == STATUS_UNAVAILABLE) {
                 connection_ended(relay, answer->message);
                 return;
@@ -259,6 +161,8 @@ static void inner_done(Call *inner, const Answer *answer, void *userdata) {
         relay_free(relay);
         answered(outer, instance, answer, its_userdata);
 }
+
+static const JunctionOwner owner = { .done = inner_done, .cancelled = outer_cancelled, .broken = break_off };
 
 /* -------------------------------------------------------------------------------------------------------------- the call */
 
@@ -292,7 +196,7 @@ static Relay *relay_new(Call *outer, Instance *instance) {
                 return NULL;
         }
         *relay = (Relay){
-                .outer = outer,
+                .junction = { .owner = &owner, .outer = outer },
                 .instance = instance,
                 .exit = { .callback = instance_exit_known },
                 .timer = LOOP_TIMER_NULL(wait_is_over),
@@ -301,19 +205,14 @@ static Relay *relay_new(Call *outer, Instance *instance) {
         return relay;
 }
 
-/* start() - the inner call, in what time the outer one has left. */
-static void start(Relay *relay, CallParameters *parameters) {
+/* start() - the inner call, in what time the outer one has left; @items: it is a stream as well. */
+static void start(Relay *relay, CallParameters *parameters, bool items) {
         Instance *instance = relay->instance;
-        Call *outer = relay->outer;
-        uint64_t left = call_time_left(outer);
-        int r;
+        Call *outer = relay->junction.outer;
+        int r = junction_start(&relay->junction, instance->peer, parameters, items);
 
-        parameters->timeout_us = left == USEC_INFINITY ? 0 : MAX(left, 1);
-        r = call_start(instance->peer, parameters, inner_done, relay, &relay->inner);
-        if (r == 0) {
-                call_on_cancel(outer, outer_cancelled, relay);
+        if (r == 0)
                 return;
-        }
         relay_free(relay);
         (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s", instance->runner->name,
                          parameters->method, strerror(-r));
@@ -330,7 +229,7 @@ void relay_ask(Call *outer, Instance *instance, CallParameters *parameters, Rela
         }
         relay->answered = answered;
         relay->userdata = userdata;
-        start(relay, parameters);
+        start(relay, parameters, false);
 }
 
 void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instance *instance) {
@@ -345,8 +244,6 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instanc
                 .payload = request->payload.data,
                 .size = request->payload.len,
                 .object = request->object,
-                .item = inner_item,
-                .writable = inner_writable,
         };
 
         if (!relay)
@@ -363,15 +260,15 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instanc
         parameters.n_metadata = envelope->n_metadata;
         parameters.stream = call_takes_items(outer);
         outer_fds = call_fds(outer, &parameters.n_fds);
-        parameters.fds_consume = fds = move_fds(outer_fds, parameters.n_fds);
+        parameters.fds_consume = fds = junction_move_fds(outer_fds, parameters.n_fds);
         if (parameters.n_fds > 0 && !fds) {
                 relay_free(relay);
                 (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "runner %s: no memory for a call",
                                  instance->runner->name);
                 return;
         }
-        call_on_stream(outer, outer_item, outer_writable, relay);
-        start(relay, &parameters);
+        junction_listen(&relay->junction);
+        start(relay, &parameters, true);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- the takeover */
@@ -381,7 +278,7 @@ bool relay_crosses(const Instance *instance, size_t *ret_n) {
 
         *ret_n = 0;
         LIST_FOREACH (relay, &instance->relays, link) {
-                if (!relay->inner || relay->answered || relay->reason)
+                if (!relay->junction.inner || relay->answered || relay->reason)
                         return false;
                 ++*ret_n;
         }
@@ -393,7 +290,7 @@ void relay_each(const Instance *instance, void (*function)(const Call *outer, co
         Relay *relay;
 
         LIST_FOREACH (relay, &instance->relays, link)
-                function(relay->outer, relay->inner, userdata);
+                function(relay->junction.outer, relay->junction.inner, userdata);
 }
 
 int relay_restore(Instance *instance, Call *outer, Call *inner) {
@@ -402,15 +299,12 @@ int relay_restore(Instance *instance, Call *outer, Call *inner) {
         if (!relay)
                 return -ENOMEM;
         *relay = (Relay){
-                .outer = outer,
-                .inner = inner,
+                .junction = { .owner = &owner, .outer = outer, .inner = inner },
                 .instance = instance,
                 .exit = { .callback = instance_exit_known },
                 .timer = LOOP_TIMER_NULL(wait_is_over),
         };
         LIST_INSERT_HEAD(&instance->relays, relay, link);
-        call_on_stream(outer, outer_item, outer_writable, relay);
-        call_on_cancel(outer, outer_cancelled, relay);
-        call_bind(inner, inner_done, inner_item, inner_writable, relay);
+        junction_bind(&relay->junction, true);
         return 0;
 }
