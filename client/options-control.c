@@ -16,6 +16,8 @@ enum {
         OPTION_DRY_RUN,
         OPTION_EXEC_PROGRAM,
         OPTION_FAULT,
+        OPTION_FORCE,
+        OPTION_KEEPER,
         OPTION_NO_WAIT,
         OPTION_SINCE,
         OPTION_STRICT,
@@ -30,8 +32,10 @@ static const struct option all_options[] = {
         { "exec", required_argument, NULL, OPTION_EXEC_PROGRAM },
         { "fault", required_argument, NULL, OPTION_FAULT },
         { "follow", no_argument, NULL, 'f' },
+        { "force", no_argument, NULL, OPTION_FORCE },
         { "help", no_argument, NULL, OPTION_HELP },
         { "json", no_argument, NULL, OPTION_JSON },
+        { "keeper", no_argument, NULL, OPTION_KEEPER },
         { "no-wait", no_argument, NULL, OPTION_NO_WAIT },
         { "since", required_argument, NULL, OPTION_SINCE },
         { "socket", required_argument, NULL, OPTION_SOCKET },
@@ -58,6 +62,8 @@ static unsigned needed(int option, unsigned takes) {
         case OPTION_CHECK:
         case OPTION_EXEC_PROGRAM:
         case OPTION_FAULT:
+        case OPTION_FORCE:
+        case OPTION_KEEPER:
                 return CONTROL_TAKES_TAKEOVER;
         case OPTION_STOP_TIMEOUT:
                 return CONTROL_TAKES_STOP_TIMEOUT;
@@ -86,6 +92,12 @@ static int take(ControlOptions *options, int option, char *error) {
         case OPTION_FAULT:
                 options->fault = optarg;
                 return *optarg ? 0 : ERROR(error, "--fault wants PHASE:FAULT");
+        case OPTION_FORCE:
+                options->force = true;
+                return 0;
+        case OPTION_KEEPER:
+                options->keeper = true;
+                return 0;
         case OPTION_DRY_RUN:
                 options->dry_run = true;
                 return 0;

@@ -99,7 +99,8 @@ typedef struct ControlOptions {
         uint64_t stop_timeout_us; /* 0: as configured */
         uint64_t since;           /* number of an event; 0: the oldest */
         bool has_since;
-        char **operands; /* argv's */
+        bool keeper, force; /* what is replaced, and how */
+        char **operands;    /* argv's */
         size_t n_operands;
 } ControlOptions;
 
@@ -112,7 +113,7 @@ enum {
         CONTROL_TAKES_DRY_RUN = 1 << 4,
         CONTROL_TAKES_FOLLOW = 1 << 5, /* -f, --since */
         CONTROL_TAKES_WATCH = 1 << 6,
-        CONTROL_TAKES_TAKEOVER = 1 << 7, /* --exec, --check, --fault, --timeout */
+        CONTROL_TAKES_TAKEOVER = 1 << 7, /* --exec, --check, --fault, --timeout, --keeper, --force */
         CONTROL_TAKES_TIMEOUT = 1 << 8,
 };
 

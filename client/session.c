@@ -30,6 +30,7 @@
 #include "proto/message.h"
 
 #define CLOSE_TIMEOUT_US (15 * USEC_PER_SEC)
+#define HELLO_TIMEOUT_US (30 * USEC_PER_SEC) /* a supervisor that recovers thousands takes its time */
 #define SELF             "/proc/self/exe"
 
 static const int watched_signals[] = { SIGINT, SIGTERM, SIGHUP };
@@ -138,6 +139,13 @@ static int cannot_connect(const char *command, const char *path, int error) {
         }
 }
 
+static int silent(const char *command, const char *path, pid_t keeper) {
+        output_error("%s: the supervisor behind %s (keeper pid %d) does not answer; 'baton takeover --force' has it "
+                     "replaced",
+                     command, path, keeper);
+        return EXIT_CODE_STATUS + STATUS_DEADLINE_EXCEEDED;
+}
+
 /* not_served() - the connection has ended before Hello. */
 static int not_served(const Session *session, const char *path, pid_t keeper) {
         const Control *control = &session->control;
@@ -167,16 +175,25 @@ static int add_supervisor(Session *session, int lane_fd_consume) {
         return r;
 }
 
-/* wait_hello() - until it has come, or the connection has ended. 0, -EINTR, or an errno of the endpoint. */
-static int wait_hello(Session *session) {
+/* wait_hello() - until it has come, or the connection has ended. 0, -EINTR, -ETIMEDOUT, or an errno of the endpoint. */
+static int wait_hello(Session *session, uint64_t timeout_us) {
+        uint64_t end = clock_after(clock_now(), timeout_us);
         int r = 0;
 
-        while (r == 0 && !session->control.ready && !session->control.ended)
-                r = session->control.interrupted ? -EINTR : endpoint_dispatch(session->endpoint, -1);
+        while (r == 0 && !session->control.ready && !session->control.ended) {
+                uint64_t now = clock_now();
+
+                if (session->control.interrupted)
+                        r = -EINTR;
+                else if (now >= end)
+                        r = -ETIMEDOUT;
+                else
+                        r = endpoint_dispatch(session->endpoint, (int) ((end - now) / USEC_PER_MSEC) + 1);
+        }
         return r;
 }
 
-static int connect_to(Session *session, const char *path, pid_t *ret_keeper) {
+static int connect_to(Session *session, const char *path, uint64_t timeout_us, pid_t *ret_keeper) {
         int fd = -1, r = connect_supervisor(path, &fd, ret_keeper);
 
         if (r < 0)
@@ -190,7 +207,31 @@ static int connect_to(Session *session, const char *path, pid_t *ret_keeper) {
         r = add_supervisor(session, fd);
         if (r == 0)
                 r = open_signals(session);
-        return r < 0 ? r : wait_hello(session);
+        return r < 0 ? r : wait_hello(session, timeout_us);
+}
+
+/* attempt() - 0: it serves us. SESSION_..., or a negative errno: it does not; the session is still to be closed. */
+static int attempt(Session *session, const char *path, uint64_t timeout_us, pid_t *ret_keeper) {
+        int r = connect_to(session, path, timeout_us, ret_keeper);
+
+        if (r == -ETIMEDOUT)
+                return SESSION_SILENT;
+        if (r < 0 || (session->control.ready && !session->control.ended))
+                return r;
+        return session->control.end_status == STATUS_UNAVAILABLE ? SESSION_KEEPER_ALONE : SESSION_REFUSED;
+}
+
+int session_try(Session *session, const char *command, const char *socket, uint64_t timeout_us, pid_t *ret_keeper) {
+        char path[PLACES_PATH_MAX];
+        int r;
+
+        *session = (Session){ .command = command, .signal_fd = -1 };
+        r = connect_path(socket, path);
+        if (r == 0)
+                r = attempt(session, path, timeout_us, ret_keeper);
+        if (r != 0)
+                session_close(session);
+        return r;
 }
 
 int session_connect(Session *session, const char *command, const char *socket, int *ret_code) {
@@ -203,11 +244,13 @@ int session_connect(Session *session, const char *command, const char *socket, i
         if (r < 0)
                 (void) snprintf(path, sizeof(path), "%.4000s", socket ? socket : "the control socket");
         else
-                r = connect_to(session, path, &keeper);
-        if (r == 0 && session->control.ready && !session->control.ended)
+                r = attempt(session, path, HELLO_TIMEOUT_US, &keeper);
+        if (r == 0)
                 return 0;
         if (r == -EINTR && session->signal)
                 *ret_code = EXIT_CODE_SIGNAL + session->signal;
+        else if (r == SESSION_SILENT)
+                *ret_code = silent(command, path, keeper);
         else
                 *ret_code = r < 0 ? cannot_connect(command, path, r) : not_served(session, path, keeper);
         session_close(session);

@@ -41,6 +41,16 @@ uint64_t session_max_object(uint64_t max_frame);
  */
 int session_open(Session *session, const char *command, uint64_t max_frame);
 
+/* What else than an error session_try() can say. */
+enum {
+        SESSION_SILENT = 1,   /* nobody said anything in time */
+        SESSION_KEEPER_ALONE, /* there is no supervisor, but a keeper */
+        SESSION_REFUSED,      /* the supervisor does not serve us */
+};
+
+/* session_try() - as session_connect(), without a word; who is behind the socket in @ret_keeper. 0: it is to be closed. */
+int session_try(Session *session, const char *command, const char *socket, uint64_t timeout_us, pid_t *ret_keeper);
+
 /*
  * session_connect() - to the supervisor behind @socket (NULL: where the environment says), until it has said Hello. Signals as
  * session_open(). 0; else -ECANCELED, and the exit code is in @ret_code, after its words.

@@ -30,7 +30,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEEPER_VERSION     3u
+#define KEEPER_VERSION 3u
+#define KEEPER_VERSION_OLDEST \
+        3u /* that a keeper of this version speaks as well: of a supervisor that was there before it */
 #define KEEPER_NAME_SIZE   64  /* a runner's name with its NUL */
 #define KEEPER_RECORD_SIZE 216 /* opaque to the keeper */
 #define KEEPER_WINDOW      64  /* messages that want a DONE a supervisor may have unanswered; one more ends it */
@@ -63,9 +65,11 @@ typedef enum KeeperType {
         KEEPER_PROGRAM, /* takeover: a descriptor of what the next TAKEOVER executes, instead of our own; wants DONE */
         KEEPER_TAKEOVER, /* start a successor, with the descriptor at KEEPER_HANDOVER_FD; wants DONE */
         KEEPER_FROZEN,   /* takeover: predecessor stopped all I/O. LEAVE or THAW follows */
-        KEEPER_ABORT,  /* takeover: predecessor wants to go on. If it was FROZEN, LEAVE or THAW follows all the same */
-        KEEPER_NOTIFY, /* result = KeeperNotify; record = text for people, may be empty: to the service manager */
-        KEEPER_PONG,   /* the answer to PING */
+        KEEPER_ABORT, /* takeover: predecessor wants to go on. If it was FROZEN, LEAVE or THAW follows all the same */
+        KEEPER_REPLACE, /* a descriptor of the program that is to go on as the keeper; FLAG_CHECK: is only to be tried; wants DONE,
+                             0: it is being tried. REPLACED follows */
+        KEEPER_NOTIFY,   /* result = KeeperNotify; record = text for people, may be empty: to the service manager */
+        KEEPER_PONG,     /* the answer to PING */
         KEEPER_SHUTDOWN, /* stop the tree, result = exit status of the keeper */
 
         /* from the supervisor of a new generation */
@@ -83,14 +87,15 @@ typedef enum KeeperType {
                           EXITED: pid, wait_code, wait_status. Told once more it comes without pidfd */
         KEEPER_STORED, /* instance, fd_kind, fd_tag and a duplicate of the descriptor */
         KEEPER_END, /* of the table, or of a change; instance = how many SLOTs, fd_tag = how many STOREDs were sent in all */
-        KEEPER_RELOAD, /* SIGHUP came: load the configuration again */
-        KEEPER_PING,   /* answer with PONG: is the loop alive? */
-        KEEPER_GO,     /* to the successor: everything is its own now */
-        KEEPER_LEAVE,  /* to the predecessor: nothing is, any more */
-        KEEPER_THAW,   /* to the predecessor: record = why there is no successor; exits are reported once more */
-        KEEPER_DIED,   /* with the table, before END, oldest first, until one has said SERVING: how a supervisor ended.
+        KEEPER_RELOAD,   /* SIGHUP came: load the configuration again */
+        KEEPER_PING,     /* answer with PONG: is the loop alive? */
+        KEEPER_GO,       /* to the successor: everything is its own now */
+        KEEPER_LEAVE,    /* to the predecessor: nothing is, any more */
+        KEEPER_REPLACED, /* result: 0, or a negative errno: nothing has changed; record = its release, or why not */
+        KEEPER_THAW,     /* to the predecessor: record = why there is no successor; exits are reported once more */
+        KEEPER_DIED, /* with the table, before END, oldest first, until one has said SERVING: how a supervisor ended.
                           instance = its generation, pid, fd_tag = when (wall clock, us), flags; record = for people */
-        KEEPER_GONE,   /* to a successor: instance, fd_kind, fd_tag: what it was told is no more; NONE: the slot */
+        KEEPER_GONE, /* to a successor: instance, fd_kind, fd_tag: what it was told is no more; NONE: the slot */
 
         _KEEPER_TYPE_N,
 } KeeperType;
@@ -113,6 +118,9 @@ enum {
 
         /* only in DIED */
         KEEPER_FLAG_WENT_BACK = 1u << 11, /* its program had come by a takeover; the one before follows it */
+
+        /* only of REPLACE */
+        KEEPER_FLAG_CHECK = 1u << 18,
 
         /* only of PUT */
         KEEPER_FLAG_REPLACE = 1u << 16, /* what has the same kind and tag is closed, instead of a refusal */

@@ -49,6 +49,9 @@ ControlMethod control_status, control_scale, control_reload, control_shutdown, c
 /* ---- takeover.c ---- */
 ControlMethod control_takeover, control_takeovers;
 
+/* ---- control-keeper.c ---- */
+ControlMethod control_replace_keeper;
+
 /* ---- control-events.c ---- */
 ControlMethod control_events;
 

@@ -57,6 +57,8 @@ static const Method methods[] = {
         { "Logs", &baton__control__logs_request__descriptor, control_logs, ROLE_READ, false, NULL },
         { "Status", &baton__control__status_request__descriptor, control_status, ROLE_READ, false, NULL },
         { "Takeover", &baton__control__takeover_request__descriptor, control_takeover, ROLE_ADMIN, true, NULL },
+        { "ReplaceKeeper", &baton__control__replace_keeper_request__descriptor, control_replace_keeper, ROLE_ADMIN,
+          true, NULL },
         { "Takeovers", &baton__control__takeovers_request__descriptor, control_takeovers, ROLE_READ, false, NULL },
         { "Fds", &baton__control__fds_request__descriptor, control_fds, ROLE_READ, false, NULL },
         { "Metrics", &baton__control__metrics_request__descriptor, control_metrics, ROLE_READ, false, NULL },

@@ -429,6 +429,12 @@ int keeper_link_program(KeeperLink *link, int fd, KeeperLinkDone done, void *use
         return give(link, KEEPER_PROGRAM, fd, done, userdata);
 }
 
+int keeper_link_replace_keeper(KeeperLink *link, int fd, bool check, KeeperLinkDone done, void *userdata) {
+        KeeperMessage m = { .type = KEEPER_REPLACE, .flags = check ? KEEPER_FLAG_CHECK : 0 };
+
+        return request(link, &m, fd, done, userdata);
+}
+
 int keeper_link_takeover(KeeperLink *link, int fd, KeeperLinkDone done, void *userdata) {
         return give(link, KEEPER_TAKEOVER, fd, done, userdata);
 }
@@ -616,6 +622,16 @@ static bool on_go(KeeperLink *link, const KeeperMessage *m, int *fd) {
         return true;
 }
 
+static bool on_replaced(KeeperLink *link, const KeeperMessage *m, int *fd) {
+        char text[KEEPER_RECORD_SIZE];
+
+        (void) fd;
+        (void) snprintf(text, sizeof(text), "%.*s", (int) sizeof(m->record) - 1, (const char *) m->record);
+        if (link->handlers->replaced)
+                link->handlers->replaced(link, m->result, text, link->userdata);
+        return true;
+}
+
 static bool on_ping(KeeperLink *link, const KeeperMessage *m, int *fd) {
         (void) fd;
         (void) m;
@@ -625,11 +641,12 @@ static bool on_ping(KeeperLink *link, const KeeperMessage *m, int *fd) {
 
 static bool handle(KeeperLink *link, const KeeperMessage *m, int *fd) {
         static LinkHandler *const handlers[_KEEPER_TYPE_N] = {
-                [KEEPER_DONE] = on_done, [KEEPER_EXIT] = on_exit_report,
-                [KEEPER_SLOT] = on_slot, [KEEPER_STORED] = on_stored,
-                [KEEPER_END] = on_end,   [KEEPER_RELOAD] = on_reload,
-                [KEEPER_PING] = on_ping, [KEEPER_GO] = on_go,
-                [KEEPER_DIED] = on_died, [KEEPER_GONE] = on_gone,
+                [KEEPER_DONE] = on_done,         [KEEPER_EXIT] = on_exit_report,
+                [KEEPER_SLOT] = on_slot,         [KEEPER_STORED] = on_stored,
+                [KEEPER_END] = on_end,           [KEEPER_RELOAD] = on_reload,
+                [KEEPER_PING] = on_ping,         [KEEPER_GO] = on_go,
+                [KEEPER_REPLACED] = on_replaced, [KEEPER_DIED] = on_died,
+                [KEEPER_GONE] = on_gone,
         };
 
         note(m);

@@ -82,6 +82,8 @@ struct KeeperDeath {
  * @loaded: that was the table; where not @is_final, as it is by now: what changes follows, and loaded() after it.
  * @reload: SIGHUP came to the keeper.
  * @go: of a successor: its predecessor is no more.
+ * @replaced: what became of keeper_link_replace_keeper(): 0 and the release of the keeper there is now, or a negative errno
+ *            and why nothing has changed.
  */
 struct KeeperLinkHandlers {
         void (*exited)(KeeperLink *link, const KeeperExit *exit, void *userdata);
@@ -94,6 +96,7 @@ struct KeeperLinkHandlers {
         void (*loaded)(KeeperLink *link, bool is_final, void *userdata);
         void (*reload)(KeeperLink *link, void *userdata);
         void (*go)(KeeperLink *link, void *userdata);
+        void (*replaced)(KeeperLink *link, int result, const char *text, void *userdata);
         void (*died)(KeeperLink *link, const KeeperDeath *death, void *userdata);
 };
 
@@ -162,6 +165,12 @@ int keeper_link_shutdown(KeeperLink *link, int status);
  * says THAW: what the keeper says next, a PING answered. 0; -EAGAIN: nothing yet; -EPIPE: the keeper is gone.
  */
 int keeper_link_program(KeeperLink *link, int fd, KeeperLinkDone done, void *userdata);
+/*
+ * keeper_link_replace_keeper() - a request: @fd, which stays the caller's, is tried as the keeper's program and, but for
+ * @check, executed. -EBUSY, -ESHUTDOWN, -EOPNOTSUPP as above, and why it could not be tried; after 0 replaced() follows.
+ */
+int keeper_link_replace_keeper(KeeperLink *link, int fd, bool check, KeeperLinkDone done, void *userdata);
+
 int keeper_link_takeover(KeeperLink *link, int fd, KeeperLinkDone done, void *userdata);
 int keeper_link_frozen(KeeperLink *link);
 int keeper_link_abort(KeeperLink *link);

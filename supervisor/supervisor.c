@@ -27,6 +27,7 @@
 #include "common/log.h"
 #include "supervisor/cgroup.h"
 #include "supervisor/control.h"
+#include "supervisor/control-keeper.h"
 #include "supervisor/metrics.h"
 #include "supervisor/daemon.h"
 #include "supervisor/holder.h"
@@ -226,6 +227,11 @@ static void link_died(KeeperLink *link, const KeeperDeath *death, void *userdata
         takeovers_died(((Supervisor *) userdata)->takeovers, death);
 }
 
+static void link_replaced(KeeperLink *link, int result, const char *text, void *userdata) {
+        (void) link;
+        control_keeper_replaced(userdata, result, text);
+}
+
 static void link_go(KeeperLink *link, void *userdata) {
         Supervisor *supervisor = userdata;
 
@@ -244,6 +250,7 @@ static const KeeperLinkHandlers link_handlers = {
         .loaded = link_loaded,
         .reload = link_reload,
         .go = link_go,
+        .replaced = link_replaced,
         .died = link_died,
 };
 
@@ -417,6 +424,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         if (!supervisor)
                 return NULL;
         supervisor->takeover = takeover_free(supervisor->takeover);
+        supervisor->replacement = control_keeper_free(supervisor->replacement);
         supervisor->successor = successor_free(supervisor->successor);
         supervisor->listener = listener_free(supervisor->listener);
         supervisor->metrics = metrics_free(supervisor->metrics);

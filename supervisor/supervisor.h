@@ -23,6 +23,7 @@
 typedef struct Control Control;
 typedef struct Daemon Daemon;
 typedef struct Holder Holder;
+typedef struct KeeperReplacement KeeperReplacement;
 typedef struct Successor Successor;
 typedef struct Takeover Takeover;
 typedef struct Metrics Metrics;
@@ -82,10 +83,11 @@ struct Supervisor {
         Hooks *hooks;
         Transients transients;
 
-        struct CrossingList crossings; /* calls that wait, and may cross to a successor */
-        Takeover *takeover;            /* by a successor of ours; NULL: none is under way */
-        Successor *successor;          /* what we are until we serve; NULL: we have no predecessor */
-        Takeovers *takeovers;          /* their history */
+        struct CrossingList crossings;  /* calls that wait, and may cross to a successor */
+        KeeperReplacement *replacement; /* of the keeper; NULL: none is under way */
+        Takeover *takeover;             /* by a successor of ours; NULL: none is under way */
+        Successor *successor;           /* what we are until we serve; NULL: we have no predecessor */
+        Takeovers *takeovers;           /* their history */
 
         Control *control;       /* the private client; NULL: gone */
         Listener *listener;     /* of the control socket; NULL: none */

@@ -477,7 +477,7 @@ void control_takeover(Control *control, Call *call, const ProtobufCMessage *mess
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: a private supervisor has no successor");
                 return;
         }
-        if (supervisor->takeover || supervisor->stopping) {
+        if (supervisor->takeover || supervisor->replacement || supervisor->stopping) {
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: %s",
                                  supervisor->stopping ? "the supervisor is stopping" : "one is under way");
                 return;

@@ -19,6 +19,7 @@
 #include "supervisor/keeper/table.h"
 
 typedef struct Keeper Keeper;
+typedef struct Replacement Replacement;
 typedef struct Takeover Takeover;
 
 /* Of the whole tree. */
@@ -38,15 +39,16 @@ typedef enum Reign {
 } Reign;
 
 typedef enum Timer {
-        TIMER_STOP,     /* the end of STOPPING */
-        TIMER_START,    /* of the next supervisor */
-        TIMER_HANG,     /* look whether it answers */
-        TIMER_WATCHDOG, /* of the service manager */
-        TIMER_RETRY,    /* of sending */
-        TIMER_ACCEPT,   /* connections are refused again, after a shortage */
-        TIMER_TAKEOVER, /* of a predecessor that is frozen */
-        TIMER_LEAVE,    /* of one that was told to go */
-        TIMER_REST,     /* the supervisor's socket is not looked at until then */
+        TIMER_STOP,      /* the end of STOPPING */
+        TIMER_START,     /* of the next supervisor */
+        TIMER_HANG,      /* look whether it answers */
+        TIMER_WATCHDOG,  /* of the service manager */
+        TIMER_RETRY,     /* of sending */
+        TIMER_ACCEPT,    /* connections are refused again, after a shortage */
+        TIMER_TAKEOVER,  /* of a predecessor that is frozen */
+        TIMER_LEAVE,     /* of one that was told to go */
+        TIMER_REHEARSAL, /* of what is to go on in our place */
+        TIMER_REST,      /* the supervisor's socket is not looked at until then */
         _TIMER_N,
 } Timer;
 
@@ -60,6 +62,14 @@ struct Takeover {
         pid_t former;       /* 0: none, or reaped */
         Port former_port;
         bool on_trial; /* the current program came by a takeover, and has not been healthy yet */
+};
+
+/* The program that is to go on in our place, while it is tried. */
+struct Replacement {
+        pid_t pid;   /* of the rehearsal; 0: there is none */
+        int program; /* or -1 */
+        int answer;  /* the end to read of what it says, or -1 */
+        bool check;  /* it is only tried */
 };
 
 struct Keeper {
@@ -85,6 +95,7 @@ struct Keeper {
         pid_t supervisor;   /* 0: reaped */
         uint64_t served_us; /* since when it serves; 0: it does not */
         Takeover takeover;
+        Replacement replacement;
         bool condemned;     /* it did not keep the window and was killed */
         bool has_served;    /* any of them ever */
         uint64_t heard_us;  /* the last message of the supervisor itself */
@@ -161,6 +172,12 @@ bool succession_is_absent(const Keeper *k);
 
 /* ---- takeover.c ---- */
 
+/* takeover_may_begin() - 0, or why neither a supervisor nor the keeper can be replaced now, as below. */
+int takeover_may_begin(const Keeper *k);
+
+/* takeover_forget() - who was followed had all the time there is, and what was to be executed next is not. */
+void takeover_forget(Keeper *k);
+
 /*
  * What the current supervisor asks. takeover_program() - what the next takeover executes. takeover_begin() - starts a
  * successor. Both: -EOPNOTSUPP: of a private tree; -ESHUTDOWN; -EBUSY: one is under way, or the last has not served yet.
@@ -185,6 +202,23 @@ bool takeover_died(Keeper *k, pid_t pid);
 
 /* takeover_end() - the supervisor is gone, or everything ends: so do they. */
 void takeover_end(Keeper *k);
+
+/* ---- replace.c ---- */
+
+/* replace_begin() - tries @program_consume. Errors as takeover_begin(), and why its child could not be made. */
+int replace_begin(Keeper *k, int program_consume, bool check);
+
+/* replace_died() - the rehearsal is a zombie. */
+void replace_died(Keeper *k, const char *how);
+
+/* replace_perform() - between two turns: executes what was tried. Returns where there is nothing to, or it failed. */
+void replace_perform(Keeper *k);
+
+/* replace_cancel() - it goes, if there is one. */
+void replace_cancel(Keeper *k, const char *why);
+
+/* replace_late() - the timer. */
+void replace_late(Keeper *k);
 
 /* keeper_is_daemon() - it has a control socket instead of a client, and outlives its supervisors. */
 static inline bool keeper_is_daemon(const Keeper *k) {

@@ -24,6 +24,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
@@ -35,9 +36,12 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/version.h"
 #include "supervisor/keeper/children.h"
 #include "supervisor/keeper/keeper-internal.h"
 #include "supervisor/keeper/launch.h"
+#include "supervisor/keeper/replace.h"
+#include "supervisor/keeper/state.h"
 
 #define RETRY_US (10 * USEC_PER_MSEC)
 #define PAUSE_US (100 * USEC_PER_MSEC) /* after a shortage */
@@ -85,6 +89,7 @@ void keeper_kill_everything(Keeper *k) {
         if (k->phase >= PHASE_KILLING)
                 return;
         k->phase = PHASE_KILLING;
+        replace_cancel(k, "everything is being stopped");
         takeover_end(k);
         k->timers[TIMER_STOP] = k->timers[TIMER_START] = USEC_INFINITY;
         notify_say(&k->notify, KEEPER_NOTIFY_STOPPING, NULL);
@@ -105,6 +110,7 @@ static void begin_stop(Keeper *k, const char *why) {
         if (k->phase != PHASE_SERVING)
                 return;
         log_info("%s: stopping", why);
+        replace_cancel(k, "everything is being stopped");
         takeover_cancel(k, "everything is being stopped");
         k->phase = PHASE_STOPPING;
         keeper_timer(k, TIMER_STOP, k->options->stop_timeout_us);
@@ -156,6 +162,7 @@ static bool is_supervisor(const Keeper *k, pid_t pid) {
 /* child_exited() - @info is of a zombie; it is reaped afterwards. */
 static void child_exited(Keeper *k, const siginfo_t *info) {
         TableSlot *slot = table_find_pid(k->table, info->si_pid);
+        char how[KEEPER_HOW_SIZE];
 
         if (!slot) {
                 (void) keeper_read_port(k); /* its BORN, or the supervisor's last words, are there */
@@ -170,6 +177,9 @@ static void child_exited(Keeper *k, const siginfo_t *info) {
                         table_exited(k->table, slot, info->si_code, info->si_status);
         } else if (is_supervisor(k, info->si_pid)) {
                 supervisor_exited(k, info);
+        } else if (info->si_pid == k->replacement.pid) {
+                keeper_describe(info, how);
+                replace_died(k, how);
         }
 }
 
@@ -265,6 +275,7 @@ static void (*const expired[_TIMER_N])(Keeper *) = {
         [TIMER_TAKEOVER] = takeover_late,
         [TIMER_LEAVE] = takeover_leave_late,
         [TIMER_REST] = NULL,
+        [TIMER_REHEARSAL] = replace_late,
 };
 
 static void run_timers(Keeper *k) {
@@ -411,10 +422,31 @@ static void init(Keeper *k, const KeeperOptions *options) {
                 .listener = -1,
                 .program = -1,
                 .previous = -1,
+                .replacement = { .program = -1, .answer = -1 },
                 .takeover = { .program = -1, .port = PORT_NULL, .former_port = PORT_NULL },
         };
         for (size_t i = 0; i < _TIMER_N; i++)
                 k->timers[i] = USEC_INFINITY;
+}
+
+static void loop(Keeper *k) {
+        while (k->phase != PHASE_ENDED) {
+                turn(k);
+                replace_perform(k);
+        }
+}
+
+static int deinit(Keeper *k) {
+        place_close(&k->place);
+        port_close(&k->port);
+        k->table = table_free(k->table);
+        notify_close(&k->notify);
+        fd_close(k->signal_fd);
+        fd_close(k->pidfd);
+        fd_close(k->program);
+        fd_close(k->previous);
+        fd_close(k->takeover.program);
+        return k->status;
 }
 
 int keeper_run(const KeeperOptions *options) {
@@ -423,17 +455,62 @@ int keeper_run(const KeeperOptions *options) {
         init(&k, options);
         close_inherited(options->private_fd);
         if (prepare(&k) == 0 && succession_start(&k) == 0)
-                while (k.phase != PHASE_ENDED)
-                        turn(&k);
+                loop(&k);
+        return deinit(&k);
+}
 
-        place_close(&k.place);
-        port_close(&k.port);
-        k.table = table_free(k.table);
-        notify_close(&k.notify);
-        fd_close(k.signal_fd);
-        fd_close(k.pidfd);
-        fd_close(k.program);
-        fd_close(k.previous);
-        fd_close(k.takeover.program);
-        return k.status;
+/* ---------------------------------------------------------------------------------------------- in place of another one */
+
+/* restore() - 0, or a negative errno with why. */
+static int restore(Keeper *k, int memfd, char reason[STATE_REASON_SIZE]) {
+        struct rlimit nofile;
+        int r = fd_raise_limit(&nofile);
+
+        if (r == 0)
+                r = table_new(&k->table, nofile.rlim_max);
+        if (r == 0)
+                return state_restore(k, memfd, reason);
+        (void) snprintf(reason, STATE_REASON_SIZE, "%s", strerror(-r));
+        return r;
+}
+
+int keeper_continue(const KeeperOptions *options, int memfd_consume, int former_consume) {
+        _cleanup_fd_ int memfd = memfd_consume, former = former_consume;
+        char reason[STATE_REASON_SIZE];
+        Keeper k;
+        int r;
+
+        init(&k, options);
+        r = k.signal_fd = open_signals();
+        if (r >= 0)
+                r = (k.pidfd = pidfd_open(getpid(), 0)) < 0 ? -errno : 0;
+        (void) snprintf(reason, sizeof(reason), "%s", strerror(-r));
+        if (r == 0)
+                r = restore(&k, memfd, reason);
+        if (r < 0) {
+                log_error("cannot go on as the keeper: %s", reason);
+                replace_go_back(options, memfd, former);
+                return EXIT_FAILURE;
+        }
+        state_inherit(&k, false);
+        if (former >= 0)
+                replace_done(&k, version_release());
+        else
+                replace_undone(&k);
+        memfd = fd_close(memfd);
+        former = fd_close(former);
+        reap(&k);
+        loop(&k);
+        return deinit(&k);
+}
+
+int keeper_rehearse(const KeeperOptions *options, int memfd, int answer) {
+        char reason[STATE_REASON_SIZE], text[STATE_REASON_SIZE + sizeof(REPLACE_READY)];
+        Keeper k;
+        int r;
+
+        init(&k, options);
+        r = restore(&k, memfd, reason);
+        (void) snprintf(text, sizeof(text), "%s%s", r < 0 ? "" : REPLACE_READY, r < 0 ? reason : version_release());
+        return write(answer, text, strlen(text)) == (ssize_t) strlen(text) && r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -10,8 +10,10 @@
 
 /* All is borrowed until keeper_run() returns. */
 typedef struct KeeperOptions {
-        int private_fd;           /* the lane of the one client whose end ends the tree; -1: a daemon */
-        PlaceOptions place;       /* of a daemon */
+        int private_fd;     /* the lane of the one client whose end ends the tree; -1: a daemon */
+        PlaceOptions place; /* of a daemon */
+        char *const *
+                argv; /* what this program was called with, but for --continue: its successor is, too. NULL: it has none */
         char *const *configs;     /* what the supervisor is to load, ended by NULL; may be NULL */
         uint64_t stop_timeout_us; /* what the supervisor has for stopping its runners */
         uint64_t
@@ -34,3 +36,15 @@ typedef struct KeeperOptions {
  * told to stop, exited with; else 1, after one line that says what happened. To be called with one thread, once.
  */
 int keeper_run(const KeeperOptions *options);
+
+/*
+ * keeper_continue() - the same, for a process that was a keeper before it executed this program: with what is written in
+ * @memfd_consume (state.h). Where that is not understood, @former_consume (-1: none) is executed in our place.
+ */
+int keeper_continue(const KeeperOptions *options, int memfd_consume, int former_consume);
+
+/*
+ * keeper_rehearse() - whether that would go well, in a child of the keeper which has all that it has. What the answer is
+ * goes to @answer: READY and our release, or why not. Touches nothing. 0 or 1: our exit status.
+ */
+int keeper_rehearse(const KeeperOptions *options, int memfd, int answer);

@@ -36,6 +36,10 @@ static const char help[] =
         "(30s)\n"
         "  --healthy-time=DURATION   after serving so long, a supervisor's death is the first in a row (1min)\n"
         "  --restart-delay=DURATION  before the second start in a row; each after that doubles it (100ms)\n"
+        "  --continue=FD[,FD], --rehearse=FD,FD\n"
+        "                            goes on with what a keeper in this process has left, or tries it (baton "
+        "takeover\n"
+        "                            --keeper)\n"
         "  --help, --version\n"
         "\n"
         "Environment: BATON_LIBEXEC (where baton-supervisor is), BATON_LOG_LEVEL, BATON_DISABLE (features to do "
@@ -44,7 +48,8 @@ static const char help[] =
         "\n"
         "Signals: TERM and INT stop the tree; HUP makes a daemon load its configuration again, and starts a "
         "supervisor\n"
-        "where none runs any more; USR1 kills the supervisor, which is followed by a new one.\n"
+        "where none runs any more; USR1 kills the supervisor (baton takeover --force), which is followed by a new "
+        "one.\n"
         "\n"
         "Example, with the lane at descriptor 3: baton-keeper --private=3 --stop-timeout=5s\n";
 
@@ -66,6 +71,8 @@ static const struct option long_options[] = {
         { "hang-timeout", required_argument, NULL, 'a' },
         { "healthy-time", required_argument, NULL, 'y' },
         { "restart-delay", required_argument, NULL, 'd' },
+        { "continue", required_argument, NULL, 'C' },
+        { "rehearse", required_argument, NULL, 'R' },
         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'v' },
         { NULL, 0, NULL, 0 },
@@ -87,9 +94,30 @@ static int set_private(const char *value, int *fd) {
         return 0;
 }
 
+/* What of another keeper we were given. */
+typedef struct Inheritance {
+        int option; /* 0: nothing */
+        int fds[2];
+} Inheritance;
+
+static int set_inheritance(int option, const char *value, Inheritance *inheritance) {
+        char first[16];
+        size_t n = strcspn(value, ",");
+
+        *inheritance = (Inheritance){ option, { -1, -1 } };
+        (void) snprintf(first, sizeof(first), "%.*s", (int) MIN(n, sizeof(first) - 1), value);
+        if (parse_fd(first, &inheritance->fds[0]) < 0 ||
+            (value[n] && parse_fd(value + n + 1, &inheritance->fds[1]) < 0))
+                return usage("--continue and --rehearse want numbers of open descriptors, not ", value);
+        return 0;
+}
+
 /* set() - 0, or what usage() says. */
-static int set(KeeperOptions *options, int option, const char *value) {
+static int set(KeeperOptions *options, Inheritance *inheritance, int option, const char *value) {
         switch (option) {
+        case 'C':
+        case 'R':
+                return set_inheritance(option, value, inheritance);
         case 'p':
                 return set_private(value, &options->private_fd);
         case 'r':
@@ -144,7 +172,15 @@ static int check(const KeeperOptions *options) {
         return RUN;
 }
 
-static int parse(int argc, char **argv, KeeperOptions *ret_options) {
+/* own_arguments() - what we were called with, but for what another keeper has put in front of it. */
+static char *const *own_arguments(char **argv, const Inheritance *inheritance) {
+        if (inheritance->option == 0)
+                return argv;
+        argv[1] = argv[0];
+        return argv + 1;
+}
+
+static int parse(int argc, char **argv, KeeperOptions *ret_options, Inheritance *inheritance) {
         int c, r;
 
         while ((c = getopt_long(argc, argv, "", long_options, NULL)) >= 0) {
@@ -153,22 +189,30 @@ static int parse(int argc, char **argv, KeeperOptions *ret_options) {
                 if (c == 'v')
                         return printf("baton-keeper %s (%s)\n", version_release(), version_commit()) < 0 ||
                                fflush(stdout) != 0;
-                r = set(ret_options, c, optarg);
+                r = set(ret_options, inheritance, c, optarg);
                 if (r != 0)
                         return r;
         }
         ret_options->configs = argv + optind;
+        ret_options->argv = own_arguments(argv, inheritance);
         return check(ret_options);
 }
 
 int main(int argc, char **argv) {
         KeeperOptions options = KEEPER_OPTIONS_NULL;
+        Inheritance inheritance = { 0 };
         const char *unknown = feature_unknown();
         int status;
 
         log_open("baton-keeper");
         if (unknown)
                 return usage("BATON_DISABLE names no such feature: ", unknown);
-        status = parse(argc, argv, &options);
-        return status == RUN ? keeper_run(&options) : status;
+        status = parse(argc, argv, &options, &inheritance);
+        if (status != RUN)
+                return status;
+        if (inheritance.option == 'R')
+                return keeper_rehearse(&options, inheritance.fds[0], inheritance.fds[1]);
+        if (inheritance.option == 'C')
+                return keeper_continue(&options, inheritance.fds[0], inheritance.fds[1]);
+        return keeper_run(&options);
 }

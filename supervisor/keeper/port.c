@@ -29,7 +29,7 @@ int port_open(Port *port, int *ret_peer) {
                 fd_close_all(fds, 2);
                 return r;
         }
-        *port = (Port){ .fd = fds[0] };
+        *port = (Port){ .fd = fds[0], .version = KEEPER_VERSION };
         *ret_peer = fds[1];
         return 0;
 }
@@ -40,8 +40,8 @@ void port_close(Port *port) {
 }
 
 /* message_error() - what is wrong with it by its form alone. */
-static int message_error(const PortMessage *message, const CmsgInfo *info) {
-        if (!message->whole || message->m.version != KEEPER_VERSION)
+static int message_error(const PortMessage *message, unsigned version, const CmsgInfo *info) {
+        if (!message->whole || message->m.version != version)
                 return -EINVAL;
         if (info->foreign || (info->truncated && info->n_fds > 0))
                 return -EINVAL;
@@ -73,7 +73,7 @@ int port_receive(Port *port, PortMessage *ret_message) {
                 ret_message->fds[i] = i < info.n_fds ? fds[i] : -1;
         if (ret_message->whole)
                 ret_message->m = buffer.m;
-        ret_message->error = message_error(ret_message, &info);
+        ret_message->error = message_error(ret_message, port->version, &info);
         return 0;
 }
 
@@ -86,8 +86,11 @@ void port_end(Port *port) {
 }
 
 /* send_message() - with nobody at the other end it is as good as sent. */
-static PortFlushed send_message(Port *port, const KeeperMessage *m, int fd) {
-        ssize_t n = cmsg_send(port->fd, m, sizeof(*m), &fd, fd >= 0);
+static PortFlushed send_message(Port *port, KeeperMessage *m, int fd) {
+        ssize_t n;
+
+        m->version = port->version;
+        n = cmsg_send(port->fd, m, sizeof(*m), &fd, fd >= 0);
 
         if (n == -EAGAIN)
                 return PORT_FULL;
@@ -95,14 +98,13 @@ static PortFlushed send_message(Port *port, const KeeperMessage *m, int fd) {
 }
 
 static PortFlushed send_done(Port *port, uint32_t serial, int result) {
-        KeeperMessage m = { .version = KEEPER_VERSION, .type = KEEPER_DONE, .serial = serial, .result = result };
+        KeeperMessage m = { .type = KEEPER_DONE, .serial = serial, .result = result };
 
         return send_message(port, &m, -1);
 }
 
 static PortFlushed send_exit(Port *port, const TableSlot *slot) {
         KeeperMessage m = {
-                .version = KEEPER_VERSION,
                 .type = KEEPER_EXIT,
                 .instance = slot->instance,
                 .pid = slot->pid,
@@ -132,16 +134,19 @@ static PortFlushed flush_words(Port *port) {
                 unsigned say;
                 KeeperType type;
         } words[] = {
-                { PORT_SAY_RELOAD, KEEPER_RELOAD }, { PORT_SAY_PING, KEEPER_PING }, { PORT_SAY_GO, KEEPER_GO },
-                { PORT_SAY_LEAVE, KEEPER_LEAVE },   { PORT_SAY_THAW, KEEPER_THAW },
+                { PORT_SAY_RELOAD, KEEPER_RELOAD }, { PORT_SAY_PING, KEEPER_PING },
+                { PORT_SAY_GO, KEEPER_GO },         { PORT_SAY_LEAVE, KEEPER_LEAVE },
+                { PORT_SAY_THAW, KEEPER_THAW },     { PORT_SAY_REPLACED, KEEPER_REPLACED },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
-                KeeperMessage m = { .version = KEEPER_VERSION, .type = (uint16_t) words[i].type };
+                KeeperMessage m = { .type = (uint16_t) words[i].type };
                 PortFlushed r = PORT_SENT;
 
-                if (words[i].say == PORT_SAY_THAW)
+                if (words[i].say & (PORT_SAY_THAW | PORT_SAY_REPLACED)) {
                         memcpy(m.record, port->text, sizeof(m.record));
+                        m.result = port->result;
+                }
                 if (port->say & words[i].say)
                         r = send_message(port, &m, -1);
                 if (r != PORT_SENT)
@@ -166,7 +171,6 @@ static PortFlushed tell_slot(Port *port, const TableSlot *slot, bool again) {
         };
         _cleanup_fd_ int pidfd = slot->state == TABLE_BORN && !again ? pidfd_open(slot->pid, 0) : -1;
         KeeperMessage m = {
-                .version = KEEPER_VERSION,
                 .type = KEEPER_SLOT,
                 .instance = slot->instance,
                 .result = (int32_t) states[slot->state],
@@ -183,8 +187,7 @@ static PortFlushed tell_slot(Port *port, const TableSlot *slot, bool again) {
 }
 
 static PortFlushed tell_fd(Port *port, const TableFd *entry) {
-        const KeeperMessage m = {
-                .version = KEEPER_VERSION,
+        KeeperMessage m = {
                 .type = KEEPER_STORED,
                 .instance = entry->slot->instance,
                 .fd_kind = entry->kind,
@@ -229,7 +232,7 @@ static PortFlushed tell_next_fd(Port *port, Table *table) {
 
 static PortFlushed tell_next_death(Port *port, const Table *table) {
         const TableDeath *death = table_death(table, port->cursor);
-        KeeperMessage m = { .version = KEEPER_VERSION, .type = KEEPER_DIED };
+        KeeperMessage m = { .type = KEEPER_DIED };
         PortFlushed r;
 
         if (!death) {
@@ -247,8 +250,7 @@ static PortFlushed tell_next_death(Port *port, const Table *table) {
 }
 
 static PortFlushed tell_end(Port *port, Table *table) {
-        const KeeperMessage m = {
-                .version = KEEPER_VERSION,
+        KeeperMessage m = {
                 .type = KEEPER_END,
                 .instance = port->n_slots,
                 .fd_tag = port->n_told,
@@ -270,8 +272,7 @@ static PortFlushed tell_end(Port *port, Table *table) {
 /* ---- to a successor ---- */
 
 static PortFlushed tell_gone(Port *port, uint64_t instance, const TableFd *entry) {
-        const KeeperMessage m = {
-                .version = KEEPER_VERSION,
+        KeeperMessage m = {
                 .type = KEEPER_GONE,
                 .instance = instance,
                 .fd_kind = entry ? entry->kind : KEEPER_FD_NONE,

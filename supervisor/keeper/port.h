@@ -30,13 +30,16 @@ enum {
         PORT_SAY_PING = 1 << 1,
         PORT_SAY_GO = 1 << 2,
         PORT_SAY_LEAVE = 1 << 3,
-        PORT_SAY_THAW = 1 << 4, /* with Port.text */
+        PORT_SAY_THAW = 1 << 4,     /* with Port.text */
+        PORT_SAY_REPLACED = 1 << 5, /* with Port.text and Port.result; never while a takeover is under way */
 };
 
 struct Port {
         int fd;
-        unsigned say; /* PORT_SAY_*, wanted and not sent */
+        unsigned say;     /* PORT_SAY_*, wanted and not sent */
+        uint16_t version; /* of the messages, both ways: what the other side was started with */
         char text[KEEPER_RECORD_SIZE];
+        int32_t result;
         bool waits; /* a successor's: nothing is reported to it yet */
         PortDump dump;
         bool owes_end;          /* CHANGES: some were told since the last END */

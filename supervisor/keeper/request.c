@@ -189,6 +189,10 @@ static int on_program(Keeper *k, PortMessage *message) {
         return takeover_program(k, fd_take(message->fds));
 }
 
+static int on_replace(Keeper *k, PortMessage *message) {
+        return replace_begin(k, fd_take(message->fds), message->m.flags & KEEPER_FLAG_CHECK);
+}
+
 static int on_takeover(Keeper *k, PortMessage *message) {
         return takeover_begin(k, fd_take(message->fds));
 }
@@ -239,6 +243,7 @@ static const struct {
         [KEEPER_SHUTDOWN] = { "SHUTDOWN", on_shutdown },
         [KEEPER_SERVING] = { "SERVING", on_serving },
         [KEEPER_PROGRAM] = { "PROGRAM", on_program, .answered = true, .takes_fd = true },
+        [KEEPER_REPLACE] = { "REPLACE", on_replace, .answered = true, .takes_fd = true },
         [KEEPER_TAKEOVER] = { "TAKEOVER", on_takeover, .answered = true, .takes_fd = true },
         [KEEPER_FROZEN] = { "FROZEN", on_frozen },
         [KEEPER_ABORT] = { "ABORT", on_abort },

@@ -186,6 +186,7 @@ void succession_died(Keeper *k, const char *how, int exit_status) {
 
         step_note("keeper", "handle_death", pid);
         remember(k, pid, how, served_us);
+        replace_cancel(k, "the supervisor is gone");
         takeover_end(k);
         end_reign(k);
         runners = keeper_count_runners(k);
@@ -208,12 +209,22 @@ void succession_died(Keeper *k, const char *how, int exit_status) {
         }
 }
 
+/* abort_supervisor() - its core says where it hung; one that is stopped would not die of it. Then SIGKILL. */
+static void abort_supervisor(Keeper *k) {
+        k->reign = REIGN_ABORTED;
+        (void) kill(k->supervisor, SIGABRT);
+        (void) kill(k->supervisor, SIGCONT);
+        keeper_timer(k, TIMER_HANG, MIN(ABORT_TIMEOUT_US, k->options->hang_timeout_us));
+}
+
 void succession_force(Keeper *k) {
         k->ladder = (Ladder){ .rung = k->ladder.rung == LADDER_DOWN ? LADDER_PROGRAM : k->ladder.rung };
-        if (k->supervisor > 0)
-                (void) kill(k->supervisor, SIGKILL);
-        else if (k->phase == PHASE_SERVING)
+        if (k->supervisor > 0 && k->reign != REIGN_ABORTED) {
+                log_warning("told to by a signal: supervisor (pid %d) is killed by SIGABRT", k->supervisor);
+                abort_supervisor(k);
+        } else if (k->supervisor <= 0 && k->phase == PHASE_SERVING) {
                 (void) succession_start(k);
+        }
 }
 
 bool succession_is_absent(const Keeper *k) {
@@ -284,9 +295,7 @@ void succession_hang(Keeper *k) {
                 keeper_timer(k, TIMER_HANG, half - (now - k->pinged_us));
         } else {
                 log_error("supervisor (pid %d) does not answer: killed by SIGABRT", k->supervisor);
-                k->reign = REIGN_ABORTED;
-                (void) kill(k->supervisor, SIGABRT);
-                keeper_timer(k, TIMER_HANG, MIN(ABORT_TIMEOUT_US, hang_timeout(k)));
+                abort_supervisor(k);
         }
 }
 

@@ -263,6 +263,43 @@ int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_S
         return 0;
 }
 
+/* is_awaited() - whether the supervisor owes us a word about it. */
+static bool is_awaited(const TableSlot *slot) {
+        return slot->state == TABLE_BORN && !slot->started && !slot->doomed;
+}
+
+int table_restore(Table *table, const TableSlot *image, TableSlot **last) {
+        uint32_t kept = image->state == TABLE_KEPT ? KEEPER_FLAG_KEPT : 0;
+        int r = table_reserve(table, image->instance, image->name, kept, image->record);
+        TableSlot *slot = r < 0 ? NULL : table_find(table, image->instance);
+
+        if (!slot)
+                return r;
+        LIST_REMOVE(slot, link);
+        if (*last)
+                LIST_INSERT_AFTER(*last, slot, link);
+        else
+                LIST_INSERT_HEAD(&table->used_slots, slot, link);
+        *last = slot;
+        slot->state = image->state;
+        slot->flags = image->flags;
+        slot->pid = image->pid;
+        slot->wait_code = image->wait_code;
+        slot->wait_status = image->wait_status;
+        slot->started = image->started;
+        slot->doomed = image->doomed;
+        slot->cancelled = image->cancelled;
+        slot->reported = image->reported;
+        slot->active = image->active;
+        table->count.unstarted += is_awaited(slot);
+        table->count.exited += slot->state == TABLE_EXITED;
+        if (slot->state == TABLE_BORN)
+                LIST_INSERT_HEAD(pid_bucket(table, slot->pid), slot, by_pid);
+        else if (slot->state == TABLE_EXITED && !slot->reported)
+                TAILQ_INSERT_HEAD(&table->unreported, slot, unreported);
+        return 0;
+}
+
 int table_born(Table *table, uint64_t instance, pid_t pid) {
         TableSlot *slot = table_find(table, instance);
 
@@ -276,11 +313,6 @@ int table_born(Table *table, uint64_t instance, pid_t pid) {
         table->count.unstarted++;
         table_touch(table, slot);
         return 0;
-}
-
-/* is_awaited() - whether the supervisor owes us a word about it. */
-static bool is_awaited(const TableSlot *slot) {
-        return slot->state == TABLE_BORN && !slot->started && !slot->doomed;
 }
 
 void table_started(Table *table, TableSlot *slot) {

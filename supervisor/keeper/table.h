@@ -87,6 +87,12 @@ Table *table_free(Table *table);
 int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags,
                   const uint8_t record[KEEPER_RECORD_SIZE]);
 
+/*
+ * table_restore() - a slot as it was in another table: of @image what is of the instance, nothing of lists and descriptors.
+ * Newest first, in the order of table_first(); @last begins as NULL. Errors as table_reserve().
+ */
+int table_restore(Table *table, const TableSlot *image, TableSlot **last);
+
 /* table_find() - the slot of @instance, or NULL. */
 TableSlot *table_find(Table *table, uint64_t instance);
 

@@ -174,17 +174,17 @@ static void commit(Keeper *k) {
 
 /* --------------------------------------------------------------------------------------------- words of the predecessor */
 
-static int may_begin(const Keeper *k) {
+int takeover_may_begin(const Keeper *k) {
         if (!keeper_is_daemon(k))
                 return -EOPNOTSUPP;
         if (k->phase != PHASE_SERVING)
                 return -ESHUTDOWN;
-        return k->reign != REIGN_SERVING || k->takeover.next > 0 ? -EBUSY : 0;
+        return k->reign != REIGN_SERVING || k->takeover.next > 0 || k->replacement.program >= 0 ? -EBUSY : 0;
 }
 
 int takeover_program(Keeper *k, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
-        int r = may_begin(k);
+        int r = takeover_may_begin(k);
 
         if (r < 0)
                 return r;
@@ -197,7 +197,7 @@ int takeover_begin(Keeper *k, int handover_consume) {
         _cleanup_fd_ int handover = handover_consume, socket = -1;
         Takeover *t = &k->takeover;
         const char *step = "socketpair";
-        int r = may_begin(k);
+        int r = takeover_may_begin(k);
 
         if (r < 0)
                 return r;
@@ -245,6 +245,11 @@ int takeover_abort(Keeper *k) {
 void takeover_cancel(Keeper *k, const char *why) {
         if (k->takeover.next > 0)
                 roll_back(k, why);
+}
+
+void takeover_forget(Keeper *k) {
+        forget_former(k);
+        k->takeover.program = fd_close(k->takeover.program);
 }
 
 void takeover_late(Keeper *k) {
