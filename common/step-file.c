@@ -13,7 +13,7 @@
 
 enum { NUMBER_MIN = 16 }; /* those below mean something to supervisors and runners */
 
-/* The file stays open: what a fault point takes away is what comes after it. */
+/* The file stays open: a fault point may take away every descriptor that comes after it. */
 static int open_file(void) {
         const char *path = secure_getenv("BATON_STEPS");
         int low = path ? open(path, O_WRONLY | O_APPEND | O_CLOEXEC) : -1;

@@ -25,6 +25,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/step.h"
 #include "supervisor/cgroup.h"
 #include "supervisor/control.h"
 #include "supervisor/control-keeper.h"
@@ -373,6 +374,7 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         _cleanup_(supervisor_freep) Supervisor *supervisor = calloc(1, sizeof(*supervisor));
         int r;
 
+        step_note("supervisor", "begin", 0);
         if (!supervisor)
                 return -ENOMEM;
         init(supervisor, options);
