@@ -30,16 +30,19 @@ struct Loop {
         struct TaskQueue tasks;
 };
 
-static void run_tasks(struct ev_loop *ev, ev_prepare *prepare, int revents) {
-        Loop *loop = prepare->data;
+void loop_run_tasks(Loop *loop) {
         LoopTask *task;
 
-        (void) ev;
-        (void) revents;
         while ((task = TAILQ_FIRST(&loop->tasks))) {
                 loop_task_cancel(task);
                 task->callback(task);
         }
+}
+
+static void run_tasks(struct ev_loop *ev, ev_prepare *prepare, int revents) {
+        (void) ev;
+        (void) revents;
+        loop_run_tasks(prepare->data);
 }
 
 int loop_new(Loop **ret_loop) {
@@ -151,6 +154,7 @@ void loop_timer_set(Loop *loop, LoopTimer *timer, uint64_t deadline_us) {
         watcher->data = timer;
         timer->loop = loop;
         timer->armed = true;
+        timer->deadline = deadline_us;
         ev_timer_start(loop->ev, watcher);
 }
 

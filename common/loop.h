@@ -40,6 +40,7 @@ struct LoopTimer {
         uint64_t watcher[LOOP_WATCHER_WORDS];
         Loop *loop;
         bool armed;
+        uint64_t deadline; /* as it was set, while it is armed */
         void (*callback)(LoopTimer *timer);
 };
 #define LOOP_TIMER_NULL(_callback) ((LoopTimer){ .callback = (_callback) })
@@ -87,6 +88,10 @@ void loop_io_stop(LoopIo *io);
 /* loop_timer_set() - calls back once at @deadline_us (clock_now()); USEC_INFINITY stops; an earlier setting is replaced. */
 void loop_timer_set(Loop *loop, LoopTimer *timer, uint64_t deadline_us);
 void loop_timer_stop(LoopTimer *timer);
+/* loop_timer_deadline() - when it calls back; 0: it is not set. */
+static inline uint64_t loop_timer_deadline(const LoopTimer *timer) {
+        return timer->armed ? timer->deadline : 0;
+}
 
 void loop_signal_start(Loop *loop, LoopSignal *signal, int number);
 void loop_signal_stop(LoopSignal *signal);
@@ -95,3 +100,6 @@ void loop_task_queue(Loop *loop, LoopTask *task);
 void loop_task_cancel(LoopTask *task);
 /* loop_has_tasks() - whether there is more to do in this turn. */
 bool loop_has_tasks(const Loop *loop);
+
+/* loop_run_tasks() - those that are queued, and those that they queue, now: as at the end of a turn. */
+void loop_run_tasks(Loop *loop);

@@ -158,7 +158,8 @@ int junction_start(Junction *junction, Peer *peer, CallParameters *parameters, b
 void junction_bind(Junction *junction, bool items) {
         junction_listen(junction);
         call_on_cancel(junction->outer, outer_cancelled, junction);
-        call_bind(junction->inner, inner_done, items ? inner_item : NULL, inner_writable, junction);
+        if (junction->inner)
+                call_bind(junction->inner, inner_done, items ? inner_item : NULL, inner_writable, junction);
 }
 
 bool call_receives(const Call *call) {

@@ -40,7 +40,7 @@ int junction_start(Junction *junction, Peer *peer, CallParameters *parameters, b
 
 /*
  * junction_bind() - ties two calls that were restored; @items: the inner one has a window for items, else one that comes
- * ends it as it would have before.
+ * ends it as it would have before. Where the inner one is over it ties the outer one alone.
  */
 void junction_bind(Junction *junction, bool items);
 

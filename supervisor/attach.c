@@ -123,3 +123,21 @@ void attach_call(Call *call, Instance *instance, const struct ucred *client, con
         *attach = (Attach){ .lane = pair[0] };
         ask(call, instance, client, software, pair[1], attach);
 }
+
+static int lane_of(const void *userdata) {
+        return ((const Attach *) userdata)->lane;
+}
+
+static int restore(int lane_fd_consume, void **ret_userdata) {
+        Attach *attach = malloc(sizeof(*attach));
+
+        if (!attach) {
+                fd_close(lane_fd_consume);
+                return -ENOMEM;
+        }
+        attach->lane = lane_fd_consume;
+        *ret_userdata = attach;
+        return 0;
+}
+
+const RelayKind attach_relay = { .name = "Attach", .answered = answered, .lane = lane_of, .restore = restore };

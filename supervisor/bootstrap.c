@@ -141,6 +141,31 @@ int bootstrap_open(Bootstrap *bootstrap, const char *template, uid_t uid, const 
         return 0;
 }
 
+int bootstrap_adopt(Bootstrap *bootstrap, const char *path, uid_t uid, int listener_fd_consume) {
+        _cleanup_fd_ int listener = listener_fd_consume;
+        _cleanup_free_ char *directory = strdup(path);
+        char *slash = directory ? strrchr(directory, '/') : NULL;
+
+        if (!slash)
+                return directory ? -EINVAL : -ENOMEM;
+        *slash = '\0';
+        bootstrap->path = strdup(path);
+        if (!bootstrap->path)
+                return -ENOMEM;
+        bootstrap->directory_fd = open(directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (bootstrap->directory_fd < 0) {
+                int r = -errno;
+
+                free(bootstrap->path);
+                bootstrap->path = NULL;
+                return r;
+        }
+        bootstrap->listener = fd_take(&listener);
+        bootstrap->bound = true;
+        bootstrap->instance.uid = uid;
+        return 0;
+}
+
 /* -------------------------------------------------------------------------------------------------------- who it is */
 
 /* is_runner() - the pidfd is asked last: only if the runner lives then did its pid mean it before. */

@@ -46,6 +46,13 @@ ControlMethod control_fds;
 /* ---- control-supervisor.c ---- */
 ControlMethod control_status, control_scale, control_reload, control_shutdown, control_metrics;
 
+/*
+ * Calls that a predecessor had begun (Crossing, `begun'), gone on with: @message is a RunnerCommand, of the last two a
+ * ChangeCommand, of proto/snapshot.proto.
+ */
+ControlMethod control_service_go_on, control_start_go_on, control_stop_go_on, control_restart_go_on,
+        control_scale_go_on, control_reload_go_on;
+
 /* ---- takeover.c ---- */
 ControlMethod control_takeover, control_takeovers;
 

@@ -8,6 +8,7 @@
 
 #include "supervisor/control-internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 
 #include "common/clock.h"
 #include "common/fd.h"
+#include "proto/snapshot.pb-c.h"
 #include "supervisor/attach.h"
 #include "supervisor/logs.h"
 #include "supervisor/near.h"
@@ -48,29 +50,74 @@ static Instance *find_instance(Supervisor *supervisor, Call *call, const char *n
 
 /* ------------------------------------------------------------------------------------------------------- calls that wait */
 
+/* Which command it is; each has its way to be answered, and to be cancelled. */
+typedef enum WaitingFor {
+        WAITING_START,     /* of one that there is */
+        WAITING_START_NEW, /* of one that was made for it */
+        WAITING_STOP,
+        WAITING_RESTART,
+        _WAITING_N,
+} WaitingFor;
+
 /* A call that waits for what comes of a runner. */
 typedef struct Waiting {
         RunnerWatcher watcher;
+        Crossing crossing;
         Call *call;
+        WaitingFor what;
         uint64_t before; /* Restart: the instance that there was; 0: none */
 } Waiting;
 
+typedef struct WaitingKind {
+        const char *method;
+        void (*told)(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome);
+        void (*cancelled)(Call *call, void *userdata);
+} WaitingKind;
+static const WaitingKind waiting_kinds[];
+
 /* waiting_new() - NULL: no memory, and @call is ended. */
-static Waiting *waiting_new(Call *call, const char *name, void (*callback)(RunnerWatcher *, Runner *, RunnerOutcome)) {
+static Waiting *waiting_new(Call *call, const char *name, WaitingFor what) {
         Waiting *waiting = calloc(1, sizeof(*waiting));
 
         if (waiting)
-                *waiting = (Waiting){ .watcher = { .callback = callback }, .call = call };
+                *waiting = (Waiting){ .call = call, .what = what };
         else
                 (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "runner %.64s: no memory to wait for it", name);
         return waiting;
 }
 
-/* waiting_end() - its call, which is to be ended now; nobody cancels it any more. */
+static void waiting_give(const Crossing *crossing, CrossingTake take, void *userdata) {
+        const Waiting *waiting = CONTAINER_OF(crossing, Waiting, crossing);
+        Baton__Snapshot__RunnerCommand command = BATON__SNAPSHOT__RUNNER_COMMAND__INIT;
+
+        command.name = waiting->watcher.runner->name;
+        command.before = waiting->before;
+        command.made = waiting->what == WAITING_START_NEW;
+        take(&command.base, userdata);
+}
+
+/* waiting_begin() - from here on until its end @runner is watched. */
+static void waiting_begin(Waiting *waiting, Runner *runner) {
+        const WaitingKind *kind = &waiting_kinds[waiting->what];
+
+        waiting->watcher.callback = kind->told;
+        runner_watch(runner, &waiting->watcher);
+        waiting->crossing = (Crossing){
+                .call = waiting->call,
+                .method = kind->method,
+                .begun = true,
+                .give = waiting_give,
+        };
+        LIST_INSERT_HEAD(&runner->supervisor->crossings, &waiting->crossing, link);
+        call_on_cancel(waiting->call, kind->cancelled, waiting);
+}
+
+/* waiting_end() - of one that has begun: its call, which is to be ended now; nobody cancels it any more. */
 static Call *waiting_end(Waiting *waiting) {
         Call *call = waiting->call;
 
         runner_unwatch(&waiting->watcher);
+        LIST_REMOVE(&waiting->crossing, link);
         call_on_cancel(call, NULL, NULL);
         free(waiting);
         return call;
@@ -160,7 +207,7 @@ static void start_known(Control *control, Call *call, const Baton__Control__Star
                 answer_start(call, runner, true);
                 return;
         }
-        waiting = request->no_wait ? NULL : waiting_new(call, runner->name, started_known);
+        waiting = request->no_wait ? NULL : waiting_new(call, runner->name, WAITING_START);
         if (!waiting && !request->no_wait)
                 return;
         r = runner_start(runner);
@@ -170,8 +217,7 @@ static void start_known(Control *control, Call *call, const Baton__Control__Star
         } else if (!waiting) {
                 answer_start(call, runner, false);
         } else {
-                runner_watch(runner, &waiting->watcher);
-                call_on_cancel(call, waiting_cancelled, waiting);
+                waiting_begin(waiting, runner);
         }
 }
 
@@ -236,13 +282,12 @@ void control_start(Control *control, Call *call, const ProtobufCMessage *message
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%s", wrong);
                 return;
         }
-        waiting = waiting_new(call, request->name, started);
+        waiting = waiting_new(call, request->name, WAITING_START_NEW);
         if (!waiting)
                 return;
         r = start_new(control->supervisor, call, request, &runner);
         if (r == 0) {
-                runner_watch(runner, &waiting->watcher);
-                call_on_cancel(call, start_cancelled, waiting);
+                waiting_begin(waiting, runner);
                 return;
         }
         free(waiting);
@@ -288,11 +333,10 @@ void control_stop(Control *control, Call *call, const ProtobufCMessage *message)
                 return;
         already = is_down(runner_outcome(runner));
         if (!already && !request->no_wait) {
-                waiting = waiting_new(call, runner->name, stopped);
+                waiting = waiting_new(call, runner->name, WAITING_STOP);
                 if (!waiting)
                         return;
-                runner_watch(runner, &waiting->watcher);
-                call_on_cancel(call, waiting_cancelled, waiting);
+                waiting_begin(waiting, runner);
         }
         /* One that has failed, or is done, is then wanted down, too. */
         runner_stop(runner, MIN(request->timeout_us, TIMEOUT_MAX_US));
@@ -360,7 +404,7 @@ void control_restart(Control *control, Call *call, const ProtobufCMessage *messa
         }
         before = runner_pid(runner) > 0 ? runner->last_instance : 0;
         if (!request->no_wait) {
-                waiting = waiting_new(call, runner->name, restarted);
+                waiting = waiting_new(call, runner->name, WAITING_RESTART);
                 if (!waiting)
                         return;
                 waiting->before = before;
@@ -374,8 +418,7 @@ void control_restart(Control *control, Call *call, const ProtobufCMessage *messa
         } else if (!waiting) {
                 answer_restart(call, runner, before);
         } else {
-                runner_watch(runner, &waiting->watcher);
-                call_on_cancel(call, waiting_cancelled, waiting);
+                waiting_begin(waiting, runner);
         }
 }
 
@@ -390,6 +433,42 @@ void control_reset(Control *control, Call *call, const ProtobufCMessage *message
                            runner->n_failures == 0 && runner->n_restarts == 0;
         runner_reset(runner);
         (void) call_answer_message(call, &response.base);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- the takeover */
+
+static const WaitingKind waiting_kinds[] = {
+        [WAITING_START] = { "Start", started_known, waiting_cancelled },
+        [WAITING_START_NEW] = { "Start", started, start_cancelled },
+        [WAITING_STOP] = { "Stop", stopped, waiting_cancelled },
+        [WAITING_RESTART] = { "Restart", restarted, waiting_cancelled },
+};
+static_assert(ARRAY_SIZE(waiting_kinds) == _WAITING_N, "a kind for each");
+
+/* go_on() - with a wait that a predecessor began. */
+static void go_on(const Control *control, Call *call, const ProtobufCMessage *message, WaitingFor what) {
+        const Baton__Snapshot__RunnerCommand *command = (const Baton__Snapshot__RunnerCommand *) message;
+        Runner *runner = control_find(control->supervisor, call, command->name);
+        Waiting *waiting = runner ? waiting_new(call, runner->name, what) : NULL;
+
+        if (!waiting)
+                return;
+        waiting->before = command->before;
+        waiting_begin(waiting, runner);
+}
+
+void control_start_go_on(Control *control, Call *call, const ProtobufCMessage *message) {
+        bool made = ((const Baton__Snapshot__RunnerCommand *) message)->made;
+
+        go_on(control, call, message, made ? WAITING_START_NEW : WAITING_START);
+}
+
+void control_stop_go_on(Control *control, Call *call, const ProtobufCMessage *message) {
+        go_on(control, call, message, WAITING_STOP);
+}
+
+void control_restart_go_on(Control *control, Call *call, const ProtobufCMessage *message) {
+        go_on(control, call, message, WAITING_RESTART);
 }
 
 /* ---------------------------------------------------------------------------------------- Signal, Call, Logs, Attach */

@@ -84,6 +84,8 @@ static void info_answered(Call *call, Instance *instance, const Answer *answer, 
                 answer_info(call, instance, info);
 }
 
+const RelayKind service_info_relay = { .name = "ServiceInfo", .answered = info_answered };
+
 void control_service_info(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__ServiceInfoRequest *request = (const Baton__Control__ServiceInfoRequest *) message;
         Runner *runner = control_find(control->supervisor, call, request->name);
@@ -111,23 +113,34 @@ static const struct {
 /* A call that waits for the service. */
 typedef struct Driven {
         Call *call; /* NULL: nobody waits any more */
+        Crossing crossing;
         char name[INSTANCE_NAME_SIZE];
 } Driven;
 
+/* leave() - it waits no more. Its call, or NULL. */
+static Call *leave(Driven *driven) {
+        Call *call = TAKE_PTR(driven->call);
+
+        if (!call)
+                return NULL;
+        LIST_REMOVE(&driven->crossing, link);
+        call_on_cancel(call, NULL, NULL);
+        return call;
+}
+
 static void driven_cancelled(Call *call, void *userdata) {
-        ((Driven *) userdata)->call = NULL;
+        (void) leave(userdata);
         (void) call_fail(call, STATUS_CANCELLED, "cancelled; it goes on");
 }
 
-static void driven(Instance *instance, const ServiceResult *result, void *userdata) {
+void control_service_driven(Instance *instance, const ServiceResult *result, void *userdata) {
         Baton__Control__ServiceResponse response = BATON__CONTROL__SERVICE_RESPONSE__INIT;
         _cleanup_free_ Driven *driven = userdata;
         char *sent[SERVICE_SENT_MAX];
-        Call *call = driven->call;
+        Call *call = leave(driven);
 
         if (!call)
                 return;
-        call_on_cancel(call, NULL, NULL);
         if (result->status != STATUS_OK && result->local && result->status == STATUS_UNAVAILABLE) {
                 report_ended(call, instance, STATUS_UNAVAILABLE, result->message);
                 return;
@@ -144,19 +157,53 @@ static void driven(Instance *instance, const ServiceResult *result, void *userda
         (void) call_answer_message(call, &response.base);
 }
 
+static void give(const Crossing *crossing, CrossingTake take, void *userdata) {
+        Baton__Snapshot__RunnerCommand command = BATON__SNAPSHOT__RUNNER_COMMAND__INIT;
+
+        command.name = CONTAINER_OF(crossing, Driven, crossing)->name;
+        take(&command.base, userdata);
+}
+
+/* wait_for() - @driven is in the drive of @instance. */
+static void wait_for(Driven *driven, const Instance *instance, Call *call) {
+        driven->call = call;
+        driven->crossing = (Crossing){ .call = call, .method = "Service", .begun = true, .give = give };
+        LIST_INSERT_HEAD(&instance->supervisor->crossings, &driven->crossing, link);
+        call_on_cancel(call, driven_cancelled, driven);
+}
+
+void *control_service_nobody(const Instance *instance) {
+        Driven *driven = calloc(1, sizeof(*driven));
+
+        if (driven)
+                (void) strcpy(driven->name, instance->runner->name);
+        return driven;
+}
+
+void control_service_go_on(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Snapshot__RunnerCommand *command = (const Baton__Snapshot__RunnerCommand *) message;
+        Runner *runner = control_find(control->supervisor, call, command->name);
+        Driven *driven =
+                runner && runner->instance ? service_userdata(runner->instance, control_service_driven) : NULL;
+
+        if (driven)
+                wait_for(driven, runner->instance, call);
+        else if (runner)
+                (void) call_fail(call, STATUS_UNAVAILABLE, "runner %s: its service was not taken over", runner->name);
+}
+
 static void drive(Call *call, Instance *instance, ServiceGoal goal) {
         uint64_t left = call_time_left(call);
         Driven *waiting = calloc(1, sizeof(*waiting));
         int r = -ENOMEM;
 
         if (waiting) {
-                waiting->call = call;
                 (void) strcpy(waiting->name, instance->runner->name);
-                r = service_drive(instance, goal, false, left == USEC_INFINITY ? 0 : MAX(left, 1), -1, driven,
-                                  waiting);
+                r = service_drive(instance, goal, false, left == USEC_INFINITY ? 0 : MAX(left, 1), -1,
+                                  control_service_driven, waiting);
         }
         if (r == 0) {
-                call_on_cancel(call, driven_cancelled, waiting);
+                wait_for(waiting, instance, call);
                 return;
         }
         free(waiting);

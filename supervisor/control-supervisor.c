@@ -12,6 +12,7 @@
 
 #include "common/text.h"
 #include "common/version.h"
+#include "proto/snapshot.pb-c.h"
 #include "supervisor/listener.h"
 #include "supervisor/metrics.h"
 #include "supervisor/near.h"
@@ -136,13 +137,23 @@ void control_status(Control *control, Call *call, const ProtobufCMessage *messag
 /* A change that was begun; what is to be answered when it has settled. */
 typedef struct Change {
         Settle settle;
+        Crossing crossing;
+        bool crosses; /* it is in the supervisor's list */
         Call *call;
-        void (*answer)(struct Change *change);
-        uint32_t before, after; /* Scale */
+        char *template; /* Scale; NULL: a Reload */
+        uint32_t before, after;
         Reload reload;
+        Baton__Control__ReloadResponse *response; /* Reload: of one that a predecessor began; NULL: `reload' says it */
 } Change;
 
+static void answer_scale(Change *change);
+static void answer_reload(Change *change);
+
 static void change_free(Change *change) {
+        if (change->crosses)
+                LIST_REMOVE(&change->crossing, link);
+        free(change->template);
+        (void) message_free(change->response);
         settle_deinit(&change->settle);
         reload_deinit(&change->reload);
         free(change);
@@ -150,7 +161,10 @@ static void change_free(Change *change) {
 
 static void change_end(Change *change) {
         call_on_cancel(change->call, NULL, NULL);
-        change->answer(change);
+        if (change->template)
+                answer_scale(change);
+        else
+                answer_reload(change);
         change_free(change);
 }
 
@@ -163,24 +177,38 @@ static void change_cancelled(Call *call, void *userdata) {
         (void) call_fail(call, STATUS_CANCELLED, "cancelled; it goes on");
 }
 
-static Change *change_new(const Control *control, Call *call, void (*answer)(Change *)) {
+/* change_new() - of @template, or of the configuration where it is NULL. */
+static Change *change_new(const Control *control, Call *call, const char *template) {
         Change *change = calloc(1, sizeof(*change));
 
-        if (!change) {
+        if (change && template)
+                change->template = strdup(template);
+        if (!change || (template && !change->template)) {
+                free(change);
                 (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory to wait for the change");
                 return NULL;
         }
         settle_init(&change->settle, control->supervisor, change_settled);
         change->call = call;
-        change->answer = answer;
         return change;
 }
 
+static void change_give(const Crossing *crossing, CrossingTake take, void *userdata);
+
 static void change_wait(Change *change, bool no_wait) {
-        if (no_wait || settle_begin(&change->settle))
+        if (no_wait || settle_begin(&change->settle)) {
                 change_end(change);
-        else
-                call_on_cancel(change->call, change_cancelled, change);
+                return;
+        }
+        change->crossing = (Crossing){
+                .call = change->call,
+                .method = change->template ? "Scale" : "Reload",
+                .begun = true,
+                .give = change_give,
+        };
+        LIST_INSERT_HEAD(&change->settle.supervisor->crossings, &change->crossing, link);
+        change->crosses = true;
+        call_on_cancel(change->call, change_cancelled, change);
 }
 
 /* has_failed() - it did not come to where it was wanted. */
@@ -236,7 +264,7 @@ static void fail_scale(Call *call, const Baton__Control__ScaleRequest *request, 
 
 void control_scale(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__ScaleRequest *request = (const Baton__Control__ScaleRequest *) message;
-        Change *change = change_new(control, call, answer_scale);
+        Change *change = change_new(control, call, request->name);
         char error[FLEET_ERROR_SIZE] = "";
         int r;
 
@@ -289,30 +317,55 @@ static void fill_section(ChangeMessage *message, const ConfigDifference *differe
         message->change.keys = message->keys;
 }
 
-static void answer_reload(Change *change) {
-        const ConfigDifference *difference = &change->reload.difference;
-        Baton__Control__ReloadResponse response = BATON__CONTROL__RELOAD_RESPONSE__INIT;
-        size_t n = difference->n_changes, n_all = n + (difference->groups || difference->supervisor);
-        _cleanup_free_ ChangeMessage *messages = calloc(n_all + 1, sizeof(*messages));
-        _cleanup_free_ Baton__Control__ConfigChange **pointers =
-                calloc(n_all + 1, sizeof(Baton__Control__ConfigChange *));
+/* A ReloadResponse, and what it is made of. */
+typedef struct ReloadAnswer {
+        Baton__Control__ReloadResponse response;
+        ChangeMessage *messages;
+        Baton__Control__ConfigChange **pointers;
+} ReloadAnswer;
 
-        if (!messages || !pointers) {
-                (void) call_fail(change->call, STATUS_RESOURCE_EXHAUSTED,
-                                 "no memory for the answer; the configuration was loaded");
+static void reload_answer_deinit(ReloadAnswer *answer) {
+        free(answer->messages);
+        free(answer->pointers);
+}
+
+/* reload_answer() - false: no memory; to be deinit in any case. */
+static bool reload_answer(const ConfigDifference *difference, ReloadAnswer *ret_answer) {
+        size_t n = difference->n_changes, n_all = n + (difference->groups || difference->supervisor);
+        ReloadAnswer answer = {
+                .response = BATON__CONTROL__RELOAD_RESPONSE__INIT,
+                .messages = calloc(n_all + 1, sizeof(*answer.messages)),
+                .pointers = calloc(n_all + 1, sizeof(Baton__Control__ConfigChange *)),
+        };
+        bool whole = answer.messages && answer.pointers;
+
+        for (size_t i = 0; whole && i < n_all; i++) {
+                if (i < n)
+                        fill_change(&answer.messages[i], &difference->changes[i]);
+                else
+                        fill_section(&answer.messages[i], difference);
+                answer.pointers[i] = &answer.messages[i].change;
+        }
+        answer.response.changes = answer.pointers;
+        answer.response.n_changes = whole ? n_all : 0;
+        answer.response.unchanged = (uint32_t) difference->n_same;
+        *ret_answer = answer;
+        return whole;
+}
+
+static void answer_reload(Change *change) {
+        ReloadAnswer answer;
+
+        if (change->response) {
+                (void) call_answer_message(change->call, &change->response->base);
                 return;
         }
-        for (size_t i = 0; i < n_all; i++) {
-                if (i < n)
-                        fill_change(&messages[i], &difference->changes[i]);
-                else
-                        fill_section(&messages[i], difference);
-                pointers[i] = &messages[i].change;
-        }
-        response.changes = pointers;
-        response.n_changes = n_all;
-        response.unchanged = (uint32_t) difference->n_same;
-        (void) call_answer_message(change->call, &response.base);
+        if (reload_answer(&change->reload.difference, &answer))
+                (void) call_answer_message(change->call, &answer.response.base);
+        else
+                (void) call_fail(change->call, STATUS_RESOURCE_EXHAUSTED,
+                                 "no memory for the answer; the configuration was loaded");
+        reload_answer_deinit(&answer);
 }
 
 /* fail_reload() - ends @call, with the lines of all that is wrong. */
@@ -363,7 +416,7 @@ static int watch_changes(Change *change) {
 
 void control_reload(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__ReloadRequest *request = (const Baton__Control__ReloadRequest *) message;
-        Change *change = change_new(control, call, answer_reload);
+        Change *change = change_new(control, call, NULL);
         int r;
 
         if (!change)
@@ -382,6 +435,83 @@ void control_reload(Control *control, Call *call, const ProtobufCMessage *messag
         else
                 fail_reload(call, &change->reload, r);
         change_free(change);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- the takeover */
+
+/* give_response() - of a Reload: it is known since the configuration was loaded. */
+static void give_response(const Change *change, Baton__Snapshot__ChangeCommand *command, CrossingTake take,
+                          void *userdata) {
+        _cleanup_free_ uint8_t *packed = NULL;
+        const Baton__Control__ReloadResponse *response = change->response;
+        ReloadAnswer answer;
+
+        (void) reload_answer(&change->reload.difference, &answer);
+        if (!response)
+                response = &answer.response;
+        command->response.len = baton__control__reload_response__get_packed_size(response);
+        command->response.data = packed = malloc(command->response.len + 1);
+        if (packed)
+                (void) baton__control__reload_response__pack(response, packed);
+        else
+                command->response.len = 0;
+        take(&command->base, userdata);
+        reload_answer_deinit(&answer);
+}
+
+static void change_give(const Crossing *crossing, CrossingTake take, void *userdata) {
+        const Change *change = CONTAINER_OF(crossing, Change, crossing);
+        const Settle *settle = &change->settle;
+        size_t first = change->template ? 0 : settle->n_settled;
+        Baton__Snapshot__ChangeCommand command = BATON__SNAPSHOT__CHANGE_COMMAND__INIT;
+
+        command.names = settle->names + first;
+        command.n_names = settle->n - first;
+        if (!change->template) {
+                give_response(change, &command, take, userdata);
+                return;
+        }
+        command.name = change->template;
+        command.before = change->before;
+        command.instances = change->after;
+        take(&command.base, userdata);
+}
+
+/* go_on() - with a wait that a predecessor began. */
+static void go_on(Change *change, const Baton__Snapshot__ChangeCommand *command) {
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < command->n_names; i++)
+                r = settle_add(&change->settle, command->names[i]);
+        change_wait(change, r < 0);
+}
+
+void control_scale_go_on(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Snapshot__ChangeCommand *command = (const Baton__Snapshot__ChangeCommand *) message;
+        Change *change = change_new(control, call, command->name);
+
+        if (!change)
+                return;
+        change->before = command->before;
+        change->after = command->instances;
+        go_on(change, command);
+}
+
+void control_reload_go_on(Control *control, Call *call, const ProtobufCMessage *message) {
+        const Baton__Snapshot__ChangeCommand *command = (const Baton__Snapshot__ChangeCommand *) message;
+        Change *change = change_new(control, call, NULL);
+
+        if (!change)
+                return;
+        change->response = message_unpack(&baton__control__reload_response__descriptor, command->response.data,
+                                          command->response.len);
+        if (change->response) {
+                go_on(change, command);
+                return;
+        }
+        change_free(change);
+        (void) call_fail(call, STATUS_INTERNAL,
+                         "the configuration was loaded; what has changed is not known any more");
 }
 
 /* ---------------------------------------------------------------------------------------------------- Shutdown, Metrics */

@@ -24,6 +24,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/version.h"
+#include "proto/snapshot.pb-c.h"
 #include "supervisor/control-internal.h"
 #include "supervisor/peer-loop.h"
 
@@ -38,18 +39,31 @@ typedef struct Method {
         Role role;
         bool changes;
         const char *detail; /* the request's field that is told, besides the name: a number, or a text; NULL: none */
+
+        /* Of one that waits for what it has begun: how a successor goes on with it. NULL: as if it were asked for anew. */
+        ControlMethod *go_on;
+        const ProtobufCMessageDescriptor *begun;
 } Method;
 
+#define RUNNER_COMMAND &baton__snapshot__runner_command__descriptor
+#define CHANGE_COMMAND &baton__snapshot__change_command__descriptor
+
 static const Method methods[] = {
-        { "Start", &baton__control__start_request__descriptor, control_start, ROLE_OPERATE, true, NULL },
-        { "Stop", &baton__control__stop_request__descriptor, control_stop, ROLE_OPERATE, true, NULL },
-        { "Restart", &baton__control__restart_request__descriptor, control_restart, ROLE_OPERATE, true, NULL },
+        { "Start", &baton__control__start_request__descriptor, control_start, ROLE_OPERATE, true, NULL,
+          control_start_go_on, RUNNER_COMMAND },
+        { "Stop", &baton__control__stop_request__descriptor, control_stop, ROLE_OPERATE, true, NULL,
+          control_stop_go_on, RUNNER_COMMAND },
+        { "Restart", &baton__control__restart_request__descriptor, control_restart, ROLE_OPERATE, true, NULL,
+          control_restart_go_on, RUNNER_COMMAND },
         { "Reset", &baton__control__reset_request__descriptor, control_reset, ROLE_OPERATE, true, NULL },
-        { "Scale", &baton__control__scale_request__descriptor, control_scale, ROLE_OPERATE, true, "instances" },
-        { "Reload", &baton__control__reload_request__descriptor, control_reload, ROLE_OPERATE, true, NULL },
+        { "Scale", &baton__control__scale_request__descriptor, control_scale, ROLE_OPERATE, true, "instances",
+          control_scale_go_on, CHANGE_COMMAND },
+        { "Reload", &baton__control__reload_request__descriptor, control_reload, ROLE_OPERATE, true, NULL,
+          control_reload_go_on, CHANGE_COMMAND },
         { "Shutdown", &baton__control__shutdown_request__descriptor, control_shutdown, ROLE_ADMIN, true, NULL },
         { "Signal", &baton__control__signal_request__descriptor, control_signal, ROLE_OPERATE, true, "signal" },
-        { "Service", &baton__control__service_request__descriptor, control_service, ROLE_OPERATE, true, "event" },
+        { "Service", &baton__control__service_request__descriptor, control_service, ROLE_OPERATE, true, "event",
+          control_service_go_on, RUNNER_COMMAND },
         { "ServiceInfo", &baton__control__service_info_request__descriptor, control_service_info, ROLE_READ, false,
           NULL },
         { "Call", &baton__control__call_request__descriptor, control_call, ROLE_OPERATE, false, NULL },
@@ -127,13 +141,16 @@ static void account(Control *control, Call *call, const Method *method, const Pr
 
 /* ------------------------------------------------------------------------------------------------------------- the calls */
 
-static const Method *find_method(const char *name) {
-        if (strncmp(name, SERVICE, strlen(SERVICE)) != 0)
-                return NULL;
+/* find_method_named() - without `baton.Control/'. */
+static const Method *find_method_named(const char *name) {
         for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
-                if (strcmp(methods[i].name, name + strlen(SERVICE)) == 0)
+                if (strcmp(methods[i].name, name) == 0)
                         return &methods[i];
         return NULL;
+}
+
+static const Method *find_method(const char *name) {
+        return strncmp(name, SERVICE, strlen(SERVICE)) == 0 ? find_method_named(name + strlen(SERVICE)) : NULL;
 }
 
 static void client_called(Peer *peer, Call *call) {
@@ -276,18 +293,22 @@ int control_restore(Control **ret_control, Supervisor *supervisor, const Control
         return make(ret_control, supervisor, &origin, client);
 }
 
-bool control_go_on(Control *control, Call *call, const char *name, const uint8_t *request, size_t size) {
-        for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
-                _cleanup_message_ ProtobufCMessage *message = NULL;
+bool control_go_on(Control *control, Call *call, const char *name, bool begun, const uint8_t *request, size_t size) {
+        const Method *method = find_method_named(name);
+        _cleanup_message_ ProtobufCMessage *message = NULL;
 
-                if (strcmp(methods[i].name, name) != 0)
-                        continue;
-                message = message_unpack(methods[i].request, request, size);
-                if (message)
-                        methods[i].function(control, call, message);
-                return message;
-        }
-        return false;
+        if (!method || (begun && !method->go_on))
+                return false;
+        message = message_unpack(begun ? method->begun : method->request, request, size);
+        if (!message)
+                return false;
+        if (begun)
+                account(control, call, method, message);
+        if (begun)
+                method->go_on(control, call, message);
+        else
+                method->function(control, call, message);
+        return true;
 }
 
 int control_restore_again(Control *control, const Baton__Handover__Peer *state, const char *prefix,

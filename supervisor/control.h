@@ -27,8 +27,8 @@ int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consu
 
 /*
  * control_restore() - a client's connection that has come from the predecessor, see peer_restore(). The errors of that; the
- * reason is logged. control_go_on() - and a call in it that waits; @method without `baton.Control/'. False: it is none that
- * can be called so, and was not touched.
+ * reason is logged. control_go_on() - and a call in it that waits; @method without `baton.Control/'; @begun and @request as the
+ * snapshot has them. False: it is none that can be called so, and was not touched.
  */
 int control_restore(Control **ret_control, Supervisor *supervisor, const ControlClient *client,
                     const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest);
@@ -38,7 +38,7 @@ int control_restore(Control **ret_control, Supervisor *supervisor, const Control
  */
 int control_restore_again(Control *control, const Baton__Handover__Peer *state, const char *prefix,
                           Manifest *manifest);
-bool control_go_on(Control *control, Call *call, const char *method, const uint8_t *request, size_t size);
+bool control_go_on(Control *control, Call *call, const char *method, bool begun, const uint8_t *request, size_t size);
 
 /* control_peer(), control_client() - of a connection that lives. */
 Peer *control_peer(const Control *control);

@@ -20,6 +20,8 @@ struct Crossing {
         LIST_ENTRY(Crossing) link;
         Call *call;
         const char *method; /* without `baton.Control/' */
+        bool begun; /* what was asked for is under way, and must not begin once more: it gives a RunnerCommand or a
+                       ChangeCommand of proto/snapshot.proto */
         void (*give)(const Crossing *crossing, CrossingTake take, void *userdata);
 };
 LIST_HEAD(CrossingList, Crossing);

@@ -18,8 +18,10 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "proto/snapshot.pb-c.h"
 #include "supervisor/holder.h"
 #include "supervisor/runner-internal.h"
+#include "supervisor/runner-save.h"
 #include "supervisor/supervisor.h"
 
 /* New runners that nobody knows of yet. */
@@ -279,6 +281,7 @@ int fleet_apply(Supervisor *supervisor, Config *config, ConfigDifference *ret_di
         supervisor->config = config_ref(config);
         events_publish(supervisor->events,
                        &(Event){ .kind = EVENT_CONFIGURATION_LOADED, .number = config->n_runners });
+        scaled_forget_others(supervisor);
         if (ret_difference)
                 *ret_difference = difference;
         else
@@ -323,6 +326,69 @@ int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *
                 log_error("template %s: no memory for the groups of new instances", name);
         link_all(supervisor);
         begin_all(&made);
+        scaled_set(supervisor, config, n);
         *ret_before = before;
         return 0;
+}
+
+void fleet_recover_number(Supervisor *supervisor, const char *template, uint32_t n) {
+        const RunnerConfig *config = supervisor->config ? config_find(supervisor->config, template) : NULL;
+        char error[FLEET_ERROR_SIZE];
+        uint32_t count;
+
+        if (!config || !config->is_template)
+                return;
+        count = fleet_count(supervisor, template);
+        if (count < n) {
+                (void) fleet_scale(supervisor, template, n, &count, error);
+                return;
+        }
+        scaled_set(supervisor, config, n);
+        for (; count > n; count--) {
+                Runner *runner = find_instance(supervisor, config, count);
+
+                if (runner->instance)
+                        runner_remove(runner);
+                else
+                        runner_forget(runner);
+        }
+}
+
+/* ---------------------------------------------------------------------------------------------------------- the takeover */
+
+/* forget_scaled() - instances of templates that the predecessor had not any more. */
+static void forget_scaled(Supervisor *supervisor) {
+        Runner *runner, *next;
+
+        HASH_ITER (by_name, supervisor->runners, runner, next)
+                if (!runner->crossed && runner->number > 0)
+                        runner_forget(runner);
+}
+
+void fleet_restore(Supervisor *supervisor, const Baton__Snapshot__Snapshot *snapshot) {
+        for (size_t i = 0; i < snapshot->n_runners; i++) {
+                const Baton__Snapshot__Runner *message = snapshot->runners[i];
+                Runner *runner = runner_find(supervisor, message->name);
+                int r = 0;
+
+                if (runner)
+                        runner_cross(runner, message);
+                else
+                        r = runner_make_crossed(supervisor, message, NULL, &runner);
+                if (r < 0)
+                        log_warning("runner %.64s: was not taken over: %s", message->name,
+                                    r == -EPROTO ? "no configuration has it" : strerror(-r));
+        }
+        if (snapshot->n_runners > 0)
+                forget_scaled(supervisor);
+        if (supervisor->config && groups_apply(supervisor, supervisor->config) < 0)
+                log_error("no memory for the groups of runners that were taken over");
+        link_all(supervisor);
+}
+
+void fleet_restore_crossed(Supervisor *supervisor, Manifest *manifest) {
+        Runner *runner, *next;
+
+        HASH_ITER (by_name, supervisor->runners, runner, next)
+                runner_restore_crossed(runner, manifest);
 }

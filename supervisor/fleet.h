@@ -34,5 +34,21 @@ int fleet_apply(Supervisor *supervisor, Config *config, ConfigDifference *ret_di
 int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *ret_before,
                 char error[FLEET_ERROR_SIZE]);
 
+/*
+ * fleet_recover_number() - of @template, which was scaled to @n before: missing instances are made, others forgotten; those of
+ * them that have a process that was adopted are removed.
+ */
+void fleet_recover_number(Supervisor *supervisor, const char *template, uint32_t n);
+
 /* fleet_count() - how many instances of @template there shall be. */
 uint32_t fleet_count(const Supervisor *supervisor, const char *template);
+
+/*
+ * fleet_restore() - in a successor, when its configuration has made runners: those of @snapshot that it did not lead to (of a
+ * client, removed and not down yet, scaled) are made, instances that were scaled away are forgotten, and each that the
+ * snapshot has is `crossed' (runner-save.h). fleet_restore_crossed() - when all that have a process are adopted.
+ */
+typedef struct Baton__Snapshot__Snapshot Baton__Snapshot__Snapshot;
+typedef struct Manifest Manifest;
+void fleet_restore(Supervisor *supervisor, const Baton__Snapshot__Snapshot *snapshot);
+void fleet_restore_crossed(Supervisor *supervisor, Manifest *manifest);

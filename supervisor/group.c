@@ -23,6 +23,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "supervisor/runner-internal.h"
+#include "supervisor/save.h"
 #include "supervisor/supervisor.h"
 
 /* ------------------------------------------------------------------------------------------------------------- the tree */
@@ -310,4 +311,30 @@ int groups_apply(Supervisor *supervisor, const Config *config) {
         TAILQ_FOREACH (group, &supervisor->groups, link)
                 fill(supervisor, group);
         return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- the takeover */
+
+int group_save(const Group *group, Baton__Snapshot__Group **ret_message) {
+        Save save = { 0 };
+        Baton__Snapshot__Group *message = save_message(&save, &baton__snapshot__group__descriptor);
+
+        if (!message)
+                return -ENOMEM;
+        message->restarting = group->restarting;
+        save_text(&save, &message->name, group->config->name);
+        save_text(&save, &message->why, group->why);
+        window_save(&save, &group->window, &message->window);
+        return save_done(&save, message, ret_message);
+}
+
+void group_restore(const Supervisor *supervisor, const Baton__Snapshot__Group *message) {
+        Group *group = group_find(supervisor, message->name);
+
+        if (!group)
+                return;
+        group->restarting = message->restarting;
+        free(group->why);
+        group->why = restored_text(message->why);
+        window_restore(&group->window, message->window);
 }

@@ -39,6 +39,11 @@ void groups_free(Supervisor *supervisor);
 /* group_leave() - it is a member of none any more. */
 void group_leave(Runner *runner);
 
+/* group_save() - for a successor. 0 or -ENOMEM. group_restore() - what a group of that name was, if there is one. */
+typedef struct Baton__Snapshot__Group Baton__Snapshot__Group;
+int group_save(const Group *group, Baton__Snapshot__Group **ret_message);
+void group_restore(const Supervisor *supervisor, const Baton__Snapshot__Group *message);
+
 /* group_find() - or NULL. */
 Group *group_find(const Supervisor *supervisor, const char *name);
 

@@ -524,6 +524,8 @@ void holder_settle(Holder *holder) {
                                              ? supervisor_find_instance(holder->supervisor, entry->instance)
                                              : NULL;
 
+                if (instance && holder->supervisor->successor)
+                        continue; /* its predecessor has told all that, and since when */
                 if (instance)
                         instance_recall(instance, entry);
                 else if (entry->kind == BOARD_STATE)

@@ -16,7 +16,10 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "supervisor/config-save.h"
 #include "supervisor/runner-internal.h"
+#include "supervisor/runner-save.h"
+#include "supervisor/save.h"
 #include "supervisor/supervisor.h"
 
 enum { VARIABLES_MAX = 8 };
@@ -186,6 +189,16 @@ static void time_is_over(LoopTimer *timer) {
         runner_stop(run->runner, 1);
 }
 
+/* follow() - run->runner is there, and its end is waited for. */
+static void follow(HookRun *run) {
+        Hooks *hooks = run->hooks;
+
+        TAILQ_INSERT_TAIL(&hooks->running, run, link);
+        hooks->n_running++;
+        run->watcher.callback = told;
+        runner_watch(run->runner, &run->watcher);
+}
+
 static void begin(HookRun *run) {
         Hooks *hooks = run->hooks;
         int r = runner_new_hidden(&run->runner, hooks->supervisor, run->config);
@@ -195,10 +208,7 @@ static void begin(HookRun *run) {
                 run_free(run);
                 return;
         }
-        TAILQ_INSERT_TAIL(&hooks->running, run, link);
-        hooks->n_running++;
-        run->watcher.callback = told;
-        runner_watch(run->runner, &run->watcher);
+        follow(run);
         loop_timer_set(hooks->supervisor->loop, &run->timer, clock_after(clock_now(), run->timeout_us));
         (void) runner_start(run->runner);
 }
@@ -290,4 +300,106 @@ Hooks *hooks_free(Hooks *hooks) {
         }
         free(hooks);
         return NULL;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- the takeover */
+
+static Baton__Snapshot__Hook *save_run(Save *save, const HookRun *run, Manifest *manifest) {
+        Baton__Snapshot__Hook *message = save_message(save, &baton__snapshot__hook__descriptor);
+
+        if (!message)
+                return NULL;
+        message->timeout_us = run->timeout_us;
+        message->late = run->late;
+        message->deadline_us = loop_timer_deadline(&run->timer);
+        save_text(save, &message->about, run->about);
+        save_text(save, &message->event, run->event);
+        if (save->error == 0)
+                save->error = runner_config_save(run->config, &message->configuration);
+        if (save->error == 0 && run->runner)
+                save->error = runner_save(run->runner, manifest, &message->runner);
+        return message;
+}
+
+int hooks_save(const Hooks *hooks, Manifest *manifest, Baton__Snapshot__Snapshot *snapshot) {
+        Save save = { 0 };
+        const HookRun *run;
+
+        snapshot->left_out_hooks = hooks->n_left_out;
+        snapshot->hooks_ever = hooks->n_ever;
+        snapshot->hooks = save_array(&save, hooks->n_running + hooks->n_waiting, sizeof(*snapshot->hooks));
+        TAILQ_FOREACH (run, &hooks->running, link) {
+                Baton__Snapshot__Hook *message = save_run(&save, run, manifest);
+
+                if (message)
+                        snapshot->hooks[snapshot->n_hooks++] = message;
+        }
+        TAILQ_FOREACH (run, &hooks->waiting, link) {
+                Baton__Snapshot__Hook *message = save_run(&save, run, manifest);
+
+                if (message)
+                        snapshot->hooks[snapshot->n_hooks++] = message;
+        }
+        return save.error;
+}
+
+/* event_name() - one that lives as long as the program; NULL: there is none of that name. */
+static const char *event_name(const char *name) {
+        for (unsigned state = 0; state < _POLICY_STATE_N; state++)
+                if (strcmp(name, policy_state_name((PolicyState) state)) == 0)
+                        return policy_state_name((PolicyState) state);
+        return strcmp(name, "exit") == 0 ? "exit" : NULL;
+}
+
+static void restore_run(Hooks *hooks, const Baton__Snapshot__Hook *message) {
+        const char *event = event_name(message->event);
+        HookRun *run = event && message->configuration ? calloc(1, sizeof(*run)) : NULL;
+        int r = run ? runner_config_restore(message->configuration, &run->config) : -EPROTO;
+
+        if (r == 0) {
+                run->hooks = hooks;
+                run->event = event;
+                run->timeout_us = message->timeout_us;
+                run->late = message->late;
+                run->timer = LOOP_TIMER_NULL(time_is_over);
+                (void) snprintf(run->about, sizeof(run->about), "%s", message->about);
+        }
+        if (r == 0 && message->runner)
+                r = runner_make_crossed(hooks->supervisor, message->runner, run->config, &run->runner);
+        if (r < 0) {
+                log_warning("runner %s: a hook was not taken over: %s", message->about, strerror(-r));
+                if (run)
+                        runner_config_unref(run->config);
+                free(run);
+        } else if (run->runner) {
+                follow(run);
+                if (message->deadline_us)
+                        loop_timer_set(hooks->supervisor->loop, &run->timer, message->deadline_us);
+        } else {
+                TAILQ_INSERT_TAIL(&hooks->waiting, run, link);
+                hooks->n_waiting++;
+        }
+}
+
+void hooks_restore(Hooks *hooks, const Baton__Snapshot__Snapshot *snapshot) {
+        hooks->n_left_out = snapshot->left_out_hooks;
+        hooks->n_ever = snapshot->hooks_ever;
+        for (size_t i = 0; i < snapshot->n_hooks; i++)
+                restore_run(hooks, snapshot->hooks[i]);
+}
+
+Runner *hooks_find(const Hooks *hooks, const char *name) {
+        HookRun *run;
+
+        TAILQ_FOREACH (run, &hooks->running, link)
+                if (strcmp(run->runner->name, name) == 0)
+                        return run->runner;
+        return NULL;
+}
+
+void hooks_restore_crossed(Hooks *hooks, Manifest *manifest) {
+        HookRun *run;
+
+        TAILQ_FOREACH (run, &hooks->running, link)
+                runner_restore_crossed(run->runner, manifest);
 }

@@ -8,8 +8,11 @@
  * goes wrong is logged, with the last lines it wrote, and has no effect on anything.
  */
 
+#include "proto/manifest.h"
 #include "supervisor/runner.h"
 
+typedef struct Baton__Snapshot__Hook Baton__Snapshot__Hook;
+typedef struct Baton__Snapshot__Snapshot Baton__Snapshot__Snapshot;
 typedef struct Hooks Hooks;
 
 enum {
@@ -27,3 +30,13 @@ void hooks_stop(Hooks *hooks);
 
 /* hooks_run() - those of @runner for @event: its PolicyState, or CONFIG_HOOK_EXIT. Not while the supervisor is stopping. */
 void hooks_run(const Runner *runner, unsigned event);
+
+/*
+ * hooks_save() - into @snapshot's hooks, for a successor. 0 or a negative errno. In the successor hooks_restore() makes
+ * them, each `crossed', as fleet_restore() makes runners; hooks_find() is the one that runs under the name @name, or NULL; and
+ * hooks_restore_crossed() restores what they were (runner_restore_crossed()).
+ */
+int hooks_save(const Hooks *hooks, Manifest *manifest, Baton__Snapshot__Snapshot *snapshot);
+void hooks_restore(Hooks *hooks, const Baton__Snapshot__Snapshot *snapshot);
+Runner *hooks_find(const Hooks *hooks, const char *name);
+void hooks_restore_crossed(Hooks *hooks, Manifest *manifest);

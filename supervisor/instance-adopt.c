@@ -22,8 +22,10 @@
 #include "common/log.h"
 #include "supervisor/notify.h"
 #include "supervisor/recovery.h"
+#include "supervisor/runner-save.h"
 
-static int adopt_output(Instance *instance, Recovered *slot) {
+/* adopt_output() - @some: of one that has ended they may be gone. */
+static int adopt_output(Instance *instance, Recovered *slot, bool some) {
         static const InstanceStored stored[LOG_PIPES] = {
                 [LOG_SOURCE_STDOUT] = INSTANCE_STORED_STDOUT,
                 [LOG_SOURCE_STDERR] = INSTANCE_STORED_STDERR,
@@ -32,6 +34,8 @@ static int adopt_output(Instance *instance, Recovered *slot) {
         for (unsigned i = 0; i < LOG_PIPES; i++) {
                 int fd = recovered_take(slot, KEEPER_FD_LOG, i + 1), r;
 
+                if (fd < 0 && some)
+                        continue;
                 if (fd < 0)
                         return -EBADF;
                 instance->stored |= (uint8_t) (1u << stored[i]);
@@ -82,7 +86,7 @@ static int adopt_ready(Instance *instance, Recovered *slot) {
 
 /* adopt_all() - what belongs to it. 0, or a negative errno: something is missing. */
 static int adopt_all(Instance *instance, Recovered *slot) {
-        int r = adopt_output(instance, slot);
+        int r = adopt_output(instance, slot, false);
 
         if (r < 0 || slot->state == KEEPER_SLOT_EXITED)
                 return r;
@@ -92,6 +96,50 @@ static int adopt_all(Instance *instance, Recovered *slot) {
         if (slot->flags & KEEPER_FLAG_NATIVE)
                 return adopt_lane(instance, slot);
         return adopt_ready(instance, slot);
+}
+
+/* adopt_crossed_lane() - with the peer that the predecessor had, at whatever it was; or with its way in. */
+static int adopt_crossed_lane(Instance *instance, Recovered *slot) {
+        _cleanup_fd_ int lane = recovered_take(slot, KEEPER_FD_LANE, 0);
+        _cleanup_fd_ int listener = recovered_take(slot, KEEPER_FD_LISTENER, 0);
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        if (lane >= 0 && !fd_is_unix_stream(lane))
+                return -EBADF;
+        if (lane >= 0) {
+                instance->stored |= 1u << INSTANCE_STORED_LANE;
+                instance->lane = fd_take(&lane);
+        }
+        if (listener >= 0)
+                instance->stored |= 1u << INSTANCE_STORED_LISTENER;
+        r = instance_restore_peer(instance);
+        if (r < 0)
+                return r;
+        if (r == 0) /* there was none any more: the lane is on its way out */
+                instance_drop(instance, INSTANCE_STORED_LANE, fd_take(&instance->lane));
+        if (listener < 0)
+                return 0;
+        path = slot->state == KEEPER_SLOT_BORN ? recovery_place(instance->supervisor, slot, "bootstrap") : NULL;
+        if (path)
+                return instance_adopt_way_in(instance, path, fd_take(&listener));
+        instance_drop(instance, INSTANCE_STORED_LISTENER, fd_take(&listener));
+        return 0;
+}
+
+/* adopt_crossed() - its predecessor was not dead but has left: what is not there was not there any more. */
+static int adopt_crossed(Instance *instance, Recovered *slot) {
+        int r;
+
+        runner_cross_configuration(instance);
+        r = adopt_output(instance, slot, slot->state == KEEPER_SLOT_EXITED);
+        if (r == 0 && slot->state == KEEPER_SLOT_BORN && slot->pidfd < 0)
+                r = -EBADF;
+        if (r < 0)
+                return r;
+        instance->pidfd = fd_take(&slot->pidfd);
+        r = slot->flags & KEEPER_FLAG_NATIVE ? adopt_crossed_lane(instance, slot) : 0;
+        return r == 0 && slot->state == KEEPER_SLOT_BORN ? adopt_ready(instance, slot) : r;
 }
 
 /* is_ready() - was it, under the supervisor before? What has no way to say so was when it was executed. */
@@ -153,8 +201,8 @@ int instance_adopt(Runner *runner, Recovered *slot) {
         runner->last_instance = instance->id;
         runner->events = 0; /* it needs no start */
         runner_log_set_over(runner->log, false);
-        r = adopt_all(instance, slot);
-        if (r == 0 && !(slot->flags & KEEPER_FLAG_DOOMED)) {
+        r = runner->crossed ? adopt_crossed(instance, slot) : adopt_all(instance, slot);
+        if (r == 0 && (runner->crossed || !(slot->flags & KEEPER_FLAG_DOOMED))) {
                 go_on(instance, slot);
                 return true;
         }

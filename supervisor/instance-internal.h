@@ -2,12 +2,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What the files of the instance share, and nobody else includes: instance.c (its life), instance-start.c, instance-adopt.c
+ * What the files of the instance share, with what saves and restores it, and nobody else includes: instance.c (its life), instance-start.c, instance-adopt.c
  * (taken over from a supervisor before), instance-ready.c
  * (when it is ready, and that it lives), instance-service.c, instance-stop.c, instance-methods.c (what it may call).
  */
 
 #include "supervisor/instance.h"
+#include "supervisor/service.h"
 #include "supervisor/supervisor.h"
 
 /* What of a runner the keeper holds a duplicate of. */
@@ -42,6 +43,8 @@ void instance_prepare(Instance *instance);
 int instance_make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume);
 /* instance_restore_peer() - the one that the predecessor had, if it had one: 1; 0: there is none; or as peer_restore(). */
 int instance_restore_peer(Instance *instance);
+/* instance_adopt_way_in() - of one that has not come in yet: @path of its socket, and the listener, taken on every path. */
+int instance_adopt_way_in(Instance *instance, const char *path, int listener_fd_consume);
 /* instance_connected() - the runner has come in by its bootstrap socket. */
 void instance_connected(Bootstrap *bootstrap, int lane_fd_consume);
 /* instance_close_bootstrap() - the way in goes, whatever is left of it. */
@@ -59,6 +62,8 @@ enum { INSTANCE_VARIABLES_MAX = 8 };
 size_t instance_ready_variables(const Instance *instance, char *variables[INSTANCE_VARIABLES_MAX], size_t n);
 /* instance_watch_over() - signs of life are expected from now on, if its configuration wants them. */
 void instance_watch_over(Instance *instance);
+/* instance_restore_ping() - @call, restored, is a Ping that it has not answered. Before peer_own(). */
+void instance_restore_ping(Instance *instance, Call *call);
 /* instance_check_alive() - the time for one has come. */
 void instance_check_alive(Instance *instance);
 
@@ -67,6 +72,8 @@ void instance_check_alive(Instance *instance);
 void instance_said_hello(Instance *instance);
 /* instance_serve() - its service is led to RUNNING; then it is ready. */
 void instance_serve(Instance *instance);
+/* instance_service_served() - the drive of its service that is begun by that is over. */
+void instance_service_served(Instance *instance, const ServiceResult *result, void *userdata);
 
 /* ---- instance-stop.c ---- */
 void instance_ask(Instance *instance);
@@ -75,6 +82,8 @@ void instance_escalate(Instance *instance);
 void instance_kill(Instance *instance);
 /* instance_extend_stop() - it has asked for more time, up to extended_us. */
 void instance_extend_stop(Instance *instance);
+/* instance_service_stopped() - the drive of its service that is asked for by that is over: it shall leave. */
+void instance_service_stopped(Instance *instance, const ServiceResult *result, void *userdata);
 
 /* ---- instance-methods.c ---- */
 /* instance_called() - a call of the runner's to us. */

@@ -26,6 +26,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "proto/peer-save.h"
 #include "supervisor/holder.h"
 #include "supervisor/notify.h"
 
@@ -255,6 +256,11 @@ static void ponged(Call *call, const Answer *answer, void *userdata) {
                        clock_after(instance->alive_us, instance->watchdog_us / 2));
 }
 
+void instance_restore_ping(Instance *instance, Call *call) {
+        instance->asking = call;
+        call_bind(call, ponged, NULL, NULL, instance);
+}
+
 static void ping(Instance *instance) {
         static const CallParameters parameters = {
                 .channel = CHANNEL_RPC,
@@ -262,8 +268,9 @@ static void ping(Instance *instance) {
                 .type = "baton.Ping",
         };
 
-        if (!instance->asking)
-                (void) call_start(instance->peer, &parameters, ponged, instance, &instance->asking);
+        if (instance->asking)
+                return;
+        (void) call_start(instance->peer, &parameters, ponged, instance, &instance->asking);
 }
 
 static bool speaks(const Instance *instance) {

@@ -26,7 +26,7 @@ static void fail(Instance *instance, const ServiceResult *result) {
         instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_DOOMED);
 }
 
-static void served(Instance *instance, const ServiceResult *result, void *userdata) {
+void instance_service_served(Instance *instance, const ServiceResult *result, void *userdata) {
         (void) userdata;
         if (result->status == STATUS_OK)
                 instance_raise(instance, PROCESS_EVENT_READY);
@@ -35,7 +35,7 @@ static void served(Instance *instance, const ServiceResult *result, void *userda
 }
 
 void instance_serve(Instance *instance) {
-        int r = service_drive(instance, SERVICE_GOAL_SERVE, true, 0, -1, served, NULL);
+        int r = service_drive(instance, SERVICE_GOAL_SERVE, true, 0, -1, instance_service_served, NULL);
 
         if (r == 0 || r == -EBUSY)
                 return;

@@ -94,17 +94,41 @@ int instance_restore_peer_again(Instance *instance, const char *prefix, Manifest
         return r == 0 ? -ENOENT : MIN(r, 0);
 }
 
+/* init_way_in() - 0 or -ENOMEM. */
+static int init_way_in(Instance *instance) {
+        instance->bootstrap = malloc(sizeof(*instance->bootstrap));
+        if (!instance->bootstrap)
+                return -ENOMEM;
+        bootstrap_init(instance->bootstrap, instance->supervisor->loop, instance->runner->name, instance_connected);
+        instance->bootstrap->userdata = instance;
+        return 0;
+}
+
+int instance_adopt_way_in(Instance *instance, const char *path, int listener_fd_consume) {
+        const ConfigUser *user = instance->config->user;
+        _cleanup_fd_ int listener = listener_fd_consume;
+        int r = init_way_in(instance);
+
+        if (r == 0)
+                r = bootstrap_adopt(instance->bootstrap, path, user ? user->spawn.uid : geteuid(), fd_take(&listener));
+        if (r == 0) {
+                bootstrap_accept(instance->bootstrap, instance->pid, instance->pidfd);
+                return 0;
+        }
+        free(instance->bootstrap);
+        instance->bootstrap = NULL;
+        return r;
+}
+
 /* make_way_in() - 0, or a negative errno with the step in @ret_step. */
 static int make_way_in(Instance *instance, const char **ret_step) {
         const ConfigUser *user = instance->config->user;
         int r;
 
         *ret_step = "malloc";
-        instance->bootstrap = malloc(sizeof(*instance->bootstrap));
-        if (!instance->bootstrap)
-                return -ENOMEM;
-        bootstrap_init(instance->bootstrap, instance->supervisor->loop, instance->runner->name, instance_connected);
-        instance->bootstrap->userdata = instance;
+        r = init_way_in(instance);
+        if (r < 0)
+                return r;
         r = bootstrap_open(instance->bootstrap, instance->supervisor->boot_template,
                            user ? user->spawn.uid : geteuid(), ret_step);
         if (r < 0)

@@ -65,7 +65,7 @@ static void leaving(Instance *instance) {
         set_step(instance, INSTANCE_STOP_LEAVING, MIN(clock_after(clock_now(), LEAVE_US), instance->stop_deadline));
 }
 
-static void stopped(Instance *instance, const ServiceResult *result, void *userdata) {
+void instance_service_stopped(Instance *instance, const ServiceResult *result, void *userdata) {
         (void) userdata;
         if (instance->stop != INSTANCE_STOP_ASKED || instance->ended)
                 return;
@@ -84,7 +84,7 @@ static bool ask_service(Instance *instance) {
         if (!instance->was_up || !instance->peer)
                 return false;
         service_abort(instance, "the runner is being stopped");
-        return service_drive(instance, SERVICE_GOAL_STOP, true, 0, -1, stopped, NULL) == 0;
+        return service_drive(instance, SERVICE_GOAL_STOP, true, 0, -1, instance_service_stopped, NULL) == 0;
 }
 
 void instance_ask(Instance *instance) {

@@ -21,6 +21,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -701,4 +702,23 @@ static void io_ready(LoopIo *io, unsigned events) {
 void keeper_link_read(KeeperLink *link) {
         while (link->held && receive(link))
                 ;
+}
+
+int keeper_link_settle(KeeperLink *link, uint64_t deadline_us) {
+        uint64_t now;
+
+        loop_task_cancel(&link->tell_started);
+        tell_started(&link->tell_started);
+        while (link->fd >= 0 && !keeper_link_settled(link)) {
+                struct pollfd answer = { .fd = link->fd, .events = POLLIN };
+
+                io_ready(&link->io, LOOP_IN);
+                now = clock_now();
+                if (link->fd < 0 || keeper_link_settled(link))
+                        break;
+                if (now >= deadline_us)
+                        return -EAGAIN;
+                (void) poll(&answer, 1, (int) MIN((deadline_us - now) / USEC_PER_MSEC + 1, (uint64_t) 1000));
+        }
+        return link->fd < 0 ? -EPIPE : 0;
 }

@@ -100,8 +100,12 @@ struct KeeperLinkHandlers {
         void (*died)(KeeperLink *link, const KeeperDeath *death, void *userdata);
 };
 
-/* keeper_link_settled() - everything is sent, and answered. */
+/*
+ * keeper_link_settled() - everything is sent, and answered. keeper_link_settle() - waits for that, up to @deadline_us, from
+ * outside of every callback: handlers and answers are called as from the loop. 0; -EAGAIN: not in time; -EPIPE.
+ */
 bool keeper_link_settled(const KeeperLink *link);
+int keeper_link_settle(KeeperLink *link, uint64_t deadline_us);
 
 /* The answer to a request: 0 or a negative errno. */
 typedef void (*KeeperLinkDone)(KeeperLink *link, int result, void *userdata);

@@ -106,3 +106,11 @@ char **leftovers_free(char **leftovers) {
         free(leftovers);
         return NULL;
 }
+
+char **leftovers_restore(char *const *texts, size_t n) {
+        char **leftovers = n > 0 && n <= LEFTOVERS_MAX ? calloc(n + 1, sizeof(*leftovers)) : NULL;
+
+        for (size_t i = 0; leftovers && i < n && (leftovers[i] = strdup(texts[i])); i++)
+                ;
+        return leftovers;
+}

@@ -14,4 +14,6 @@ enum { LEFTOVERS_MAX = 16 /* that are named */ };
  * array ended by NULL that leftovers_free() frees; NULL: there are none, or nothing is known.
  */
 char **leftovers_find(const Runner *runner, pid_t leader);
+/* leftovers_restore() - @n texts that a predecessor had found. */
+char **leftovers_restore(char *const *texts, size_t n);
 char **leftovers_free(char **leftovers);

@@ -259,14 +259,22 @@ static int open_address(const char *text, int *ret_fd) {
         return r;
 }
 
-int metrics_new(Metrics **ret_metrics, Supervisor *supervisor, const char *address) {
+static Metrics *make(Supervisor *supervisor, const char *address) {
         Metrics *metrics = calloc(1, sizeof(*metrics) + strlen(address) + 1);
+
+        if (!metrics)
+                return NULL;
+        *metrics = (Metrics){ .supervisor = supervisor, .fd = -1, .io = LOOP_IO_NULL(accept_one) };
+        (void) strcpy(metrics->address, address);
+        LIST_INIT(&metrics->clients);
+        return metrics;
+}
+
+int metrics_new(Metrics **ret_metrics, Supervisor *supervisor, const char *address) {
+        Metrics *metrics = make(supervisor, address);
         int r = metrics ? 0 : -ENOMEM;
 
         if (r == 0) {
-                *metrics = (Metrics){ .supervisor = supervisor, .fd = -1, .io = LOOP_IO_NULL(accept_one) };
-                (void) strcpy(metrics->address, address);
-                LIST_INIT(&metrics->clients);
                 r = *address == '/' ? open_path(address, &metrics->fd) : open_address(address, &metrics->fd);
                 metrics->is_path = r == 0 && *address == '/';
         }
@@ -281,6 +289,24 @@ int metrics_new(Metrics **ret_metrics, Supervisor *supervisor, const char *addre
         listen_on(metrics);
         *ret_metrics = metrics;
         return 0;
+}
+
+int metrics_adopt(Metrics **ret_metrics, Supervisor *supervisor, const char *address, int listener_fd_consume) {
+        Metrics *metrics = make(supervisor, address);
+
+        if (!metrics) {
+                fd_close(listener_fd_consume);
+                return -ENOMEM;
+        }
+        metrics->fd = listener_fd_consume;
+        metrics->is_path = *address == '/';
+        listen_on(metrics);
+        *ret_metrics = metrics;
+        return 0;
+}
+
+int metrics_listener(const Metrics *metrics) {
+        return metrics->fd;
 }
 
 Metrics *metrics_free(Metrics *metrics) {

@@ -29,5 +29,10 @@ int metrics_new(Metrics **ret_metrics, Supervisor *supervisor, const char *addre
 Metrics *metrics_free(Metrics *metrics);
 DEFINE_CLEANUP(Metrics *, metrics_free);
 
+/* metrics_adopt() - on a listener at @address that is there already, taken on every path. 0 or -ENOMEM. */
+int metrics_adopt(Metrics **ret_metrics, Supervisor *supervisor, const char *address, int listener_fd_consume);
+/* metrics_listener() - borrowed. */
+int metrics_listener(const Metrics *metrics);
+
 /* metrics_address() - as it was given. */
 const char *metrics_address(const Metrics *metrics);

@@ -27,6 +27,7 @@ enum {
         RECORD_TRANSIENT = 1 << 0,
         RECORD_COMPLETED = 1 << 1, /* it has ended well since it was last started */
         RECORD_READY = 1 << 2,     /* the instance is ready */
+        RECORD_TEMPLATE = 1 << 3,  /* of no runner: the slot bears the name of a template that was scaled */
 
         RECORD_EXIT_SUCCESS = 1 << 0,
         RECORD_EXIT_KILLED = 1 << 1,
@@ -40,7 +41,7 @@ typedef struct Record {
         uint8_t n_restart_times;
         uint8_t n_exits; /* 1: the last end is below */
         uint8_t exit_cause, exit_code, exit_flags;
-        char place[7]; /* of its notify socket: the directory in `boot/'; "": none */
+        char place[7]; /* of its notify socket, or of its way in: the directory in `boot/'; "": none */
 
         uint64_t started_us, started_wall_us; /* of the instance */
         uint64_t up_us, changed_wall_us;
@@ -51,12 +52,14 @@ typedef struct Record {
         uint64_t exit_instance, exit_started_wall_us, exit_wall_us, exit_uptime_us;
         int32_t exit_status, exit_pid;
         uint32_t n_failures;
-        uint32_t reserved;
+        uint32_t scaled; /* RECORD_TEMPLATE: how many instances there shall be */
+
+        uint64_t begun_us; /* of its schedule's last run; 0: none, or not known */
 } Record;
 
 static_assert(sizeof(Record) <= KEEPER_RECORD_SIZE, "it fits");
 static_assert(offsetof(Record, started_us) == 16 && sizeof(Record) % 8 == 0, "no padding, by design");
-static_assert(sizeof(Record) == 184, "what is added is added at the end");
+static_assert(sizeof(Record) == 192, "what is added is added at the end");
 
 /* record_pack() - into the bytes the keeper stores; the version is set, the rest of them is zero. */
 void record_pack(const Record *record, uint8_t bytes[KEEPER_RECORD_SIZE]);

@@ -172,9 +172,14 @@ bool recovery_uses(const Recovery *recovery, const char *name) {
         Recovered *slot, *next;
 
         HASH_ITER (hh, recovery->slots, slot, next)
-                if (slot->state == KEEPER_SLOT_BORN && strcmp(slot->record.place, name) == 0)
+                if (slot->state == KEEPER_SLOT_BORN && !(slot->flags & KEEPER_FLAG_DOOMED) &&
+                    strcmp(slot->record.place, name) == 0)
                         return true;
         return false;
+}
+
+static bool is_of_template(const Recovered *slot) {
+        return slot->state == KEEPER_SLOT_KEPT && slot->has_record && slot->record.flags & RECORD_TEMPLATE;
 }
 
 /* is_instance_of() - the number of @name in the template @config; 0: it is none of it. */
@@ -239,7 +244,8 @@ static void heed(Runner *runner, const Record *record) {
 
 /* find_runner() - the one whose @slot is, made if need be; NULL: there is none. */
 static Runner *find_runner(Supervisor *supervisor, const Recovered *slot) {
-        Runner *runner = runner_find(supervisor, slot->name);
+        Runner *runner = slot->flags & KEEPER_FLAG_TRANSIENT ? hooks_find(supervisor->hooks, slot->name)
+                                                             : runner_find(supervisor, slot->name);
 
         if (!runner && slot->record.flags & RECORD_TRANSIENT)
                 runner = make_transient(supervisor, slot);
@@ -265,7 +271,7 @@ static void recover(Supervisor *supervisor, Recovered *slot) {
         r = adopt(runner, slot);
         if (r < 0)
                 kill_slot(supervisor, slot, "no memory for it");
-        else if (r > 0 && slot->has_record)
+        else if (r > 0 && slot->has_record && !runner->crossed)
                 heed(runner, &slot->record);
 }
 
@@ -289,15 +295,22 @@ void recovery_run(Recovery *recovery, Supervisor *supervisor) {
         if (recovery->incomplete)
                 log_warning("not everything of the supervisor before could be taken over: no memory, or descriptors");
         HASH_ITER (hh, recovery->slots, slot, next)
-                if (!runner_find(supervisor, slot->name))
+                if (is_of_template(slot))
+                        (void) scaled_adopt(supervisor, slot->name, slot->instance, slot->record.scaled);
+        HASH_ITER (hh, recovery->slots, slot, next)
+                if (!runner_find(supervisor, slot->name) && !is_of_template(slot))
                         scale_up(supervisor, slot->name);
         HASH_SORT(recovery->slots, newest_first);
         HASH_ITER (hh, recovery->slots, slot, next)
-                if (slot->state == KEEPER_SLOT_KEPT)
+                if (slot->state == KEEPER_SLOT_KEPT && !is_of_template(slot))
                         recover_kept(supervisor, slot);
         HASH_ITER (hh, recovery->slots, slot, next)
                 if (slot->state == KEEPER_SLOT_BORN || slot->state == KEEPER_SLOT_EXITED)
                         recover(supervisor, slot);
+        HASH_ITER (hh, recovery->slots, slot, next)
+                if (is_of_template(slot)) /* now that it is known which of its instances have a process */
+                        fleet_recover_number(supervisor, slot->name, slot->record.scaled);
+        scaled_forget_others(supervisor);
         recovery_deinit(recovery);
 }
 
@@ -337,6 +350,8 @@ static void discard(Supervisor *supervisor, Recovered *slot) {
         } else {
                 return;
         }
+        if (runner->crossed) /* what it is now is to come */
+                return;
         if (runner->transient)
                 transient_forget(runner);
         else
@@ -360,14 +375,14 @@ static int take_up(Supervisor *supervisor, Recovered *slot, char reason[RECOVERY
                 kill_slot(supervisor, slot, runner ? "it has run twice" : "there is no such runner any more");
                 return 0;
         }
-        if (!runner->transient)
+        if (!runner->transient && !runner->hidden)
                 runner_as_made(runner);
         slot->is_adopted = true;
         r = adopt(runner, slot);
         if (r < 0 || (r == 0 && slot->state == KEEPER_SLOT_BORN))
                 return cannot(reason, "runner %s (pid %d) cannot be taken over: %s", slot->name, slot->pid,
                               r < 0 ? strerror(-r) : "something of it is missing");
-        if (r > 0 && slot->has_record)
+        if (r > 0 && slot->has_record && !runner->crossed)
                 heed(runner, &slot->record);
         if (!runner->events) /* there is nothing to be handled for it */
                 supervisor_unqueue_runner(supervisor, runner);
@@ -383,7 +398,7 @@ static void refresh(Supervisor *supervisor, const Recovered *slot, bool is_final
                 return;
         runner->desired = slot->record.desired == DESIRED_UP ? DESIRED_UP : DESIRED_DOWN;
         runner_restore(runner, &slot->record);
-        if (is_final)
+        if (is_final && !runner->crossed)
                 heed(runner, &slot->record);
 }
 
@@ -391,6 +406,11 @@ static void refresh(Supervisor *supervisor, const Recovered *slot, bool is_final
 static int follow_slot(Supervisor *supervisor, Recovered *slot, bool is_final, char reason[RECOVERY_REASON_SIZE]) {
         const Runner *runner;
 
+        if (is_of_template(slot)) {
+                if (scaled_adopt(supervisor, slot->name, slot->instance, slot->record.scaled) < 0)
+                        return cannot(reason, "no memory for the number of template %s", slot->name);
+                return true;
+        }
         if (slot->is_adopted) {
                 refresh(supervisor, slot, is_final);
                 return true;
@@ -402,6 +422,8 @@ static int follow_slot(Supervisor *supervisor, Recovered *slot, bool is_final, c
         runner = runner_find(supervisor, slot->name);
         if (!is_final && runner && runner->instance)
                 return false; /* the one before it goes first */
+        if (!is_final && !runner && !(slot->record.flags & RECORD_TRANSIENT))
+                return false; /* the snapshot may have it */
         if (slot->state == KEEPER_SLOT_KEPT) {
                 if (runner && !runner->instance)
                         runner_as_made((Runner *) runner);
@@ -423,7 +445,9 @@ int recovery_follow(Recovery *recovery, Supervisor *supervisor, bool is_final, c
         TAILQ_CONCAT(&changed, &recovery->changed, changed);
         for (slot = TAILQ_FIRST(&changed); slot; slot = next) {
                 next = TAILQ_NEXT(slot, changed);
-                if (slot->is_gone || (slot->is_adopted && slot->state == KEEPER_SLOT_KEPT))
+                if (slot->is_gone && is_of_template(slot))
+                        scaled_disown(supervisor, slot->instance);
+                else if (slot->is_gone || (slot->is_adopted && slot->state == KEEPER_SLOT_KEPT))
                         discard(supervisor, slot);
                 if (!slot->is_gone)
                         continue;

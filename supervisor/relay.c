@@ -273,38 +273,90 @@ void relay_call(Call *outer, const Baton__Control__CallRequest *request, Instanc
 
 /* ---------------------------------------------------------------------------------------------------------- the takeover */
 
-bool relay_crosses(const Instance *instance, size_t *ret_n) {
-        Relay *relay;
+static const RelayKind *const kinds[] = { &attach_relay, &service_info_relay };
 
-        *ret_n = 0;
-        LIST_FOREACH (relay, &instance->relays, link) {
-                if (!relay->junction.inner || relay->answered || relay->reason)
-                        return false;
-                ++*ret_n;
-        }
-        return true;
+static const RelayKind *kind_of(const Relay *relay) {
+        for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+                if (kinds[i]->answered == relay->answered)
+                        return kinds[i];
+        return NULL;
 }
 
-void relay_each(const Instance *instance, void (*function)(const Call *outer, const Call *inner, void *userdata),
-                void *userdata) {
-        Relay *relay;
+static const RelayKind *find_kind(const char *name) {
+        for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+                if (strcmp(kinds[i]->name, name) == 0)
+                        return kinds[i];
+        return NULL;
+}
+
+size_t relay_count(const Instance *instance) {
+        const Relay *relay;
+        size_t n = 0;
 
         LIST_FOREACH (relay, &instance->relays, link)
-                function(relay->junction.outer, relay->junction.inner, userdata);
+                n += !relay->answered || kind_of(relay);
+        return n;
 }
 
-int relay_restore(Instance *instance, Call *outer, Call *inner) {
-        Relay *relay = calloc(1, sizeof(*relay));
+/* What a connection that has ended has left behind does not cross: the call ends as if it had been read by then. */
+static RelayCrossing crossing_of(const Relay *relay) {
+        const Junction *junction = &relay->junction;
+        bool is_left = junction->inner && call_peer(junction->inner) != relay->instance->peer;
+        bool is_open = junction->inner && !is_left;
+        const RelayKind *kind = relay->answered && is_open ? kind_of(relay) : NULL;
 
+        return (RelayCrossing){
+                .outer = junction->outer,
+                .inner = is_open ? junction->inner : NULL,
+                .reason = is_left ? instance_text(relay->instance->lost) : relay->reason,
+                .deadline_us = loop_timer_deadline(&relay->timer),
+                .kind = kind ? kind->name : "",
+                .lane = kind && kind->lane ? kind->lane(relay->userdata) : -1,
+        };
+}
+
+void relay_each(const Instance *instance, void (*function)(const RelayCrossing *crossing, void *userdata),
+                void *userdata) {
+        const Relay *relay;
+
+        LIST_FOREACH (relay, &instance->relays, link) {
+                RelayCrossing crossing = crossing_of(relay);
+
+                function(&crossing, userdata);
+        }
+}
+
+int relay_restore(Instance *instance, const RelayCrossing *crossing) {
+        const RelayKind *kind = *crossing->kind ? find_kind(crossing->kind) : NULL;
+        _cleanup_fd_ int lane = crossing->lane;
+        Relay *relay;
+
+        if (*crossing->kind && !kind)
+                return -EPROTO;
+        relay = calloc(1, sizeof(*relay));
         if (!relay)
                 return -ENOMEM;
         *relay = (Relay){
-                .junction = { .owner = &owner, .outer = outer, .inner = inner },
+                .junction = { .owner = &owner, .outer = crossing->outer, .inner = crossing->inner },
                 .instance = instance,
                 .exit = { .callback = instance_exit_known },
                 .timer = LOOP_TIMER_NULL(wait_is_over),
         };
+        if (kind)
+                relay->answered = kind->answered;
+        if (kind && kind->restore && kind->restore(fd_take(&lane), &relay->userdata) < 0) {
+                free(relay);
+                return -ENOMEM;
+        }
         LIST_INSERT_HEAD(&instance->relays, relay, link);
-        junction_bind(&relay->junction, true);
+        junction_bind(&relay->junction, !kind);
+        if (crossing->inner)
+                return 0;
+        relay->reason = strdup(crossing->reason);
+        if (relay->reason && instance_watch_exit(instance, &relay->exit))
+                loop_timer_set(instance->supervisor->loop, &relay->timer,
+                               crossing->deadline_us ? crossing->deadline_us : clock_after(clock_now(), EXIT_WAIT_US));
+        else
+                loop_timer_set(instance->supervisor->loop, &relay->timer, clock_now());
         return 0;
 }

@@ -23,14 +23,33 @@ typedef void (*RelayAnswered)(Call *outer, Instance *instance, const Answer *ans
  */
 void relay_ask(Call *outer, Instance *instance, CallParameters *parameters, RelayAnswered answered, void *userdata);
 
+/* Who asks by relay_ask(), as far as he goes on in a successor: a table in relay.c. */
+typedef struct RelayKind {
+        const char *name;
+        RelayAnswered answered;
+        int (*lane)(const void *userdata); /* a descriptor of his, borrowed; NULL: he has none */
+        int (*restore)(int lane_fd_consume, void **ret_userdata); /* 0 or -ENOMEM; NULL: there is no userdata */
+} RelayKind;
+extern const RelayKind attach_relay, service_info_relay;
+
+/* A relay as a successor goes on with it. */
+typedef struct RelayCrossing {
+        Call *outer, *inner;  /* inner NULL: it has ended, for @reason, and the runner's exit is waited for */
+        const char *reason;   /* else NULL */
+        uint64_t deadline_us; /* until then; else 0 */
+        const char *kind;     /* the name of a RelayKind; "": a call of the client's */
+        int lane;             /* of the kind; -1: none */
+} RelayCrossing;
+
 /*
- * relay_crosses() - whether each relay of @instance could go on in a successor; how many there are in @ret_n. relay_each() -
- * both calls of one after the other. relay_restore() - one that was restored, before its peers are owned. 0 or -ENOMEM.
+ * relay_count() - how many relays of @instance there are that cross; each is of one call of a client. relay_each() - one after the
+ * other. relay_restore() - of calls that were restored, before their peers are owned; the lane is taken, on every path.
+ * 0; -EPROTO: of a kind that is not known; -ENOMEM.
  */
-bool relay_crosses(const Instance *instance, size_t *ret_n);
-void relay_each(const Instance *instance, void (*function)(const Call *outer, const Call *inner, void *userdata),
+size_t relay_count(const Instance *instance);
+void relay_each(const Instance *instance, void (*function)(const RelayCrossing *crossing, void *userdata),
                 void *userdata);
-int relay_restore(Instance *instance, Call *outer, Call *inner);
+int relay_restore(Instance *instance, const RelayCrossing *crossing);
 
 /*
  * relay_keep_peer() - the peer of @instance has ended: it is freed, at once, or when all that had come from it has been

@@ -45,11 +45,25 @@ static void keep(Supervisor *supervisor, const ConfigSource *source) {
 
 /* use_metrics() - where they can be had; that they cannot is said, and is no reason to refuse a configuration. */
 static void use_metrics(Supervisor *supervisor, const char *address) {
+        if (supervisor->successor)
+                return;
         if (address && supervisor->metrics && strcmp(metrics_address(supervisor->metrics), address) == 0)
                 return;
         supervisor->metrics = metrics_free(supervisor->metrics);
         if (address)
                 (void) metrics_new(&supervisor->metrics, supervisor, address);
+}
+
+void reload_adopt_metrics(Supervisor *supervisor, const char *address, int fd_consume) {
+        const char *wanted = supervisor->config ? supervisor->config->supervisor.metrics : NULL;
+
+        if (wanted && fd_consume >= 0 && strcmp(wanted, address) == 0) {
+                (void) metrics_adopt(&supervisor->metrics, supervisor, address, fd_consume);
+                return;
+        }
+        fd_close(fd_consume);
+        if (wanted)
+                (void) metrics_new(&supervisor->metrics, supervisor, wanted);
 }
 
 /* use_section() - what the section `supervisor' says. */

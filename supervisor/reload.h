@@ -36,5 +36,11 @@ int reload_first(Supervisor *supervisor, char *const *paths, int kept_fd);
  */
 int reload_run(Supervisor *supervisor, bool dry_run, Reload *ret_reload);
 
+/*
+ * reload_adopt_metrics() - in a successor, which opens no address while its predecessor still has it: at the end, by the
+ * listener of the predecessor, @fd_consume (-1: it had none), at @address. Taken on every path.
+ */
+void reload_adopt_metrics(Supervisor *supervisor, const char *address, int fd_consume);
+
 /* reload_by_signal() - the same, where nobody waits for an answer: the result is logged. */
 void reload_by_signal(Supervisor *supervisor);

@@ -232,7 +232,7 @@ static void make_instance(Runner *runner) {
         runner->instance = instance;
         runner->begun_us = clock_now();
         runner->last_instance = instance->id;
-        if (runner->transient || runner->hidden)
+        if ((runner->transient || runner->hidden) && !supervisor->held)
                 instance_start(instance);
         else
                 supervisor_queue_begin(supervisor, instance);

@@ -161,6 +161,23 @@ void runner_log_set_over(RunnerLog *log, bool over) {
                 loop_task_queue(log->store->loop, &log->settle);
 }
 
+LogCrossing runner_log_crossing(const RunnerLog *log) {
+        return (LogCrossing){
+                .over = log->over,
+                .given = log->given,
+                .follow_us = log->follow_deadline,
+                .lost = log->lost,
+        };
+}
+
+/* What no follower has been given is in the ring, which is believed: a position beyond it would be none. */
+void runner_log_restore(RunnerLog *log, const LogCrossing *crossing) {
+        log->lost = crossing->lost;
+        log->follow_deadline = crossing->follow_us;
+        log->given = log->ring ? MIN(crossing->given, runner_log_find(log, UINT64_MAX)) : 0;
+        runner_log_set_over(log, crossing->over);
+}
+
 /* ------------------------------------------------------------------------------------------------------------- parking */
 
 /* is_followed() - somebody will ask for the next line; who waits for it has all the time there is. */

@@ -67,6 +67,16 @@ int runner_log_configure(RunnerLog *log, const LogConfig *config);
  */
 void runner_log_set_over(RunnerLog *log, bool over);
 
+/* What a successor must know of a log besides its ring: runner_log_crossing() tells it, runner_log_restore() takes it. */
+typedef struct LogCrossing {
+        bool over;
+        uint64_t given, follow_us; /* a position; until when somebody is taken to follow, monotonic */
+        uint64_t lost;             /* lines for which there was no ring */
+} LogCrossing;
+
+LogCrossing runner_log_crossing(const RunnerLog *log);
+void runner_log_restore(RunnerLog *log, const LogCrossing *crossing);
+
 /* runner_log_note() - a line of ours: source RECORD, target "baton". */
 void runner_log_note(RunnerLog *log, int level, const char *format, ...) _printf_(3, 4);
 

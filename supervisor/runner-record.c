@@ -50,9 +50,12 @@ static void pack_exit(const RunnerExit *exit, Record *record) {
         record->exit_uptime_us = exit->uptime_us;
 }
 
-/* pack_place() - the directory of its notify socket, by which alone it is found again. */
+/* pack_place() - the directory of its notify socket, or of its way in, by which alone it is found again. */
 static void pack_place(const Instance *instance, Record *record) {
-        const char *path = instance->notify ? notify_path(instance->notify) : NULL, *end, *begin;
+        const char *path = instance->notify      ? notify_path(instance->notify)
+                           : instance->bootstrap ? instance->bootstrap->path
+                                                 : NULL;
+        const char *end, *begin;
 
         end = path ? strrchr(path, '/') : NULL;
         begin = end ? memrchr(path, '/', (size_t) (end - path)) : NULL;
@@ -77,6 +80,7 @@ void runner_pack(const Runner *runner, uint8_t bytes[KEEPER_RECORD_SIZE]) {
                 .n_starts = runner->n_starts,
                 .n_restarts = runner->n_restarts,
                 .n_failures = runner->n_failures,
+                .begun_us = runner->begun_us,
         };
 
         pack_window(&runner->window, &record);
@@ -169,6 +173,7 @@ void runner_restore(Runner *runner, const Record *record) {
         runner->n_failures = record->n_failures;
         runner->changed_us = record->changed_wall_us;
         runner->completed = record->flags & RECORD_COMPLETED;
+        runner->begun_us = record->begun_us;
         for (unsigned i = 0; i < record->n_restart_times; i++)
                 (void) policy_window_add(&runner->window, limit->restarts, limit->window_us, record->restart_us[i]);
         restore_exit(runner, record);

@@ -96,10 +96,10 @@ static int open_clock(Schedules *schedules) {
         return 0;
 }
 
-static void wait_for_clock(Schedules *schedules, Runner *runner) {
+static void wait_for_clock(Schedules *schedules, Runner *runner, uint64_t wall_us) {
         int r = open_clock(schedules);
 
-        runner->next_us = config_schedule_next(runner->config->schedule, clock_wall());
+        runner->next_us = wall_us;
         if (r < 0) { /* looked at again soon; the monotonic clock is all there is */
                 log_error("runner %s: cannot wait for its time: %s; trying again", runner->name, strerror(-r));
                 runner_set_timer(runner, clock_after(clock_now(), RETRY_US));
@@ -131,7 +131,16 @@ void schedule_next(Runner *runner) {
         else if (schedule->every_us)
                 every(runner, schedule->every_us);
         else
-                wait_for_clock(runner->supervisor->schedules, runner);
+                wait_for_clock(runner->supervisor->schedules, runner, config_schedule_next(schedule, clock_wall()));
+}
+
+void schedule_restore(Runner *runner, uint64_t wall_us) {
+        const ConfigSchedule *schedule = runner->config->schedule;
+
+        if (schedule && !schedule->every_us && wall_us)
+                wait_for_clock(runner->supervisor->schedules, runner, wall_us);
+        else
+                runner_raise(runner, POLICY_EVENT_NEXT);
 }
 
 void schedule_stop(Runner *runner) {

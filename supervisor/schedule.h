@@ -21,5 +21,7 @@ Schedules *schedules_free(Schedules *schedules);
 
 /* schedule_next() - TIME is raised for @runner at the next time of its configuration's schedule; next_us says when. */
 void schedule_next(Runner *runner);
+/* schedule_restore() - it waits, as in a predecessor, until @wall_us by the wall clock. */
+void schedule_restore(Runner *runner, uint64_t wall_us);
 /* schedule_stop() - it is not. */
 void schedule_stop(Runner *runner);

@@ -21,7 +21,9 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "proto/message.h"
-#include "supervisor/instance.h"
+#include "proto/peer-save.h"
+#include "supervisor/instance-internal.h"
+#include "supervisor/save.h"
 #include "supervisor/supervisor.h"
 
 #define AGAIN_US (20 * USEC_PER_MSEC)
@@ -30,7 +32,8 @@ struct Service {
         Instance *instance;
         ServiceGoal goal;
         bool patient;
-        Call *call; /* the one that is open */
+        Call *call;     /* the one that is open */
+        bool asks_info; /* which is for Info */
         LoopTimer again;
         uint64_t deadline;
         int socket; /* for Takeover; -1: none, or sent */
@@ -216,6 +219,7 @@ static void send_event(Service *service, ServiceEvent event) {
         Baton__LifecycleEvent other = BATON__LIFECYCLE_EVENT__INIT;
 
         service->sent[service->n_sent++] = event;
+        service->asks_info = false;
         takeover.event = other.event = ++service->instance->event;
         other.handover = service->goal == SERVICE_GOAL_HANDOVER;
         (void) ask(service, methods[event], event == SERVICE_EVENT_TAKEOVER ? &takeover.base : &other.base,
@@ -283,6 +287,7 @@ static void info_answered(Call *call, const Answer *answer, void *userdata) {
 static void ask_info(Service *service) {
         Baton__InfoRequest request = BATON__INFO_REQUEST__INIT;
 
+        service->asks_info = true;
         (void) ask(service, "baton.Runner/Info", &request.base, -1, info_answered);
 }
 
@@ -313,4 +318,92 @@ int service_drive(Instance *instance, ServiceGoal goal, bool patient, uint64_t t
         instance->service = service;
         loop_timer_set(instance->supervisor->loop, &service->again, clock_now());
         return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- the takeover */
+
+/* Whom a drive tells; by their numbers they go on in a successor. */
+static const ServiceDone dones[] = {
+        [1] = instance_service_served,
+        [2] = instance_service_stopped,
+        [3] = control_service_driven,
+};
+
+static uint32_t who_of(const Service *service) {
+        for (uint32_t i = 1; i < ARRAY_SIZE(dones); i++)
+                if (service->done == dones[i])
+                        return i;
+        return 0;
+}
+
+bool service_crosses(const Instance *instance) {
+        return !instance->service || who_of(instance->service) > 0;
+}
+
+int service_save(const Instance *instance, const char *socket_name, Manifest *manifest,
+                 Baton__Snapshot__ServiceDrive **ret_message) {
+        const Service *service = instance->service;
+        Save save = { 0 };
+        Baton__Snapshot__ServiceDrive *message;
+
+        if (!service)
+                return 0;
+        message = save_message(&save, &baton__snapshot__service_drive__descriptor);
+        if (!message)
+                return -ENOMEM;
+        message->goal = service->goal;
+        message->patient = service->patient;
+        message->who = who_of(service);
+        message->asked = service->call ? peer_saved_call(service->call) : 0;
+        message->is_info = service->asks_info;
+        message->deadline_us = service->deadline == USEC_INFINITY ? 0 : service->deadline;
+        message->again_us = loop_timer_deadline(&service->again);
+        message->state = service->state;
+        message->sent = save_array(&save, service->n_sent, sizeof(uint32_t));
+        for (unsigned i = 0; message->sent && i < service->n_sent; i++)
+                message->sent[message->n_sent++] = service->sent[i];
+        if (save.error == 0 && service->socket >= 0)
+                save.error = manifest_add(manifest, socket_name, service->socket);
+        return save_done(&save, message, ret_message);
+}
+
+void service_restore(Instance *instance, const Baton__Snapshot__ServiceDrive *message, int socket_consume) {
+        _cleanup_fd_ int socket = socket_consume;
+        uint32_t who = restored_number(message->who, ARRAY_SIZE(dones), 0);
+        Call *call = instance->peer && message->asked ? peer_restored_call(instance->peer, message->asked) : NULL;
+        Service *service;
+
+        if (instance->service || !instance->peer || who == 0 || message->goal >= _SERVICE_GOAL_N ||
+            message->n_sent > SERVICE_SENT_MAX || (call && !message->is_info && message->n_sent == 0))
+                return;
+        service = calloc(1, sizeof(*service));
+        if (!service)
+                return; /* nobody hears of the answer: a start's or a stop's time-out follows */
+        *service = (Service){
+                .instance = instance,
+                .goal = (ServiceGoal) message->goal,
+                .patient = message->patient,
+                .call = call,
+                .asks_info = message->is_info,
+                .again = LOOP_TIMER_NULL(look_again),
+                .deadline = message->deadline_us ? message->deadline_us : USEC_INFINITY,
+                .socket = fd_take(&socket),
+                .n_sent = (unsigned) message->n_sent,
+                .state = service_state_from_wire(message->state),
+                .done = dones[who],
+                .userdata = dones[who] == control_service_driven ? control_service_nobody(instance) : NULL,
+        };
+        for (size_t i = 0; i < message->n_sent; i++)
+                service->sent[i] =
+                        (ServiceEvent) restored_number(message->sent[i], _SERVICE_EVENT_N, SERVICE_EVENT_STOP);
+        instance->service = service;
+        if (call)
+                call_bind(call, message->is_info ? info_answered : event_answered, NULL, NULL, service);
+        else
+                loop_timer_set(instance->supervisor->loop, &service->again,
+                               message->again_us ? message->again_us : clock_now());
+}
+
+void *service_userdata(const Instance *instance, ServiceDone done) {
+        return instance->service && instance->service->done == done ? instance->service->userdata : NULL;
 }

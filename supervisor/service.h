@@ -11,8 +11,10 @@
 #include <stdint.h>
 
 #include "proto/baton.pb-c.h"
+#include "proto/manifest.h"
 #include "proto/peer.h"
 #include "proto/service.h"
+#include "proto/snapshot.pb-c.h"
 
 typedef struct Instance Instance;
 typedef struct Service Service;
@@ -72,3 +74,19 @@ ServiceState service_state(const Instance *instance);
 
 /* service_goal_name() - "mount", "handover". */
 const char *service_goal_name(ServiceGoal goal);
+
+/*
+ * A drive in a takeover. service_crosses() - whether there is none, or one that tells somebody who goes on in a successor
+ * (service.c has a table of them). service_save() - after its peer was: @ret_message is not written where there is none;
+ * a socket goes into @manifest under @socket_name. service_restore() - before peer_own(); the socket is taken on every path.
+ * service_userdata() - of a drive that tells @done, else NULL.
+ */
+bool service_crosses(const Instance *instance);
+int service_save(const Instance *instance, const char *socket_name, Manifest *manifest,
+                 Baton__Snapshot__ServiceDrive **ret_message);
+void service_restore(Instance *instance, const Baton__Snapshot__ServiceDrive *message, int socket_consume);
+void *service_userdata(const Instance *instance, ServiceDone done);
+
+/* control_service_driven() - of a command (control-service.c); control_service_nobody() - while nobody waits for it. */
+void control_service_driven(Instance *instance, const ServiceResult *result, void *userdata);
+void *control_service_nobody(const Instance *instance);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Snapshot, written. Only what is at rest is written down: runners that are being started or stopped, requests that the
- * keeper has not answered and calls that nobody could go on with are waited for instead, so that there is one way to carry
- * a thing, and not one for each of the states it passes through.
+ * Snapshot, written. What the keeper answers at once is waited for (supervisor_rest()), so that there is no request under way
+ * and no event that was raised; everything else crosses as it is, in the middle of whatever it does. Each part is written by
+ * the module that owns it. A call that nobody could go on with is the one thing that is in the way.
  */
 
 #include "supervisor/snapshot.h"
@@ -20,11 +20,18 @@
 #include "common/memfd.h"
 #include "proto/peer-save.h"
 #include "supervisor/control.h"
+#include "supervisor/metrics.h"
 #include "supervisor/relay.h"
 #include "supervisor/runner-internal.h"
+#include "supervisor/runner-save.h"
+#include "supervisor/service.h"
 
 void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], uint32_t number) {
         (void) snprintf(prefix, SNAPSHOT_PREFIX_SIZE, "client/%" PRIu32, number);
+}
+
+void snapshot_service(char name[SNAPSHOT_PREFIX_SIZE], uint64_t id) {
+        (void) snprintf(name, SNAPSHOT_PREFIX_SIZE, "instance/%" PRIx64 "/service", id);
 }
 
 void snapshot_instance(char prefix[SNAPSHOT_PREFIX_SIZE], uint64_t id) {
@@ -42,39 +49,23 @@ static bool _printf_(2, 3) because(char reason[MANIFEST_REASON_SIZE], const char
         return true;
 }
 
-static bool is_in_the_way(const Instance *instance, size_t *n_relays, char reason[MANIFEST_REASON_SIZE]) {
-        const char *name = instance->runner->name;
-
-        if (instance->runner->hidden)
-                return because(reason, "a hook is running: %s", name);
-        if (instance->ended || instance->stop != INSTANCE_STOP_NONE || instance->state == PROCESS_STOPPING)
-                return because(reason, "runner %s is being stopped", name);
-        if (instance->state != PROCESS_UP || instance->bootstrap)
-                return because(reason, "runner %s is being started", name);
-        if (runner_config_native(instance->config) && (!instance->peer || !peer_is_ready(instance->peer)))
-                return because(reason, "runner %s has no connection", name);
-        if (!LIST_EMPTY(&instance->drops) || instance->ended_peer || instance->is_gone || instance->n_events > 0)
-                return because(reason, "a connection of runner %s is being ended", name);
-        if (!relay_crosses(instance, n_relays) || (instance->peer && peer_owed_calls(instance->peer) > 0))
-                return because(reason, "a call of runner %s, or to it, is in a state that cannot cross", name);
-        return false;
-}
-
 bool snapshot_obstacle(const Supervisor *supervisor, char reason[MANIFEST_REASON_SIZE]) {
-        size_t owed = 0, crossing = supervisor->takeover ? 1 : 0, relays;
+        size_t owed = 0, crossing = supervisor->takeover ? 1 : 0;
         const ListenerClient *client = NULL;
-        const Instance *instance, *next;
+        const Runner *runner;
         const Crossing *each;
 
-        if (!keeper_link_settled(supervisor->link))
-                return because(reason, "the keeper has not answered everything");
-        if (!TAILQ_EMPTY(&supervisor->raised) || !TAILQ_EMPTY(&supervisor->to_begin) ||
-            !TAILQ_EMPTY(&supervisor->to_spawn))
-                return because(reason, "runners are being started");
-        HASH_ITER (by_id, supervisor->instances, instance, next) {
-                if (is_in_the_way(instance, &relays, reason))
-                        return true;
-                crossing += relays;
+        for (runner = runner_first(supervisor); runner; runner = runner_next(runner)) {
+                const Instance *instance = runner->instance;
+
+                if (!instance)
+                        continue;
+                if (instance->peer && peer_owed_calls(instance->peer) > 0)
+                        return because(reason, "a call of runner %s has not been answered", instance->runner->name);
+                if (!service_crosses(instance))
+                        return because(reason, "an event of the service of runner %s is under way",
+                                       instance->runner->name);
+                crossing += relay_count(instance);
         }
         LIST_FOREACH (each, &supervisor->crossings, link)
                 crossing++;
@@ -132,6 +123,16 @@ static bool save_peer(Save *save, Peer *peer, const char *prefix, Baton__Handove
         return r < 0 ? fail(save, r, prefix) : true;
 }
 
+/* copy_text() - of one that may be NULL, which stays the empty one. */
+static void copy_text(Save *save, char **to, const char *text) {
+        char *copy = text ? strdup(text) : NULL;
+
+        if (copy)
+                *to = copy;
+        else if (text)
+                (void) fail(save, -ENOMEM, "the snapshot");
+}
+
 static void save_clients(Save *save) {
         const ListenerClient *client = NULL;
 
@@ -159,38 +160,101 @@ static uint32_t connection_of(const Call *call) {
         return control_number(peer_userdata(call_peer(call)));
 }
 
-static void save_relay(const Call *outer, const Call *inner, void *userdata) {
+static void save_relay(const RelayCrossing *crossing, void *userdata) {
         Save *save = userdata;
         Baton__Snapshot__Relay *relay =
                 add(save, &baton__snapshot__relay__descriptor, &save->snapshot->relays, &save->snapshot->n_relays);
+        char lane[SNAPSHOT_PREFIX_SIZE];
+        int r;
 
         if (!relay)
                 return;
-        relay->connection = connection_of(outer);
-        relay->outer = peer_saved_call(outer);
+        relay->connection = connection_of(crossing->outer);
+        relay->outer = peer_saved_call(crossing->outer);
         relay->instance = save->instance;
-        relay->inner = peer_saved_call(inner);
-        if (relay->outer == 0 || relay->inner == 0)
+        relay->inner = crossing->inner ? peer_saved_call(crossing->inner) : 0;
+        relay->deadline_us = crossing->deadline_us;
+        copy_text(save, &relay->reason, crossing->reason);
+        copy_text(save, &relay->kind, crossing->kind);
+        if (relay->outer == 0 || (crossing->inner && relay->inner == 0))
                 (void) fail(save, -EAGAIN, "a supervised call");
+        if (crossing->lane < 0 || save->error < 0)
+                return;
+        (void) snprintf(lane, sizeof(lane), "client/%u/attach/%u", relay->connection, relay->outer);
+        copy_text(save, &relay->lane, lane);
+        r = manifest_add(save->manifest, lane, crossing->lane);
+        if (r < 0)
+                (void) fail(save, r, lane);
 }
 
 static void save_instances(Save *save) {
-        Instance *instance, *next;
+        const Runner *runner;
 
-        HASH_ITER (by_id, save->supervisor->instances, instance, next) {
+        for (runner = runner_first(save->supervisor); runner; runner = runner_next(runner)) {
+                const Instance *instance = runner->instance;
                 Baton__Snapshot__Instance *message;
                 char prefix[SNAPSHOT_PREFIX_SIZE];
+                int r;
 
-                if (!instance->peer)
+                if (!instance)
                         continue;
-                snapshot_instance(prefix, instance->id);
-                message = add(save, &baton__snapshot__instance__descriptor, &save->snapshot->instances,
-                              &save->snapshot->n_instances);
-                if (!message || !save_peer(save, instance->peer, prefix, &message->peer))
-                        return;
-                message->id = save->instance = instance->id;
+                save->instance = instance->id;
+                if (instance->peer) {
+                        snapshot_instance(prefix, instance->id);
+                        message = add(save, &baton__snapshot__instance__descriptor, &save->snapshot->instances,
+                                      &save->snapshot->n_instances);
+                        if (!message || !save_peer(save, instance->peer, prefix, &message->peer))
+                                return;
+                        message->id = instance->id;
+                        message->ping = instance->asking ? peer_saved_call(instance->asking) : 0;
+                        snapshot_service(prefix, instance->id);
+                        r = service_save(instance, prefix, save->manifest, &message->drive);
+                        if (r < 0)
+                                (void) fail(save, r, prefix);
+                }
                 relay_each(instance, save_relay, save);
         }
+}
+
+/* save_runners() - and what belongs to several of them. */
+static void save_runners(Save *save) {
+        const Supervisor *supervisor = save->supervisor;
+        Baton__Snapshot__Snapshot *snapshot = save->snapshot;
+        const Group *group;
+        int r = 0;
+
+        snapshot->configured_us = supervisor->configured_us;
+        if (supervisor->metrics) {
+                copy_text(save, &snapshot->metrics, metrics_address(supervisor->metrics));
+                r = manifest_add(save->manifest, SNAPSHOT_METRICS, metrics_listener(supervisor->metrics));
+                if (r < 0)
+                        (void) fail(save, r, SNAPSHOT_METRICS);
+        }
+        snapshot->runners = calloc(HASH_CNT(by_name, supervisor->runners) + 1, sizeof(*snapshot->runners));
+        if (!snapshot->runners)
+                (void) fail(save, -ENOMEM, "the snapshot");
+        for (const Runner *runner = runner_first(supervisor); save->error == 0 && runner;
+             runner = runner_next(runner)) {
+                r = runner_save(runner, save->manifest, &snapshot->runners[snapshot->n_runners]);
+                if (r < 0)
+                        (void) fail(save, r, runner->name);
+                else
+                        snapshot->n_runners++;
+        }
+        TAILQ_FOREACH (group, &supervisor->groups, link)
+                snapshot->n_groups++;
+        snapshot->groups = save->error < 0 ? NULL : calloc(snapshot->n_groups + 1, sizeof(*snapshot->groups));
+        snapshot->n_groups = 0;
+        TAILQ_FOREACH (group, &supervisor->groups, link) {
+                if (!snapshot->groups || group_save(group, &snapshot->groups[snapshot->n_groups]) < 0) {
+                        (void) fail(save, -ENOMEM, "the groups");
+                        return;
+                }
+                snapshot->n_groups++;
+        }
+        r = hooks_save(supervisor->hooks, save->manifest, snapshot);
+        if (r < 0)
+                (void) fail(save, r, "the hooks");
 }
 
 static Baton__Snapshot__Waiting *save_call(Save *save, const Call *call, const char *method) {
@@ -234,20 +298,11 @@ static void save_waiting(Save *save, const Call *asker) {
 
                 if (save->error < 0)
                         return;
+                taken.waiting->begun = crossing->begun;
                 crossing->give(crossing, take_request, &taken);
         }
         if (asker)
                 (void) save_call(save, asker, "");
-}
-
-/* copy_text() - of one that may be NULL, which stays the empty one. */
-static void copy_text(Save *save, char **to, const char *text) {
-        char *copy = text ? strdup(text) : NULL;
-
-        if (copy)
-                *to = copy;
-        else if (text)
-                (void) fail(save, -ENOMEM, "the events");
 }
 
 static void save_events(Save *save) {
@@ -318,6 +373,8 @@ int snapshot_save(const Supervisor *supervisor, const Call *asker, uint64_t begu
         save_clients(&save);
         if (save.error == 0)
                 save_instances(&save);
+        if (save.error == 0)
+                save_runners(&save);
         if (save.error == 0)
                 save_waiting(&save, asker);
         if (save.error == 0)

@@ -10,16 +10,19 @@
 #define SNAPSHOT_VERSION  1u
 #define SNAPSHOT_SIZE_MAX (UINT64_C(1) << 30)
 #define SNAPSHOT_NAME     "snapshot" /* of its descriptor, in the manifest */
+#define SNAPSHOT_METRICS  "metrics"
 
 enum { SNAPSHOT_PREFIX_SIZE = 48 };
 
 /* snapshot_client(), snapshot_instance() - where the descriptors of a connection are in the manifest. */
 void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], uint32_t number);
 void snapshot_instance(char prefix[SNAPSHOT_PREFIX_SIZE], uint64_t id);
+/* snapshot_service() - the name of a socket that its service is given. */
+void snapshot_service(char name[SNAPSHOT_PREFIX_SIZE], uint64_t id);
 
 /*
- * snapshot_obstacle() - what is in the way of writing everything down just now, in @reason: a runner that is being started, a
- * call that cannot cross. It passes by itself. False: nothing. @asker is the call that asks for the takeover.
+ * snapshot_obstacle() - what is in the way of writing down everything, which is at rest (supervisor_rest()), in @reason: a call
+ * that cannot cross. It passes by itself. False: nothing.
  */
 bool snapshot_obstacle(const Supervisor *supervisor, char reason[MANIFEST_REASON_SIZE]);
 

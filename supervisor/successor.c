@@ -35,8 +35,13 @@
 #include "supervisor/control.h"
 #include "supervisor/daemon.h"
 #include "supervisor/fault.h"
+#include "supervisor/instance-internal.h"
 #include "supervisor/log-store.h"
 #include "supervisor/relay.h"
+#include "supervisor/reload.h"
+#include "supervisor/service.h"
+#include "supervisor/reload.h"
+#include "supervisor/service.h"
 #include "supervisor/snapshot.h"
 #include "supervisor/takeover.h"
 
@@ -309,19 +314,76 @@ static void take_events(Successor *successor, const Baton__Snapshot__Snapshot *s
                 events_set_next(events, snapshot->events_next);
 }
 
-static void take_relay(Successor *successor, const Baton__Snapshot__Relay *relay) {
+/* find_instance() - one that is over, too, if it is its runner's last. */
+static Instance *find_instance(const Supervisor *supervisor, uint64_t id) {
+        Instance *instance = supervisor_find_instance(supervisor, id);
+
+        for (Runner *runner = runner_first(supervisor); !instance && runner; runner = runner_next(runner))
+                if (runner->instance && runner->instance->id == id)
+                        instance = runner->instance;
+        return instance;
+}
+
+static void take_relay(Successor *successor, const Baton__Snapshot__Relay *relay, Manifest *manifest) {
         const Control *control = find_client(successor, relay->connection);
-        Instance *instance = supervisor_find_instance(successor->supervisor, relay->instance);
-        Call *inner = instance && instance->peer ? peer_restored_call(instance->peer, relay->inner) : NULL;
-        Call *outer = control && inner ? peer_restored_call(control_peer(control), relay->outer) : NULL;
+        Instance *instance = find_instance(successor->supervisor, relay->instance);
+        RelayCrossing crossing = {
+                .outer = control ? peer_restored_call(control_peer(control), relay->outer) : NULL,
+                .inner = relay->inner && instance && instance->peer ? peer_restored_call(instance->peer, relay->inner)
+                                                                    : NULL,
+                .reason = relay->reason,
+                .deadline_us = relay->deadline_us,
+                .kind = relay->kind,
+                .lane = *relay->lane ? manifest_take(manifest, relay->lane) : -1,
+        };
+        bool whole = crossing.outer && instance && (crossing.inner || !relay->inner);
 
         /* Half of one is ended by peer_own(), or runs out without being heard. */
-        if (!outer)
+        if (!whole || (*relay->lane && crossing.lane < 0)) {
+                fd_close(crossing.lane);
                 return;
-        if (relay_restore(instance, outer, inner) < 0)
-                (void) call_fail(outer, STATUS_RESOURCE_EXHAUSTED, "no memory to go on with the call");
+        }
+        if (relay_restore(instance, &crossing) < 0)
+                (void) call_fail(crossing.outer, STATUS_RESOURCE_EXHAUSTED, "no memory to go on with the call");
         else
                 successor->n_calls++;
+}
+
+/* take_own_calls() - those that are ours, to an instance. */
+static void take_own_calls(const Successor *successor, const Baton__Snapshot__Instance *message, Manifest *manifest) {
+        Instance *instance = supervisor_find_instance(successor->supervisor, message->id);
+        Call *ping = instance && instance->peer ? peer_restored_call(instance->peer, message->ping) : NULL;
+        char name[SNAPSHOT_PREFIX_SIZE];
+
+        if (ping)
+                instance_restore_ping(instance, ping);
+        snapshot_service(name, message->id);
+        if (message->drive && instance)
+                service_restore(instance, message->drive, manifest_take(manifest, name));
+}
+
+/* make_runners() - those that the configuration has not led to, before what they have is adopted. */
+static void make_runners(const Successor *successor) {
+        Supervisor *supervisor = successor->supervisor;
+
+        hooks_restore(supervisor->hooks, successor->last);
+        fleet_restore(supervisor, successor->last);
+}
+
+/* take_runners() - when it is: each is what it was, with what belongs to several of them. */
+static void take_runners(Successor *successor, Manifest *manifest) {
+        const Baton__Snapshot__Snapshot *last = successor->last;
+        Supervisor *supervisor = successor->supervisor;
+
+        hooks_restore_crossed(supervisor->hooks, manifest);
+        fleet_restore_crossed(supervisor, manifest);
+        for (size_t i = 0; i < last->n_groups; i++)
+                group_restore(supervisor, last->groups[i]);
+        for (size_t i = 0; i < last->n_instances; i++)
+                take_own_calls(successor, last->instances[i], manifest);
+        reload_adopt_metrics(supervisor, last->metrics, manifest_take(manifest, SNAPSHOT_METRICS));
+        if (last->configured_us)
+                supervisor->configured_us = last->configured_us;
 }
 
 /* take_waiting() - the calls that go on when we serve. */
@@ -430,12 +492,17 @@ static void hear(Successor *successor) {
 /* look_ready() - the last of both: what the connections need is there before what refers to them. */
 static void look_ready(Successor *successor) {
         const Baton__Snapshot__Snapshot *last = successor->last;
+        Manifest *manifest = last ? &SLIST_FIRST(&successor->rounds)->manifest : NULL; /* the latest came with it */
 
         if (!successor->loaded || !last || successor->refused || successor->waiting)
                 return;
+        make_runners(successor);
         follow(successor, true);
+        if (successor->refused)
+                return;
+        take_runners(successor, manifest);
         for (size_t i = 0; i < last->n_relays; i++)
-                take_relay(successor, last->relays[i]);
+                take_relay(successor, last->relays[i], manifest);
         take_waiting(successor);
         listener_set_counts(successor->supervisor->listener, last->accepted, last->refused);
         loop_turn(successor->supervisor->loop);
@@ -490,6 +557,15 @@ static void tell(Successor *successor, Call *asker) {
 static void own_calls(const Successor *successor) {
         const Baton__Snapshot__Snapshot *last = successor->last;
 
+        for (size_t i = 0; i < last->n_instances; i++) {
+                const Baton__Snapshot__Instance *message = last->instances[i];
+                const Instance *instance = supervisor_find_instance(successor->supervisor, message->id);
+
+                /* One that does not know us yet, and one that we wait for. */
+                if (instance && instance->peer &&
+                    (message->ping || message->drive || message->peer->state != BATON__HANDOVER__PEER__STATE__READY))
+                        peer_own(instance->peer);
+        }
         for (size_t i = 0; i < last->n_relays; i++) {
                 const Control *control = find_client(successor, last->relays[i]->connection);
                 const Instance *instance = supervisor_find_instance(successor->supervisor, last->relays[i]->instance);
@@ -528,7 +604,7 @@ static void resume(Successor *successor) {
                 if (!*waiting->method)
                         asker = call;
                 else if (!control_go_on(find_client(successor, waiting->connection), call, waiting->method,
-                                        waiting->request.data, waiting->request.len))
+                                        waiting->begun, waiting->request.data, waiting->request.len))
                         (void) call_fail(call, STATUS_UNAVAILABLE, "the supervisor was replaced");
         }
         tell(successor, asker);

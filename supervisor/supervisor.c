@@ -151,9 +151,38 @@ static void spawn_queued(LoopTask *task) {
                 supervisor_unqueue_spawn(supervisor, instance);
                 instance_spawn(instance);
         }
-        while (supervisor->n_to_spawn < PREPARED_MAX && (instance = TAILQ_FIRST(&supervisor->to_begin)) &&
-               !holder_must_wait(supervisor->holder, instance))
+        while (!supervisor->held && supervisor->n_to_spawn < PREPARED_MAX &&
+               (instance = TAILQ_FIRST(&supervisor->to_begin)) && !holder_must_wait(supervisor->holder, instance))
                 supervisor_begin_now(supervisor, instance);
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- at rest */
+
+/* One answer of the keeper's leads to the next request a few times: an end to DROPs, and these to the next start. */
+enum { REST_TURNS_MAX = 16, REST_US = 50000 };
+
+int supervisor_rest(Supervisor *supervisor) {
+        uint64_t deadline = clock_after(clock_now(), REST_US);
+
+        supervisor->held = true;
+        for (unsigned i = 0; i < REST_TURNS_MAX; i++) {
+                int r;
+
+                loop_run_tasks(supervisor->loop);
+                if (keeper_link_settled(supervisor->link) && TAILQ_EMPTY(&supervisor->to_spawn) &&
+                    TAILQ_EMPTY(&supervisor->raised))
+                        return 0;
+                r = keeper_link_settle(supervisor->link, deadline);
+                if (r < 0)
+                        return r;
+        }
+        return -EAGAIN;
+}
+
+void supervisor_release(Supervisor *supervisor) {
+        supervisor->held = false;
+        if (!TAILQ_EMPTY(&supervisor->to_begin))
+                loop_task_queue(supervisor->loop, &supervisor->spawn);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- the keeper */
@@ -359,6 +388,7 @@ static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         TAILQ_INIT(&supervisor->raised);
         TAILQ_INIT(&supervisor->groups);
         LIST_INIT(&supervisor->crossings);
+        LIST_INIT(&supervisor->scaled);
         transients_init(&supervisor->transients);
 }
 
@@ -432,6 +462,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         supervisor->metrics = metrics_free(supervisor->metrics);
         supervisor->control = control_free(supervisor->control);
         groups_free(supervisor);
+        scaled_free(supervisor);
         HASH_CLEAR(by_id, supervisor->instances);
         supervisor->hooks = hooks_free(supervisor->hooks);
         free_runners(supervisor);

@@ -15,6 +15,7 @@
 #include "supervisor/hooks.h"
 #include "supervisor/instance.h"
 #include "supervisor/keeper-link.h"
+#include "supervisor/scaled.h"
 #include "supervisor/schedule.h"
 #include "supervisor/takeovers.h"
 #include "supervisor/transient.h"
@@ -73,12 +74,14 @@ struct Supervisor {
         struct InstanceQueue to_begin; /* nothing is made of them yet: not too many are prepared at once */
         struct InstanceQueue to_spawn; /* prepared; each waits until the link is idle */
         unsigned n_to_spawn;
+        bool held; /* no more processes are prepared: see supervisor_rest() */
         LoopTask spawn;
 
         Config *config;      /* the one that holds; NULL: none */
         char **config_paths; /* what it was made from, to be read again; NULL: nothing */
         RolePolicy role_policy;
         struct GroupList groups;
+        struct ScaledList scaled;
         Schedules *schedules;
         Hooks *hooks;
         Transients transients;
@@ -138,6 +141,15 @@ void supervisor_begin_now(Supervisor *supervisor, Instance *instance);
 void supervisor_queue_spawn(Supervisor *supervisor, Instance *instance);
 /* supervisor_unqueue_spawn() - not any more; does nothing if it is not queued. */
 void supervisor_unqueue_spawn(Supervisor *supervisor, Instance *instance);
+
+/*
+ * supervisor_rest() - what needs no more than the keeper's immediate answer is brought to its end, so that everything can be
+ * written down: nothing is raised and not handled, nothing reserved without a process, nothing asked of the keeper. From
+ * outside of every callback but a timer's or a task's. From then on instances wait for their turn, until supervisor_release(). 0;
+ * -EAGAIN: not in a moment: try again when the loop has turned; -EPIPE: the keeper is gone.
+ */
+int supervisor_rest(Supervisor *supervisor);
+void supervisor_release(Supervisor *supervisor);
 
 /* supervisor_queue_runner() - runner_handle() in this turn of the loop. */
 void supervisor_queue_runner(Supervisor *supervisor, Runner *runner);

@@ -34,7 +34,6 @@
 
 #define TIMEOUT_US (30 * USEC_PER_SEC)
 #define RETRY_US   (2 * USEC_PER_MSEC)
-#define BEHIND_MAX 16u
 
 #define FAULT_REFUSED "the predecessor refuses, at a fault point"
 
@@ -46,7 +45,6 @@ struct Takeover {
         LoopIo io;
         LoopTimer retry, late;
         LoopTask attempt;
-        unsigned n_behind; /* how often it went behind other tasks */
         bool check;
         bool asked; /* TAKEOVER was sent */
         bool arms;  /* the successor was told of a fault point */
@@ -56,6 +54,7 @@ struct Takeover {
 Takeover *takeover_free(Takeover *takeover) {
         if (!takeover)
                 return NULL;
+        supervisor_release(takeover->supervisor);
         keeper_link_forget(takeover->supervisor->link, takeover);
         loop_io_stop(&takeover->io);
         loop_timer_stop(&takeover->retry);
@@ -264,16 +263,16 @@ static void attempt(LoopTask *task) {
         Supervisor *supervisor = takeover->supervisor;
         Manifest manifest = MANIFEST_NULL;
         _cleanup_fd_ int memfd = -1;
-        int r = -EAGAIN;
+        int r;
 
-        if (loop_has_tasks(supervisor->loop) && takeover->n_behind++ < BEHIND_MAX) {
-                loop_task_queue(supervisor->loop, task);
-                return;
-        }
-        takeover->n_behind = 0;
-        if (loop_has_tasks(supervisor->loop)) {
-                (void) snprintf(takeover->why, sizeof(takeover->why), "there was always more to do");
-        } else if (!snapshot_obstacle(supervisor, takeover->why)) {
+        r = supervisor_rest(supervisor);
+        if (supervisor->takeover != takeover)
+                return; /* whoever asked for it has gone meanwhile */
+        if (r < 0) {
+                (void) snprintf(takeover->why, sizeof(takeover->why), "the keeper has not answered everything");
+        } else if (snapshot_obstacle(supervisor, takeover->why)) {
+                r = -EAGAIN;
+        } else {
                 if (!takeover->check && enter(takeover, TAKEOVER_PHASE_FREEZE) < 0) {
                         takeover_cancel(takeover, FAULT_REFUSED);
                         return;

@@ -115,6 +115,14 @@ void transient_forget(Runner *runner) {
         runner_forget(runner);
 }
 
+static void remember(Runner *runner) {
+        Transients *transients = &runner->supervisor->transients;
+
+        runner->ended = true;
+        TAILQ_INSERT_TAIL(&transients->ended, runner, member);
+        transients->n_ended++;
+}
+
 void transient_settled(Runner *runner) {
         Transients *transients = &runner->supervisor->transients;
 
@@ -124,8 +132,12 @@ void transient_settled(Runner *runner) {
                 transient_forget(runner);
                 return;
         }
-        runner->ended = true;
-        TAILQ_INSERT_TAIL(&transients->ended, runner, member);
-        if (++transients->n_ended > TRANSIENT_ENDED_MAX)
+        remember(runner);
+        if (transients->n_ended > TRANSIENT_ENDED_MAX)
                 transient_forget(TAILQ_FIRST(&transients->ended));
+}
+
+void transient_restore_ended(Runner *runner) {
+        if (!runner->ended)
+                remember(runner);
 }

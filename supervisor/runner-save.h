@@ -1,0 +1,38 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * A runner, written down for a successor: whatever the keeper's table and its record do not say, the state of its present
+ * instance, or of its last, with it; the connection of that is apart (instance_save()). In the successor, in this order:
+ *
+ *     fleet_restore()    - makes runners that its configuration does not lead to, forgets those that are no more; each has
+ *                          runner->crossed then, until it is restored
+ *     instance_adopt()   - of those that have a process: by the keeper's table, as after a crash
+ *     runner_restore_crossed() - and then each is exactly what it was
+ *
+ * Nothing of it reads or writes a descriptor or says anything to the keeper: that begins when the loop turns.
+ */
+
+#include "proto/manifest.h"
+#include "proto/snapshot.pb-c.h"
+#include "supervisor/instance.h"
+#include "supervisor/runner.h"
+
+/* runner_save() - a terminal that waits for its process goes into @manifest. 0; -ENOMEM; errors of manifest_add(). */
+int runner_save(const Runner *runner, Manifest *manifest, Baton__Snapshot__Runner **ret_message);
+
+/*
+ * runner_make_crossed() - one that the configuration has not led to; with @hidden, its configuration, one that is in no table
+ * (runner_new_hidden()). 0; -EPROTO: there can be none of that name; -EEXIST; -ENOMEM.
+ */
+int runner_make_crossed(Supervisor *supervisor, const Baton__Snapshot__Runner *message, RunnerConfig *hidden,
+                        Runner **ret_runner);
+
+/* runner_cross() - one that there is already: @message has it. */
+void runner_cross(Runner *runner, const Baton__Snapshot__Runner *message);
+
+/* runner_cross_configuration() - of @instance, that it was started with, where its runner crosses. */
+void runner_cross_configuration(Instance *instance);
+
+/* runner_restore_crossed() - to what runner->crossed says, which is NULL afterwards. */
+void runner_restore_crossed(Runner *runner, Manifest *manifest);
