@@ -27,6 +27,8 @@
 #include "common/log-line.h"
 #include "proto/message.h"
 
+#define SILENT_US (30 * USEC_PER_SEC) /* of one that says nothing: it is asked once more */
+
 enum { RETRY_MS = 1000 };
 
 typedef struct Source {
@@ -310,20 +312,24 @@ static int find_names(LogsCommand *c) {
 
 /* ------------------------------------------------------------------------------------------------------- from start to end */
 
-/* connect_again() - 0, or -ECANCELED with the exit code. A keeper that has no supervisor for now is asked again. */
+/*
+ * connect_again() - 0, or -ECANCELED with the exit code, or -EINTR. A keeper that has no supervisor for now, or one that
+ * hangs, is asked again.
+ */
 static int connect_again(LogsCommand *c) {
-        int signal_fd, r;
+        int r;
 
         output_error("logs: the supervisor is gone; connecting to the next one");
         forget_calls(c);
         for (;;) {
                 session_close(&c->session);
-                r = session_connect(&c->session, command_logs.name, c->options.socket, &c->code);
-                if (r == 0 || c->code != EXIT_CODE_KEEPER_ALONE)
+                r = session_try(&c->session, command_logs.name, c->options.socket, SILENT_US, NULL);
+                if (r != SESSION_KEEPER_ALONE && r != SESSION_SILENT)
                         break;
-                signal_fd = -1;
-                (void) poll(&(struct pollfd){ .fd = signal_fd }, 1, RETRY_MS);
+                (void) poll(NULL, 0, RETRY_MS);
         }
+        if (r != 0 && r != -EINTR) /* which says why */
+                r = session_connect(&c->session, command_logs.name, c->options.socket, &c->code);
         if (r == 0)
                 c->code = EXIT_CODE_OK;
         return r;
