@@ -26,6 +26,7 @@
 #include "supervisor/runner-internal.h"
 #include "supervisor/save.h"
 #include "supervisor/schedule.h"
+#include "supervisor/unknown.h"
 
 typedef Baton__Snapshot__Runner RunnerMessage;
 typedef Baton__Snapshot__Start StartMessage;
@@ -150,6 +151,8 @@ int runner_save(const Runner *runner, Manifest *manifest, Baton__Snapshot__Runne
 
         if (!message)
                 return -ENOMEM;
+        if (unknown_add(runner->unknown, &message->base) < 0)
+                save.error = -ENOMEM;
         save_state(&save, runner, message);
         window_save(&save, &runner->window, &message->window);
         save_exits(&save, runner, message);
@@ -421,6 +424,8 @@ void runner_restore_crossed(Runner *runner, Manifest *manifest) {
         if (!message)
                 return;
         runner->crossed = NULL;
+        unknown_free(runner->unknown);
+        runner->unknown = unknown_keep(&message->base);
         restore_state(runner, message);
         window_restore(&runner->window, message->window);
         restore_exits(runner, message);

@@ -27,6 +27,7 @@
 #include "supervisor/runner-record.h"
 #include "supervisor/schedule.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/unknown.h"
 
 /* --------------------------------------------------------------------------------------------------- making, freeing */
 
@@ -100,6 +101,7 @@ void runner_free(Runner *runner) {
         free(runner->why);
         free(runner->status);
         leftovers_free(runner->leftovers);
+        unknown_free(runner->unknown);
         free(runner->exits);
         free(runner->after);
         free(runner->before);

@@ -145,6 +145,7 @@ struct Runner {
         Runner **after;      /* those it comes after, NULL: none; the first n_requires it requires */
         Runner **before;     /* those that come after it */
         struct RunnerWatchers watchers;
+        struct Unknown *unknown;                       /* as the supervisor's; NULL: nothing */
         const struct Baton__Snapshot__Runner *crossed; /* what a predecessor has written down, until it is restored */
         char name[];
 };

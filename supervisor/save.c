@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "supervisor/config.h"
+#include "supervisor/snapshot.h"
 
 void *save_message(Save *save, const ProtobufCMessageDescriptor *type) {
         ProtobufCMessage *message = save->error < 0 ? NULL : malloc(type->sizeof_message);
@@ -93,4 +94,8 @@ void window_restore(PolicyWindow *window, const Baton__Snapshot__Window *from) {
 
 char *restored_text(const char *from) {
         return from && *from ? strdup(from) : NULL;
+}
+
+uint32_t snapshot_version(void) {
+        return SNAPSHOT_VERSION;
 }

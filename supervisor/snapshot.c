@@ -25,6 +25,7 @@
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-save.h"
 #include "supervisor/service.h"
+#include "supervisor/unknown.h"
 
 void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], uint32_t number) {
         (void) snprintf(prefix, SNAPSHOT_PREFIX_SIZE, "client/%" PRIu32, number);
@@ -224,6 +225,8 @@ static void save_runners(Save *save) {
         int r = 0;
 
         snapshot->configured_us = supervisor->configured_us;
+        if (unknown_add(supervisor->unknown, &snapshot->base) < 0)
+                (void) fail(save, -ENOMEM, "the snapshot");
         if (supervisor->metrics) {
                 copy_text(save, &snapshot->metrics, metrics_address(supervisor->metrics));
                 r = manifest_add(save->manifest, SNAPSHOT_METRICS, metrics_listener(supervisor->metrics));
@@ -369,7 +372,7 @@ int snapshot_save(const Supervisor *supervisor, const Call *asker, uint64_t begu
         save.snapshot->frozen_us = clock_now();
         save.snapshot->accepted = counts.accepted;
         save.snapshot->refused = counts.refused;
-        manifest->version = SNAPSHOT_VERSION;
+        manifest->version = snapshot_version();
         save_clients(&save);
         if (save.error == 0)
                 save_instances(&save);

@@ -7,12 +7,21 @@
 #include "proto/snapshot.pb-c.h"
 #include "supervisor/supervisor.h"
 
-#define SNAPSHOT_VERSION  1u
-#define SNAPSHOT_SIZE_MAX (UINT64_C(1) << 30)
-#define SNAPSHOT_NAME     "snapshot" /* of its descriptor, in the manifest */
-#define SNAPSHOT_METRICS  "metrics"
+/*
+ * What is written, and what is understood: one more, whose further fields survive here, and one less, which lacks some. A
+ * meaning that changes is two more.
+ */
+#define SNAPSHOT_VERSION     2u
+#define SNAPSHOT_VERSION_MIN (snapshot_version() - 1)
+#define SNAPSHOT_VERSION_MAX (snapshot_version() + 1)
+#define SNAPSHOT_SIZE_MAX    (UINT64_C(1) << 30)
+#define SNAPSHOT_NAME        "snapshot" /* of its descriptor, in the manifest */
+#define SNAPSHOT_METRICS     "metrics"
 
 enum { SNAPSHOT_PREFIX_SIZE = 48 };
+
+/* snapshot_version() - SNAPSHOT_VERSION; of its own, so that tests can be of another. */
+uint32_t snapshot_version(void);
 
 /* snapshot_client(), snapshot_instance() - where the descriptors of a connection are in the manifest. */
 void snapshot_client(char prefix[SNAPSHOT_PREFIX_SIZE], uint32_t number);

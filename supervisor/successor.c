@@ -44,6 +44,7 @@
 #include "supervisor/service.h"
 #include "supervisor/snapshot.h"
 #include "supervisor/takeover.h"
+#include "supervisor/unknown.h"
 
 #define FAULT_REFUSED "the successor refuses, at a fault point"
 
@@ -382,6 +383,7 @@ static void take_runners(Successor *successor, Manifest *manifest) {
         for (size_t i = 0; i < last->n_instances; i++)
                 take_own_calls(successor, last->instances[i], manifest);
         reload_adopt_metrics(supervisor, last->metrics, manifest_take(manifest, SNAPSHOT_METRICS));
+        supervisor->unknown = unknown_keep(&last->base);
         if (last->configured_us)
                 supervisor->configured_us = last->configured_us;
 }
@@ -467,7 +469,7 @@ static void take_round(Successor *successor) {
         successor->transfer.taken = MANIFEST_NULL;
         SLIST_INSERT_HEAD(&successor->rounds, round, link);
         transfer_deinit(&successor->transfer);
-        transfer_take(&successor->transfer, successor->socket, SNAPSHOT_VERSION, SNAPSHOT_VERSION);
+        transfer_take(&successor->transfer, successor->socket, SNAPSHOT_VERSION_MIN, SNAPSHOT_VERSION_MAX);
         unpack(round);
         if (round->snapshot && !lacks(round->snapshot))
                 take_up(successor, round);
@@ -668,7 +670,7 @@ int successor_new(Successor **ret_successor, Supervisor *supervisor, int handove
         keeper_link_hold(supervisor->link);
         log_store_hold(supervisor->logs);
         events_hold(supervisor->events);
-        transfer_take(&successor->transfer, successor->socket, SNAPSHOT_VERSION, SNAPSHOT_VERSION);
+        transfer_take(&successor->transfer, successor->socket, SNAPSHOT_VERSION_MIN, SNAPSHOT_VERSION_MAX);
         begin(successor);
         *ret_successor = successor;
         return 0;

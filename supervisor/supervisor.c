@@ -38,6 +38,7 @@
 #include "supervisor/runner-internal.h"
 #include "supervisor/successor.h"
 #include "supervisor/takeover.h"
+#include "supervisor/unknown.h"
 
 /* ------------------------------------------------------------------------------------------------ instances, by their id */
 
@@ -484,6 +485,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         supervisor->events = events_free(supervisor->events);
         supervisor->loop = loop_free(supervisor->loop);
         free(supervisor->boot_template);
+        unknown_free(supervisor->unknown);
         free(supervisor);
         return NULL;
 }

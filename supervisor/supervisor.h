@@ -88,9 +88,10 @@ struct Supervisor {
 
         struct CrossingList crossings;  /* calls that wait, and may cross to a successor */
         KeeperReplacement *replacement; /* of the keeper; NULL: none is under way */
-        Takeover *takeover;             /* by a successor of ours; NULL: none is under way */
-        Successor *successor;           /* what we are until we serve; NULL: we have no predecessor */
-        Takeovers *takeovers;           /* their history */
+        struct Unknown *unknown; /* what a later version has written down, and is to be given on; NULL: nothing */
+        Takeover *takeover;      /* by a successor of ours; NULL: none is under way */
+        Successor *successor;    /* what we are until we serve; NULL: we have no predecessor */
+        Takeovers *takeovers;    /* their history */
 
         Control *control;       /* the private client; NULL: gone */
         Listener *listener;     /* of the control socket; NULL: none */

@@ -633,6 +633,59 @@ def the_metrics(daemon):
     assert daemon.stop() == 0
 
 
+OTHER = os.path.join(daemon_tests.BUILD, "tests", "other-version")
+VERSION = 2  # of supervisor/snapshot.h
+AT_REST = f"""
+  runners:
+    native: {{ command: [{ECHO}], ready: hello }}
+    plain: {{ command: [sleep, 1000], instances: 2 }}
+    failed: {{ command: ["false"], restart: never }}
+"""
+
+
+def at_rest(daemon, version):
+    daemon.start(AT_REST, BATON_TEST_SNAPSHOT_VERSION=str(version), BATON_LOG_LEVEL="info")
+    daemon.until_state("failed", "failed")
+    return {name: daemon.until_state(name, "up")["pid"] for name in ("native", "plain.1", "plain.2")}
+
+
+@test
+def one_version_down(daemon):
+    """A program that knows nothing of what runners are in the middle of, and back again."""
+    pids = at_rest(daemon, VERSION - 1)
+    for options in (("--exec", OTHER), ("--exec", os.path.join(daemon_tests.BUILD, "baton-supervisor")), ()):
+        take_over(daemon, *options)
+        assert {name: daemon.pid(name) for name in pids} == pids
+        assert daemon.status("failed")["state"] == "failed"
+        assert daemon.baton("call", "native", "--", "echo.Echo/Unary", "string:hello").stdout.strip() == "hello"
+    assert daemon.stop() == 0
+
+
+@test
+def one_version_up(daemon):
+    """Fields that we do not know come back to the program that does."""
+    pids = at_rest(daemon, VERSION + 1)
+    ours = os.path.join(daemon_tests.BUILD, "baton-supervisor")
+    for program in (OTHER, ours, ours, OTHER):
+        take_over(daemon, "--exec", program)
+        assert {name: daemon.pid(name) for name in pids} == pids
+    said = [line.split("fields of a later version: ")[1] for line in daemon.said().splitlines() if "fields of a later" in line]
+    assert said == ["0 of 5", "5 of 5"], said
+    assert daemon.stop() == 0
+
+
+@test
+def two_versions_up(daemon):
+    """It is refused before anything is frozen, and both versions are named."""
+    pids = at_rest(daemon, VERSION + 2)
+    supervisor = daemon.supervisor()
+    done = daemon.baton("takeover", "--exec", OTHER, check=False)
+    assert done.returncode != 0 and f"the state is of version {VERSION}, and {VERSION + 1} to {VERSION + 3} is understood" \
+        in done.stderr, done.stderr
+    assert daemon.supervisor() == supervisor and {name: daemon.pid(name) for name in pids} == pids
+    assert daemon.stop() == 0
+
+
 @test
 def in_a_storm(daemon):
     """Runners come and go all the time, as fast as they can; a takeover takes place all the same, and none is lost."""

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * A supervisor of another version of the snapshot, by what is wrapped around one of ours. $BATON_TEST_SNAPSHOT_VERSION is which:
+ * the one before ours knows nothing of runners; one after ours has a field more in the snapshot and in each runner, and says
+ * whether it has come back. With $BATON_TEST_SNAPSHOT_DUMP each snapshot that is written goes into that file, too.
+ */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "supervisor/fleet.h"
+#include "supervisor/hooks.h"
+#include "supervisor/snapshot.h"
+
+enum { LATER_FIELD = 999 };
+
+typedef Baton__Snapshot__Snapshot Snapshot;
+
+uint32_t __wrap_snapshot_version(void);
+size_t __wrap_baton__snapshot__snapshot__get_packed_size(const Snapshot *snapshot);
+size_t __real_baton__snapshot__snapshot__get_packed_size(const Snapshot *snapshot);
+size_t __wrap_baton__snapshot__snapshot__pack(const Snapshot *snapshot, uint8_t *out);
+size_t __real_baton__snapshot__snapshot__pack(const Snapshot *snapshot, uint8_t *out);
+void __wrap_fleet_restore(Supervisor *supervisor, const Snapshot *snapshot);
+void __real_fleet_restore(Supervisor *supervisor, const Snapshot *snapshot);
+
+uint32_t __wrap_snapshot_version(void) {
+        const char *text = getenv("BATON_TEST_SNAPSHOT_VERSION");
+
+        return text ? (uint32_t) strtoul(text, NULL, 10) : SNAPSHOT_VERSION;
+}
+
+/* ---- what is written ---- */
+
+static void add_field(ProtobufCMessage *message) {
+        ProtobufCMessageUnknownField *field = calloc(1, sizeof(*field));
+
+        if (message->n_unknown_fields > 0 || !field) {
+                free(field);
+                return;
+        }
+        *field = (ProtobufCMessageUnknownField){ LATER_FIELD, PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, 6, malloc(6) };
+        if (field->data)
+                memcpy(field->data, "\5later", 6);
+        message->unknown_fields = field;
+        message->n_unknown_fields = 1;
+}
+
+size_t __wrap_baton__snapshot__snapshot__get_packed_size(const Snapshot *snapshot) {
+        Snapshot *changed = (Snapshot *) snapshot;
+
+        if (__wrap_snapshot_version() < SNAPSHOT_VERSION) {
+                while (changed->n_runners > 0)
+                        baton__snapshot__runner__free_unpacked(changed->runners[--changed->n_runners], NULL);
+                while (changed->n_groups > 0)
+                        baton__snapshot__group__free_unpacked(changed->groups[--changed->n_groups], NULL);
+        } else if (__wrap_snapshot_version() > SNAPSHOT_VERSION) {
+                add_field(&changed->base);
+                for (size_t i = 0; i < changed->n_runners; i++)
+                        add_field(&changed->runners[i]->base);
+        }
+        return __real_baton__snapshot__snapshot__get_packed_size(snapshot);
+}
+
+size_t __wrap_baton__snapshot__snapshot__pack(const Snapshot *snapshot, uint8_t *out) {
+        size_t size = __real_baton__snapshot__snapshot__pack(snapshot, out);
+        const char *path = getenv("BATON_TEST_SNAPSHOT_DUMP");
+        FILE *file = path && !snapshot->partial ? fopen(path, "we") : NULL;
+
+        if (file) {
+                (void) fwrite(out, 1, size, file);
+                (void) fclose(file);
+        }
+        return size;
+}
+
+/* ---- what is read ---- */
+
+static unsigned has_field(const ProtobufCMessage *message) {
+        return message->n_unknown_fields == 1 && message->unknown_fields[0].tag == LATER_FIELD;
+}
+
+void __wrap_fleet_restore(Supervisor *supervisor, const Snapshot *snapshot) {
+        unsigned n = has_field(&snapshot->base);
+
+        if (__wrap_snapshot_version() < SNAPSHOT_VERSION)
+                return;
+        for (size_t i = 0; i < snapshot->n_runners; i++)
+                n += has_field(&snapshot->runners[i]->base);
+        log_notice("fields of a later version: %u of %zu", n, snapshot->n_runners + 1);
+        __real_fleet_restore(supervisor, snapshot);
+}
