@@ -38,6 +38,8 @@ static const char *const kinds[] = {
         "command",
         "takeover",
         "recovery",
+        "runner_upgraded",
+        "runner_failover",
 };
 
 static const char *kind_name(const Event *event) {
@@ -82,6 +84,17 @@ static void describe(const Event *event, char *text, size_t size) {
                 return;
         case BATON__CONTROL__EVENT__KIND__TAKEOVER:
                 (void) snprintf(text, size, "takeover %s", event->text);
+                return;
+        case BATON__CONTROL__EVENT__KIND__RUNNER_UPGRADED:
+                if (*event->text)
+                        (void) snprintf(text, size, "upgrade failed: %s", event->text);
+                else
+                        (void) snprintf(text, size, "upgraded, pid %d, pause %.1f ms", event->pid,
+                                        (double) event->number / 1000);
+                return;
+        case BATON__CONTROL__EVENT__KIND__RUNNER_FAILOVER:
+                (void) snprintf(text, size, "goes on from a checkpoint that is %.1f s old, pid %d",
+                                (double) event->number / 1000000, event->pid);
                 return;
         case BATON__CONTROL__EVENT__KIND__RECOVERY:
                 (void) snprintf(text, size, "recovery: %s", event->text);

@@ -20,6 +20,7 @@
 #include "client/status-text.h"
 #include "common/clock.h"
 #include "proto/message.h"
+#include "proto/service.h"
 
 typedef Baton__Control__RunnerStatus Runner;
 typedef Baton__Control__StatusResponse StatusResponse;
@@ -231,6 +232,33 @@ static void print_log(const Runner *runner) {
                 print_line(i ? "" : "last lines", runner->last_output[i]);
 }
 
+/* print_upgrades() - the service's state, what is under way, and how the last ones went. */
+static void print_upgrades(const Runner *runner) {
+        char text[600 + STATUS_TEXT_MAX], time[STATUS_TEXT_MAX];
+
+        if (runner->service_state > 0)
+                print_line("service", service_state_name(service_state_from_wire(runner->service_state)));
+        if (*runner->upgrade_phase)
+                print_line("upgrade", runner->upgrade_phase);
+        if (runner->past > 0) {
+                (void) snprintf(text, sizeof(text), "%u finish what they have begun", runner->past);
+                print_line("past", text);
+        }
+        for (size_t i = 0; i < runner->n_upgrades; i++) {
+                const Baton__Control__UpgradeRecord *record = runner->upgrades[i];
+
+                status_time_text(record->time_us, time);
+                if (*record->reason)
+                        (void) snprintf(text, sizeof(text), "%s  failed: %.400s", time, record->reason);
+                else if (record->check)
+                        (void) snprintf(text, sizeof(text), "%s  checked", time);
+                else
+                        (void) snprintf(text, sizeof(text), "%s  done, pause %.1f ms", time,
+                                        (double) record->pause_us / 1000);
+                print_line(i ? "" : "upgrades", text);
+        }
+}
+
 static void print_one(const View *view, const Runner *runner) {
         char time[STATUS_TEXT_MAX], text[STATUS_TEXT_MAX];
 
@@ -258,6 +286,7 @@ static void print_one(const View *view, const Runner *runner) {
         print_line("kind", text);
         (void) snprintf(text, sizeof(text), "%llu", (unsigned long long) runner->restarts);
         print_line("restarts", text);
+        print_upgrades(runner);
         for (size_t i = 0; i < runner->n_history; i++)
                 print_end(i ? "" : "ends", runner->history[i]);
         print_log(runner);

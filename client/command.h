@@ -33,6 +33,7 @@ extern const Command command_start;
 extern const Command command_status;
 extern const Command command_stop;
 extern const Command command_supervise;
+extern const Command command_upgrade;
 extern const Command command_version;
 
 /* command_help() - writes the help to standard output; returns the exit code. */

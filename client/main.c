@@ -41,7 +41,7 @@ static const struct {
             &command_shutdown } },
         { "Its runners",
           { &command_status, &command_start, &command_stop, &command_restart, &command_reset, &command_signal,
-            &command_scale, &command_service, &command_fds } },
+            &command_scale, &command_upgrade, &command_service, &command_fds } },
         { "What they do", { &command_logs, &command_events, &command_metrics } },
         { "Baton itself", { &command_version, &command_help_ } },
 };

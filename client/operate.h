@@ -35,7 +35,8 @@ struct Operate {
         void (*begin)(const Operate *operate, Control *control, OperateTarget *target);
         /* read() - what the response says. */
         void (*read)(const Operate *operate, const void *response, OperateOutcome *ret_outcome);
-        int signal; /* of the command `signal' */
+        int signal;          /* of the command `signal' */
+        const char *program; /* of the command `upgrade'; NULL: none */
 
         Session session;
         OperateTarget *targets;

@@ -61,6 +61,7 @@ static unsigned needed(int option, unsigned takes) {
                                : CONTROL_TAKES_WAIT;
         case OPTION_CHECK:
         case OPTION_EXEC_PROGRAM:
+                return takes & (CONTROL_TAKES_TAKEOVER | CONTROL_TAKES_PROGRAM) ? 0 : CONTROL_TAKES_TAKEOVER;
         case OPTION_FAULT:
         case OPTION_FORCE:
         case OPTION_KEEPER:

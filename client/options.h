@@ -115,6 +115,7 @@ enum {
         CONTROL_TAKES_WATCH = 1 << 6,
         CONTROL_TAKES_TAKEOVER = 1 << 7, /* --exec, --check, --fault, --timeout, --keeper, --force */
         CONTROL_TAKES_TIMEOUT = 1 << 8,
+        CONTROL_TAKES_PROGRAM = 1 << 9, /* --exec, --check */
 };
 
 typedef struct ControlSyntax {

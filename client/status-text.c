@@ -156,6 +156,34 @@ static json_t *exits_to_json(const Baton__Control__RunnerStatus *runner) {
         return array;
 }
 
+static const char *const upgrade_phases[] = { "starting", "crossing", "committing", "beginning",
+                                              "undoing",  "resuming", "over" };
+
+json_t *status_upgrade_json(const Baton__Control__UpgradeRecord *record) {
+        json_t *object = json_pack("{s:I, s:I, s:I, s:b, s:b, s:I}", "time_us", (json_int_t) record->time_us, "from",
+                                   (json_int_t) record->from, "to", (json_int_t) record->to, "check", record->check,
+                                   "done", !*record->reason, "pause_us", (json_int_t) record->pause_us);
+        json_t *times = json_object();
+
+        if (!object || !times)
+                return NULL;
+        for (size_t i = 0; i + 1 < ARRAY_SIZE(upgrade_phases) && i < record->n_phase_us; i++)
+                set_number(times, upgrade_phases[i], record->phase_us[i]);
+        (void) json_object_set_new(object, "phases_us", times);
+        set_text(object, "reason", record->reason);
+        if (*record->reason && (size_t) record->phase < ARRAY_SIZE(upgrade_phases))
+                set_text(object, "phase", upgrade_phases[record->phase]);
+        return object;
+}
+
+static json_t *upgrades_to_json(const Baton__Control__RunnerStatus *runner) {
+        json_t *array = json_array();
+
+        for (size_t i = 0; i < runner->n_upgrades; i++)
+                (void) json_array_append_new(array, status_upgrade_json(runner->upgrades[i]));
+        return array;
+}
+
 json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
         bool native = runner->kind == BATON__CONTROL__RUNNER_STATUS__KIND__NATIVE;
         bool up = runner->desired == BATON__CONTROL__RUNNER_STATUS__DESIRED__DESIRED_UP;
@@ -182,6 +210,12 @@ json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
         set_number(object, "main_pid", runner->main_pid > 0 ? (uint64_t) runner->main_pid : 0);
         set_number(object, "errno", runner->said_errno);
         set_flag(object, "reloading", runner->reloading);
+        set_text(object, "upgrade_phase", runner->upgrade_phase);
+        set_number(object, "past", runner->past);
+        set_number(object, "upgrades_done", runner->upgrades_done);
+        set_number(object, "upgrades_failed", runner->upgrades_failed);
+        if (runner->n_upgrades > 0)
+                (void) json_object_set_new(object, "upgrades", upgrades_to_json(runner));
         if (runner->last_exit)
                 (void) json_object_set_new(object, "last_exit", status_exit_json(runner->last_exit));
         (void) json_object_set_new(object, "log",

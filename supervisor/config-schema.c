@@ -91,6 +91,18 @@ static const cyaml_schema_field_t cgroup_fields[] = {
 };
 _Static_assert(ARRAY_SIZE(cgroup_fields) == _CONFIG_CGROUP_N + 1, "each has a key");
 
+static const cyaml_schema_field_t upgrade_fields[] = {
+        TEXT("timeout", RawUpgrade, timeout),
+        TEXT("drain", RawUpgrade, drain),
+        TEXT("health", RawUpgrade, health),
+        CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t checkpoint_fields[] = {
+        TEXT("every", RawCheckpoint, every),
+        CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t hook_fields[] = {
         LIST1("on", RawHook, on),
         LIST1("command", RawHook, command),
@@ -154,6 +166,10 @@ static const cyaml_schema_field_t fd_store_fields[] = {
         TEXT("watchdog", RawRunner, watchdog), \
         TEXT("service", RawRunner, service), \
         TEXT("restart", RawRunner, restart), \
+        TEXT("recover", RawRunner, recover), \
+        MAPPING("checkpoint", RawRunner, checkpoint, checkpoint_fields), \
+        TEXT("pending", RawRunner, pending), \
+        MAPPING("upgrade", RawRunner, upgrade, upgrade_fields), \
         TEXT("autostart", RawRunner, autostart), \
         LIST("success_exit", RawRunner, success_exit), \
         MAPPING("backoff", RawRunner, backoff, backoff_fields), \
@@ -257,6 +273,14 @@ static const struct {
         { "stop_signal", "a signal such as TERM, INT or 15" },
         { "watchdog", DURATION },
         { "service", "auto or manual" },
+        { "recover", "fresh or failover" },
+        { "checkpoint", "a mapping of every" },
+        { "checkpoint.every", DURATION },
+        { "pending", "resend, flush or none" },
+        { "upgrade", "a mapping of timeout, drain and health" },
+        { "upgrade.timeout", DURATION },
+        { "upgrade.drain", DURATION },
+        { "upgrade.health", DURATION },
         { "restart", "always, on-failure or never" },
         { "oneshot", BOOLEAN },
         { "autostart", BOOLEAN },

@@ -30,6 +30,14 @@ typedef struct RawRpc {
         char *max_frame, *max_calls, *max_memory, *fd_credit, *stream_window, *max_attached;
 } RawRpc;
 
+typedef struct RawUpgrade {
+        char *timeout, *drain, *health;
+} RawUpgrade;
+
+typedef struct RawCheckpoint {
+        char *every;
+} RawCheckpoint;
+
 typedef struct RawLimits {
         char *values[CONFIG_LIMITS_N]; /* in the order of rlimit_by_index() */
 } RawLimits;
@@ -64,7 +72,9 @@ typedef struct RawRunner {
         RawList groups;
         RawLimits *limits;
         RawCgroup *cgroup;
-        char *ready, *start_timeout, *stop_timeout, *stop_signal, *watchdog, *service;
+        char *ready, *start_timeout, *stop_timeout, *stop_signal, *watchdog, *service, *recover, *pending;
+        RawUpgrade *upgrade;
+        RawCheckpoint *checkpoint;
         char *restart, *oneshot, *autostart, *instances, *every;
         RawBackoff *backoff;
         RawIntensity *intensity;

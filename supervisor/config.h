@@ -58,6 +58,21 @@ typedef enum ConfigReady {
         _CONFIG_READY_N,
 } ConfigReady;
 
+/* What a replacement of a native runner that has died begins with. */
+typedef enum ConfigRecover {
+        CONFIG_RECOVER_FRESH,
+        CONFIG_RECOVER_FAILOVER, /* the last checkpoint */
+        _CONFIG_RECOVER_N,
+} ConfigRecover;
+
+/* What becomes of requests that wait in a queue of the kernel's then, where the service has such a thing. */
+typedef enum ConfigPending {
+        CONFIG_PENDING_NONE, /* they are left to whoever serves next */
+        CONFIG_PENDING_FLUSH,
+        CONFIG_PENDING_RESEND,
+        _CONFIG_PENDING_N,
+} ConfigPending;
+
 /* When a hook is run: its runner came into that PolicyState, or, as one more of them, an instance of it has ended. */
 enum { CONFIG_HOOK_EXIT = _POLICY_STATE_N };
 
@@ -165,6 +180,10 @@ struct RunnerConfig {
         const char *const *after, *const *requires;
 
         uint64_t start_timeout_us, stop_timeout_us;
+        uint64_t upgrade_timeout_us;  /* until a successor is the active one */
+        uint64_t upgrade_drain_us;    /* for what its predecessor has begun */
+        uint64_t upgrade_health_us;   /* in which its health is watched after that; 0: not */
+        uint64_t checkpoint_every_us; /* 0: only when it is asked for */
         uint64_t watchdog_us; /* no answer or WATCHDOG=1 for this long: it is killed and restarted; 0: not watched */
         PolicyBackoff backoff;
         uint64_t backoff_reset_us; /* up for this long: the next delay is the first one again */
@@ -180,6 +199,8 @@ struct RunnerConfig {
         uint8_t n_limits, n_hooks, n_sockets, stop_signal;
         uint16_t fd_store_max; /* descriptors that it may have stored */
         RestartPolicy restart;
+        ConfigRecover recover;
+        ConfigPending pending;
         ConfigReady ready;
         bool is_template;    /* `instances' was given: instances have numbers, be it only one */
         bool oneshot;        /* done, and up for those that wait, when it has exited with success */
@@ -210,12 +231,17 @@ enum {
 #define CONFIG_STOP_TIMEOUT_US  (10 * USEC_PER_SEC)
 #define CONFIG_HOOK_TIMEOUT_US  (10 * USEC_PER_SEC)
 
+#define CONFIG_UPGRADE_TIMEOUT_US (30 * USEC_PER_SEC)
+#define CONFIG_UPGRADE_DRAIN_US   (30 * USEC_PER_SEC)
+
 /* RUNNER_CONFIG_NULL - all defaults of a configured runner; `command' and `name' are to be filled in. */
 #define RUNNER_CONFIG_NULL                                                       \
         ((RunnerConfig){                                                         \
                 .refs = 1,                                                       \
                 .start_timeout_us = CONFIG_START_TIMEOUT_US,                     \
                 .stop_timeout_us = CONFIG_STOP_TIMEOUT_US,                       \
+                .upgrade_timeout_us = CONFIG_UPGRADE_TIMEOUT_US,                 \
+                .upgrade_drain_us = CONFIG_UPGRADE_DRAIN_US,                     \
                 .backoff = { .initial_us = 100 * USEC_PER_MSEC,                  \
                              .max_us = 30 * USEC_PER_SEC,                        \
                              .factor_percent = 200,                              \
@@ -418,6 +444,9 @@ int config_compare(const Config *before, const Config *after, ConfigDifference *
 void config_difference_deinit(ConfigDifference *difference);
 /* config_difference_is_empty() */
 bool config_difference_is_empty(const ConfigDifference *difference);
+
+/* config_pending_name() - "resend", ... */
+const char *config_pending_name(ConfigPending pending);
 
 /* config_key_name() - "command", ... as in the file; NULL: there is no such number. */
 const char *config_key_name(unsigned key);

@@ -43,6 +43,9 @@ ControlMethod control_service, control_service_info;
 /* ---- control-fds.c ---- */
 ControlMethod control_fds;
 
+/* ---- control-upgrade.c ---- */
+ControlMethod control_upgrade;
+
 /* ---- control-supervisor.c ---- */
 ControlMethod control_status, control_scale, control_reload, control_shutdown, control_metrics;
 

@@ -24,6 +24,7 @@
 #include "supervisor/relay.h"
 #include "supervisor/report.h"
 #include "supervisor/start-request.h"
+#include "supervisor/upgrade.h"
 
 Runner *control_find(Supervisor *supervisor, Call *call, const char *name) {
         Runner *runner = runner_find(supervisor, name);
@@ -39,10 +40,16 @@ Runner *control_find(Supervisor *supervisor, Call *call, const char *name) {
         return NULL;
 }
 
-/* find_instance() - the present one of a runner, or its last; or @call is ended. */
-static Instance *find_instance(Supervisor *supervisor, Call *call, const char *name) {
-        Runner *runner = control_find(supervisor, call, name);
+/*
+ * find_instance() - the present one of a runner, or its last; NULL: @call is ended, or waits for who serves after an upgrade,
+ * of whom @request will then be asked as @method.
+ */
+static Instance *find_instance(Control *control, Call *call, const char *name, const char *method,
+                               const ProtobufCMessage *request) {
+        Runner *runner = control_find(control->supervisor, call, name);
 
+        if (runner && upgrade_hold(runner, control, call, method, request))
+                return NULL;
         if (runner && !runner->instance)
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: is not running", runner->name);
         return runner ? runner->instance : NULL;
@@ -522,7 +529,7 @@ void control_signal(Control *control, Call *call, const ProtobufCMessage *messag
 
 void control_call(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__CallRequest *request = (const Baton__Control__CallRequest *) message;
-        Instance *instance = find_instance(control->supervisor, call, request->name);
+        Instance *instance = find_instance(control, call, request->name, "Call", message);
 
         if (instance)
                 relay_call(call, request, instance);
@@ -538,7 +545,7 @@ void control_logs(Control *control, Call *call, const ProtobufCMessage *message)
 
 void control_attach(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__AttachRequest *request = (const Baton__Control__AttachRequest *) message;
-        Instance *instance = find_instance(control->supervisor, call, request->name);
+        Instance *instance = find_instance(control, call, request->name, "Attach", message);
 
         if (instance)
                 attach_call(call, instance, &control->client.credentials, peer_remote(control->peer)->software);

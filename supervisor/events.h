@@ -42,6 +42,8 @@ typedef enum EventKind {
         EVENT_COMMAND,
         EVENT_TAKEOVER,
         EVENT_RECOVERY,
+        EVENT_RUNNER_UPGRADED,
+        EVENT_RUNNER_FAILOVER,
         _EVENT_KIND_N,
 } EventKind;
 

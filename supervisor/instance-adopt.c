@@ -180,23 +180,55 @@ static void fill(Instance *instance, const Recovered *slot) {
 
         instance->born = true;
         instance->pid = instance->last_pid = slot->pid;
+        instance->saves = slot->record.flags & RECORD_SAVES;
+        instance->resume = slot->record.flags & RECORD_UPGRADE;
         instance->event = (uint64_t) instance->supervisor->generation << 32; /* above all that it was told before */
         instance->started_us = slot->record.started_us ? MIN(slot->record.started_us, now) : now;
         instance->started_wall_us = slot->record.started_wall_us ? slot->record.started_wall_us : clock_wall();
 }
 
-int instance_adopt(Runner *runner, Recovered *slot) {
-        Instance *instance;
-        int r = instance_new(&instance, runner, slot->instance);
+/* make() - in the supervisor's table. 0 or -ENOMEM. */
+static int make(Instance **ret_instance, Runner *runner, const Recovered *slot) {
+        int r = instance_new(ret_instance, runner, slot->instance);
 
         if (r < 0)
                 return r;
-        r = supervisor_add_instance(runner->supervisor, instance);
-        if (r < 0) {
-                instance_free(instance);
+        r = supervisor_add_instance(runner->supervisor, *ret_instance);
+        if (r < 0)
+                instance_free(*ret_instance);
+        else
+                fill(*ret_instance, slot);
+        return r;
+}
+
+int instance_adopt_past(Runner *runner, Recovered *slot) {
+        Instance *past;
+        int r = make(&past, runner, slot);
+
+        if (r < 0)
                 return r;
-        }
-        fill(instance, slot);
+        past->resume = false;
+        past->is_past = past->was_up = true;
+        past->past = runner->past;
+        runner->past = past;
+        past->state = PROCESS_UP;
+        r = adopt_all(past, slot);
+        if (slot->state == KEEPER_SLOT_EXITED)
+                return 0;
+        log_info("runner %s: pid %d has a successor, and finishes what it has begun", runner->name, slot->pid);
+        if (r < 0)
+                instance_doom(past, RUNNER_CAUSE_STOPPED, PROCESS_EVENT_DOOMED);
+        else
+                instance_stop(past, past->config->upgrade_drain_us + past->config->stop_timeout_us);
+        return 0;
+}
+
+int instance_adopt(Runner *runner, Recovered *slot) {
+        Instance *instance;
+        int r = make(&instance, runner, slot);
+
+        if (r < 0)
+                return r;
         runner->instance = instance;
         runner->last_instance = instance->id;
         runner->events = 0; /* it needs no start */

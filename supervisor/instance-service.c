@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "supervisor/runner-record.h"
 #include "supervisor/service.h"
 
 /* fail() - as a start that has failed; what was RUNNING before and cannot be again has to go, too. */
@@ -26,12 +27,30 @@ static void fail(Instance *instance, const ServiceResult *result) {
         instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_DOOMED);
 }
 
+static void learn(Instance *instance, const ServiceResult *result) {
+        instance->saves = result->info && result->info->saves;
+}
+
 void instance_service_served(Instance *instance, const ServiceResult *result, void *userdata) {
         (void) userdata;
+        if (result->info)
+                learn(instance, result);
+        if (instance->resume) { /* what was broken off has its end */
+                instance->resume = false;
+                runner_record_instance(instance->runner, instance);
+        }
         if (result->status == STATUS_OK)
                 instance_raise(instance, PROCESS_EVENT_READY);
         else if (!result->local) /* else its end, or the start's time-out, says more */
                 fail(instance, result);
+}
+
+static void asked(Instance *instance, const ServiceResult *result, void *userdata) {
+        (void) userdata;
+        if (result->info)
+                learn(instance, result);
+        if (result->status == STATUS_OK || !result->local)
+                instance_raise(instance, PROCESS_EVENT_READY);
 }
 
 void instance_serve(Instance *instance) {
@@ -43,12 +62,20 @@ void instance_serve(Instance *instance) {
         instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_DOOMED);
 }
 
+/*
+ * A successor is there with its Hello: the upgrade leads it on. One that was adopted is asked what it is, since its Hello need not
+ * say whether it has a service; it goes on from where it is, unless an upgrade was broken off, which is to end with it RUNNING.
+ */
 void instance_said_hello(Instance *instance) {
         ServiceState state = service_state(instance);
-        bool serves = state != SERVICE_STATE_INIT && state != SERVICE_STATE_READY;
+        bool idle = state == SERVICE_STATE_INIT || state == SERVICE_STATE_READY;
 
-        if (instance->state == PROCESS_STARTING && !serves && !instance->config->service_manual)
+        if (!instance_is_present(instance))
+                instance_raise(instance, PROCESS_EVENT_READY);
+        else if (instance->resume ||
+                 (instance->state == PROCESS_STARTING && idle && !instance->config->service_manual))
                 instance_serve(instance);
-        else
+        else if ((!idle && instance->state == PROCESS_STARTING) ||
+                 service_drive(instance, SERVICE_GOAL_INFO, true, 0, -1, asked, NULL) < 0)
                 instance_raise(instance, PROCESS_EVENT_READY);
 }

@@ -154,7 +154,7 @@ static int reserve(Instance *instance) {
         };
         int r;
 
-        runner_pack(instance->runner, record);
+        runner_pack(instance->runner, instance, record);
         if (instance->bootstrap)
                 instance_name_stored(INSTANCE_STORED_LISTENER, instance->bootstrap->listener, &reservation);
         else if (instance->notify)
@@ -289,6 +289,9 @@ static RunnerStart *prepare_program(Instance *instance, HolderPass *ret_pass) {
             asprintf(&variables[n], "BATON_RUNNER=%s", instance->runner->name) >= 0)
                 n++;
         n = instance_ready_variables(instance, variables, n);
+        if (runner_config_native(instance->config) && instance->config->recover == CONFIG_RECOVER_FAILOVER &&
+            asprintf(&variables[n], "BATON_PENDING=%s", config_pending_name(instance->config->pending)) >= 0)
+                n++;
         n = pass_variables(ret_pass, variables, n);
         (void) memcpy(extra, variables, n * sizeof(*extra));
         r = runner_config_prepare(instance->config, instance->runner->name, instance->runner->number, extra, &start,

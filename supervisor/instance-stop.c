@@ -84,16 +84,19 @@ static bool ask_service(Instance *instance) {
         if (!instance->was_up || !instance->peer)
                 return false;
         service_abort(instance, "the runner is being stopped");
-        return service_drive(instance, SERVICE_GOAL_STOP, true, 0, -1, instance_service_stopped, NULL) == 0;
+        return service_drive(instance, instance_is_present(instance) ? SERVICE_GOAL_STOP : SERVICE_GOAL_EXIT, true, 0,
+                             -1, instance_service_stopped, NULL) == 0;
 }
 
 void instance_ask(Instance *instance) {
         uint64_t now = clock_now(), half = now + (instance->stop_deadline - now) / 2;
+        uint64_t patience = MIN(instance->config->stop_timeout_us, instance->stop_deadline);
 
         if (instance->asking) /* a ping */
                 call_cancel(TAKE_PTR(instance->asking));
-        if (ask_service(instance))
-                set_step(instance, INSTANCE_STOP_ASKED, half);
+        if (ask_service(instance)) /* one that has a successor finishes what it has begun: that takes what it takes */
+                set_step(instance, INSTANCE_STOP_ASKED,
+                         instance_is_present(instance) ? half : MAX(half, instance->stop_deadline - patience));
         else
                 terminate(instance);
 }

@@ -36,6 +36,7 @@
 #include "supervisor/relay.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/service.h"
+#include "supervisor/upgrade.h"
 
 /* What the end of a process's channels may take to be read, after its exit: somebody may have inherited them. */
 #define LINGER_US (100 * USEC_PER_MSEC)
@@ -166,7 +167,7 @@ static void check_gone(Instance *instance) {
             instance->is_gone)
                 return;
         instance->is_gone = true;
-        if (instance->born && runner_is_recorded(instance->runner))
+        if (instance->born && instance_is_present(instance) && runner_is_recorded(instance->runner))
                 runner_record_ended(instance->runner);
         else if (instance->born)
                 (void) keeper_link_ack(instance->supervisor->link, instance->id);
@@ -271,9 +272,16 @@ static void abandon(Instance *instance) {
 static void tell_gone(LoopTask *task) {
         Instance *instance = CONTAINER_OF(task, Instance, gone);
 
+        Runner *runner = instance->runner;
+
         instance->over = true;
         supervisor_instance_gone(instance->supervisor, instance);
-        runner_instance_over(instance->runner);
+        if (upgrade_has(runner->upgrade, instance))
+                upgrade_instance_gone(runner->upgrade, instance);
+        else if (instance_is_present(instance))
+                runner_instance_over(runner);
+        else
+                runner_past_over(runner, instance);
 }
 
 /* ---------------------------------------------------------------------------------------------------- the peer's side */
@@ -317,9 +325,13 @@ const PeerHandler instance_peer_handler = {
 static void announce(Instance *instance) {
         loop_timer_stop(&instance->timer);
         instance->was_up = true;
-        log_info("runner %s: up, pid %d", instance->runner->name, instance->pid);
+        log_info("runner %s: %s, pid %d", instance->runner->name,
+                 instance_is_present(instance) ? "up" : "a successor is there", instance->pid);
         instance_watch_over(instance);
-        runner_instance_ready(instance->runner);
+        if (instance_is_present(instance))
+                runner_instance_ready(instance->runner);
+        else if (instance->runner->upgrade)
+                upgrade_instance_ready(instance->runner->upgrade, instance);
 }
 
 static void (*const actions[])(Instance *) = {

@@ -95,6 +95,8 @@ struct Instance {
         bool ended : 1;       /* exit is known, or there never was a process */
         bool is_gone : 1;     /* the task `gone' is queued */
         bool over : 1;        /* it has run: nothing is left */
+        bool saves : 1;       /* native: it can be upgraded, and checkpointed */
+        bool is_past : 1;     /* it has a successor that serves, and finishes what it has begun */
         bool resume : 1;      /* adopted in the middle of an upgrade: its service is to be RUNNING */
         bool reloading : 1;   /* it says so, and is not READY again */
         bool leaving : 1;     /* STOPPING: it says that it ends */
@@ -160,6 +162,8 @@ int instance_restore_peer_again(Instance *instance, const char *prefix, Manifest
 
 /* instance_recall() - one that was adopted: what it has said of itself, to a supervisor before this one. */
 void instance_recall(Instance *instance, const BoardEntry *entry);
+/* instance_adopt_past() - the same of one that has a successor: it is told to leave when it has finished. 0 or -ENOMEM. */
+int instance_adopt_past(Runner *runner, Recovered *slot);
 
 /* instance_start() - its runner hears what comes of it: runner_instance_ready(), runner_instance_over(). */
 void instance_start(Instance *instance);
@@ -177,6 +181,11 @@ void instance_exited(Instance *instance, ExitStatus exit);
 bool instance_watch_exit(Instance *instance, InstanceWatcher *watcher);
 /* instance_unwatch() - does nothing for one that does not wait. */
 void instance_unwatch(InstanceWatcher *watcher);
+
+/* instance_is_present() - whether it is the one of its runner that serves, or did; else a successor, or one of the past. */
+static inline bool instance_is_present(const Instance *instance) {
+        return instance->runner->instance == instance;
+}
 
 /* instance_is_live() - whether it has, or is about to have, a process. */
 static inline bool instance_is_live(const Instance *instance) {

@@ -17,6 +17,7 @@
 #include "supervisor/instance.h"
 #include "supervisor/listener.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/upgrade.h"
 
 typedef struct Family {
         const char *name, *type, *unit, *help;
@@ -54,6 +55,14 @@ static void restarts(FILE *file, const char *name, const Runner *runner) {
         sample(file, name, runner, runner->n_restarts);
 }
 
+static void upgrades_done(FILE *file, const char *name, const Runner *runner) {
+        sample(file, name, runner, runner->upgrades ? runner->upgrades->n_done : 0);
+}
+
+static void upgrades_failed(FILE *file, const char *name, const Runner *runner) {
+        sample(file, name, runner, runner->upgrades ? runner->upgrades->n_failed : 0);
+}
+
 static void last_exit(FILE *file, const char *name, const Runner *runner) {
         const RunnerExit *exit = runner_exit(runner, 0);
 
@@ -85,6 +94,9 @@ static const Family families[] = {
         { "baton_runner_state", "stateset", NULL, "What baton is doing about the runner.", state },
         { "baton_runner_uptime_seconds", "gauge", "seconds", "Since its process was made.", uptime },
         { "baton_runner_starts", "counter", NULL, "Processes made for it, ever.", starts },
+        { "baton_runner_upgrades", "counter", NULL, "Upgrades of it that succeeded, since the supervisor began.",
+          upgrades_done },
+        { "baton_runner_upgrades_failed", "counter", NULL, "Upgrades of it that failed, likewise.", upgrades_failed },
         { "baton_runner_restarts", "gauge", NULL, "Made by policy after an end, since the last reset.", restarts },
         { "baton_runner_last_exit_time_seconds", "gauge", "seconds", "When its last process ended, wall clock.",
           last_exit },

@@ -28,6 +28,9 @@ enum {
         RECORD_COMPLETED = 1 << 1, /* it has ended well since it was last started */
         RECORD_READY = 1 << 2,     /* the instance is ready */
         RECORD_TEMPLATE = 1 << 3,  /* of no runner: the slot bears the name of a template that was scaled */
+        RECORD_SAVES = 1 << 4,     /* native: it can be upgraded, and checkpointed */
+        RECORD_UPGRADE = 1 << 5,   /* it is one of the two of an upgrade: if it is the active one it is to serve */
+        RECORD_PAST = 1 << 6,      /* it has a successor that serves, and only finishes what it has begun */
 
         RECORD_EXIT_SUCCESS = 1 << 0,
         RECORD_EXIT_KILLED = 1 << 1,

@@ -260,14 +260,30 @@ static int adopt(Runner *runner, Recovered *slot) {
         return instance_adopt(runner, slot);
 }
 
+/* recover_other() - one besides the one that is to serve: its predecessor finishes, a successor of it has to go. */
+static void recover_other(Runner *runner, Recovered *slot) {
+        bool before = slot->instance < runner->instance->id;
+
+        if (!before && slot->state != KEEPER_SLOT_EXITED)
+                kill_slot(runner->supervisor, slot, "its upgrade was not finished");
+        else if (instance_adopt_past(runner, slot) < 0)
+                kill_slot(runner->supervisor, slot, "no memory for it");
+}
+
 static void recover(Supervisor *supervisor, Recovered *slot) {
         Runner *runner = find_runner(supervisor, slot);
         int r;
 
-        if (!runner || runner->instance) {
-                kill_slot(supervisor, slot, runner ? "it has run twice" : "there is no such runner any more");
+        if (!runner) {
+                kill_slot(supervisor, slot, "there is no such runner any more");
                 return;
         }
+        if (runner->instance) {
+                recover_other(runner, slot);
+                return;
+        }
+        if (slot->record.flags & RECORD_UPGRADE && !(slot->flags & KEEPER_FLAG_ACTIVE))
+                (void) keeper_link_active(supervisor->link, slot->instance);
         r = adopt(runner, slot);
         if (r < 0)
                 kill_slot(supervisor, slot, "no memory for it");
@@ -284,9 +300,23 @@ static void recover_kept(Supervisor *supervisor, Recovered *slot) {
                 (void) keeper_link_cancel(supervisor->link, slot->instance);
 }
 
-/* newest_first() - of two instances of a name, the younger one is the one to serve. */
-static int newest_first(const Recovered *a, const Recovered *b) {
-        return a->instance < b->instance ? 1 : -1;
+/*
+ * preference() - of the processes of a runner, the lower first. The one that the keeper was told to be the active one serves, or, without
+ * that word, the elder: a successor that was not made the active one has not served. One that has ended before it ever did, as
+ * its record says, gives way to its predecessor.
+ */
+static int preference(const Recovered *slot) {
+        bool ended = slot->state == KEEPER_SLOT_EXITED || slot->flags & KEEPER_FLAG_DOOMED;
+
+        if (slot->flags & KEEPER_FLAG_ACTIVE)
+                return ended && slot->record.flags & RECORD_UPGRADE ? 3 : 0;
+        return slot->record.flags & RECORD_PAST ? 2 : 1;
+}
+
+static int best_first(const Recovered *a, const Recovered *b) {
+        if (preference(a) != preference(b))
+                return preference(a) - preference(b);
+        return a->instance > b->instance ? 1 : -1;
 }
 
 void recovery_run(Recovery *recovery, Supervisor *supervisor) {
@@ -300,7 +330,7 @@ void recovery_run(Recovery *recovery, Supervisor *supervisor) {
         HASH_ITER (hh, recovery->slots, slot, next)
                 if (!runner_find(supervisor, slot->name) && !is_of_template(slot))
                         scale_up(supervisor, slot->name);
-        HASH_SORT(recovery->slots, newest_first);
+        HASH_SORT(recovery->slots, best_first);
         HASH_ITER (hh, recovery->slots, slot, next)
                 if (slot->state == KEEPER_SLOT_KEPT && !is_of_template(slot))
                         recover_kept(supervisor, slot);
@@ -327,6 +357,8 @@ static bool is_settled(const Supervisor *supervisor, const Recovered *slot) {
 
         if (slot->state == KEEPER_SLOT_KEPT)
                 return true;
+        if (record->flags & (RECORD_UPGRADE | RECORD_PAST))
+                return false; /* it ends with one of the two, or with it */
         if (slot->state != KEEPER_SLOT_BORN || !(slot->flags & KEEPER_FLAG_STARTED) ||
             slot->flags & (KEEPER_FLAG_DOOMED | KEEPER_FLAG_TRANSIENT) || !slot->has_record ||
             record->desired != DESIRED_UP || record->state == POLICY_STOPPING)

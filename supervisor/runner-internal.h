@@ -46,6 +46,13 @@ void runner_stop_timer(Runner *runner);
  */
 void runner_fail(Runner *runner, RunnerUnmet unmet, const char *format, ...) _printf_(3, 4);
 
+/* runner_describe_end() - one line: why there is no such process any more. Returns @text. */
+const char *runner_describe_end(const Instance *instance, char *text, size_t size);
+/* runner_note_past() - the end of one that had a successor: nobody's failure. */
+void runner_note_past(Runner *runner, const Instance *instance);
+/* runner_upgrade_over() - its upgrade is; @old_gone: and the predecessor, which had to go on, is not there any more. */
+void runner_upgrade_over(Runner *runner, bool old_gone);
+
 /* runner_has_process() - or is just about to have one. */
 static inline bool runner_has_process(const Runner *runner) {
         return runner->state == POLICY_STARTING || runner->state == POLICY_UP || runner->state == POLICY_STOPPING;

@@ -34,6 +34,7 @@
 #include "supervisor/runner-record.h"
 #include "supervisor/schedule.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/upgrade.h"
 
 #define BIT(_event) (1u << POLICY_EVENT_##_event)
 #define COMMANDS    (BIT(START) | BIT(STOP) | BIT(RESTART))
@@ -57,8 +58,7 @@ static bool is_success(const Instance *instance) {
                runner_config_is_success(instance->config, wait_code(instance->exit.how), instance->exit.status);
 }
 
-/* describe() - one line: why there is none any more. Returns @text. */
-static const char *describe(const Instance *instance, char *text, size_t size) {
+const char *runner_describe_end(const Instance *instance, char *text, size_t size) {
         char exit[EXIT_STATUS_TEXT_SIZE];
 
         exit_status_describe(instance->exit, exit);
@@ -169,7 +169,7 @@ static PolicyEvent over(Runner *runner) {
         runner->over = false;
         if (instance && instance->over) {
                 success = is_success(instance);
-                describe(instance, text, sizeof(text));
+                runner_describe_end(instance, text, sizeof(text));
                 note_end(runner, instance, success, text);
                 look_for_leftovers(runner);
         }
@@ -244,6 +244,9 @@ static void announce(Runner *runner) {
 }
 
 static void stop(Runner *runner) {
+        for (Instance *past = runner->past; past; past = past->past)
+                instance_stop(past, supervisor_bound(runner->supervisor, past->config->stop_timeout_us));
+        upgrade_abandon(runner->upgrade, "the runner is being stopped");
         if (IS_LIVE(runner->instance))
                 instance_stop(runner->instance,
                               supervisor_bound(runner->supervisor, runner->stop_timeout_us
@@ -393,7 +396,7 @@ static bool next_event(Runner *runner, PolicyEvent *ret_event) {
 
         if (runner->events & BIT(READY))
                 event = POLICY_EVENT_READY;
-        else if (runner->over) {
+        else if (runner->over && !(runner->past && runner->state == POLICY_STOPPING)) {
                 *ret_event = over(runner);
                 return true;
         } else if (runner->events)
@@ -411,7 +414,7 @@ void runner_handle(Runner *runner) {
 
         for (unsigned i = 0; i < _POLICY_EVENT_N && next_event(runner, &event); i++)
                 handle(runner, event);
-        if (runner->events || runner->over)
+        if (runner->events || (runner->over && !(runner->past && runner->state == POLICY_STOPPING)))
                 supervisor_queue_runner(runner->supervisor, runner);
 }
 
@@ -424,6 +427,33 @@ void runner_instance_ready(Runner *runner) {
 
 void runner_instance_over(Runner *runner) {
         runner->over = true;
+        supervisor_queue_runner(runner->supervisor, runner);
+}
+
+void runner_note_past(Runner *runner, const Instance *instance) {
+        char text[2 * INSTANCE_FAILURE_SIZE];
+        bool success = is_success(instance);
+
+        note_end(runner, instance, success, runner_describe_end(instance, text, sizeof(text)));
+}
+
+void runner_past_over(Runner *runner, Instance *instance) {
+        Instance **link = &runner->past;
+
+        while (*link && *link != instance)
+                link = &(*link)->past;
+        if (*link)
+                *link = instance->past;
+        runner_note_past(runner, instance);
+        instance_free(instance);
+        supervisor_queue_runner(runner->supervisor, runner); /* a stop may wait for that */
+}
+
+void runner_upgrade_over(Runner *runner, bool old_gone) {
+        if (old_gone)
+                runner_instance_over(runner);
+        else if (runner->state == POLICY_STOPPING && !runner->holding)
+                stop(runner); /* who serves now does not know of it */
         supervisor_queue_runner(runner->supervisor, runner);
 }
 

@@ -18,6 +18,7 @@
 #include "supervisor/notify.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/upgrade.h"
 
 bool runner_is_recorded(const Runner *runner) {
         return runner->supervisor->followed && !runner->transient && !runner->hidden;
@@ -63,17 +64,21 @@ static void pack_place(const Instance *instance, Record *record) {
                 (void) memcpy(record->place, begin + 1, (size_t) (end - begin) - 1);
 }
 
-static uint8_t flags_of(const Runner *runner) {
+static uint8_t flags_of(const Runner *runner, const Instance *instance) {
+        const Upgrade *upgrade = runner->upgrade;
+
         return (uint8_t) ((runner->transient ? RECORD_TRANSIENT : 0) | (runner->completed ? RECORD_COMPLETED : 0) |
-                          (runner->state == POLICY_UP ? RECORD_READY : 0));
+                          (runner->state == POLICY_UP ? RECORD_READY : 0) |
+                          (instance && instance->saves ? RECORD_SAVES : 0) |
+                          (upgrade_has(upgrade, instance) ? RECORD_UPGRADE : 0) |
+                          (instance && instance->is_past ? RECORD_PAST : 0));
 }
 
-void runner_pack(const Runner *runner, uint8_t bytes[KEEPER_RECORD_SIZE]) {
-        const Instance *instance = runner->instance;
+void runner_pack(const Runner *runner, const Instance *instance, uint8_t bytes[KEEPER_RECORD_SIZE]) {
         Record record = {
                 .desired = (uint8_t) runner->desired,
                 .state = (uint8_t) runner->state,
-                .flags = flags_of(runner),
+                .flags = flags_of(runner, instance),
                 .up_us = runner->up_us,
                 .changed_wall_us = runner->changed_us,
                 .next_us = runner->next_us,
@@ -119,13 +124,22 @@ void runner_record(Runner *runner) {
                 return;
         if (runner->state == POLICY_UP && runner->config->ready == CONFIG_READY_NONE)
                 return; /* STARTED says as much */
-        runner_pack(runner, bytes);
+        runner_pack(runner, instance, bytes);
         if (instance && !instance->over && instance->born)
                 (void) keeper_link_record(link, instance->id, bytes);
         else if (runner->kept)
                 (void) keeper_link_record(link, runner->kept, bytes);
         else if (!instance || instance->over)
                 own_slot(runner, bytes);
+}
+
+void runner_record_instance(const Runner *runner, const Instance *instance) {
+        uint8_t bytes[KEEPER_RECORD_SIZE];
+
+        if (!runner_is_recorded(runner) || !instance->born || instance->over)
+                return;
+        runner_pack(runner, instance, bytes);
+        (void) keeper_link_record(runner->supervisor->link, instance->id, bytes);
 }
 
 void runner_record_forget(Runner *runner) {

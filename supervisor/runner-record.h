@@ -12,8 +12,11 @@
 /* runner_is_recorded() - in a daemon: every runner but those that are forgotten with their process. */
 bool runner_is_recorded(const Runner *runner);
 
-/* runner_pack() - as it is now. */
-void runner_pack(const Runner *runner, uint8_t bytes[KEEPER_RECORD_SIZE]);
+/* runner_pack() - as it is now, for the slot of @instance, which may be any of its own (NULL: there is none). */
+void runner_pack(const Runner *runner, const Instance *instance, uint8_t bytes[KEEPER_RECORD_SIZE]);
+
+/* runner_record_instance() - what @instance, any of its own, is to it has changed. */
+void runner_record_instance(const Runner *runner, const Instance *instance);
 
 /* runner_record() - its state has changed. */
 void runner_record(Runner *runner);

@@ -27,6 +27,40 @@ void runner_status_record(const RunnerExit *from, Baton__Control__ExitRecord *re
                 ret_record->exit = exit;
 }
 
+void runner_status_upgrade(const UpgradeRecord *record, Baton__Control__UpgradeRecord *ret_message) {
+        baton__control__upgrade_record__init(ret_message);
+        ret_message->time_us = record->begun_us;
+        ret_message->from = record->from;
+        ret_message->to = record->to;
+        ret_message->phase = (Baton__Control__UpgradeRecord__Phase) record->phase;
+        ret_message->check = record->check;
+        if (record->why)
+                ret_message->reason = record->why;
+        ret_message->pause_us = record->pause_us;
+        ret_message->phase_us = (uint64_t *) record->phase_us;
+        ret_message->n_phase_us = ARRAY_SIZE(record->phase_us);
+}
+
+static void fill_upgrades(RunnerStatusMessage *message, const Runner *runner) {
+        const UpgradeHistory *history = runner->upgrades;
+        Baton__Control__RunnerStatus *status = &message->status;
+
+        for (const Instance *past = runner->past; past; past = past->past)
+                status->past++;
+        if (runner->upgrade)
+                status->upgrade_phase = (char *) upgrade_phase_name(runner->upgrade->phase);
+        if (!history)
+                return;
+        status->upgrades_done = history->n_done;
+        status->upgrades_failed = history->n_failed;
+        for (unsigned i = 0; i < history->n; i++) {
+                runner_status_upgrade(&history->records[i], &message->upgrades[i]);
+                message->upgrade_pointers[i] = &message->upgrades[i];
+        }
+        status->upgrades = message->upgrade_pointers;
+        status->n_upgrades = history->n;
+}
+
 /* fill_ends() - the last one, and all that are remembered, oldest first. */
 static void fill_ends(RunnerStatusMessage *message, const Runner *runner, bool history) {
         const RunnerExit *exit;
@@ -127,6 +161,7 @@ void runner_status_fill(RunnerStatusMessage *ret_message, const Runner *runner, 
                 status->status_text = runner->status;
         if (runner->instance && !runner->instance->over)
                 fill_instance(ret_message, runner->instance, now_us);
+        fill_upgrades(ret_message, runner);
         fill_ends(ret_message, runner, details & RUNNER_STATUS_WITH_HISTORY);
         fill_waiting(ret_message, runner);
         fill_log(ret_message, runner, details & RUNNER_STATUS_WITH_OUTPUT);

@@ -5,6 +5,7 @@
 
 #include "proto/control.pb-c.h"
 #include "supervisor/runner.h"
+#include "supervisor/upgrade.h"
 
 typedef struct RunnerStatusMessage RunnerStatusMessage;
 
@@ -25,6 +26,7 @@ struct RunnerStatusMessage {
         Baton__Control__RunnerStatus status;
         Baton__Control__ExitRecord records[RUNNER_EXITS_MAX], *pointers[RUNNER_EXITS_MAX];
         Baton__Control__Exit exits[RUNNER_EXITS_MAX];
+        Baton__Control__UpgradeRecord upgrades[UPGRADE_RECORDS_MAX], *upgrade_pointers[UPGRADE_RECORDS_MAX];
         char *waits_for[RUNNER_STATUS_WAITS_FOR_MAX];
         char **last_output; /* owned */
 };
@@ -32,6 +34,9 @@ struct RunnerStatusMessage {
 /* runner_status_fill() - all of @ret_message; to be given to runner_status_clear(). @now_us: monotonic. */
 void runner_status_fill(RunnerStatusMessage *ret_message, const Runner *runner, unsigned details, uint64_t now_us);
 void runner_status_clear(RunnerStatusMessage *message);
+
+/* runner_status_upgrade() - one upgrade; its reason and times are @record's. */
+void runner_status_upgrade(const UpgradeRecord *record, Baton__Control__UpgradeRecord *ret_message);
 
 /* runner_status_record() - one end; @exit is part of the result, which lives as long. */
 void runner_status_record(const RunnerExit *from, Baton__Control__ExitRecord *ret_record, Baton__Control__Exit *exit);

@@ -28,6 +28,7 @@
 #include "supervisor/schedule.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/unknown.h"
+#include "supervisor/upgrade.h"
 
 /* --------------------------------------------------------------------------------------------------- making, freeing */
 
@@ -84,11 +85,23 @@ int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config
         return 0;
 }
 
+static void free_past(Runner *runner) {
+        Instance *past = runner->past;
+
+        runner->past = past->past;
+        supervisor_unqueue_spawn(runner->supervisor, past);
+        instance_free(past);
+}
+
 void runner_free(Runner *runner) {
         if (runner->queued)
                 TAILQ_REMOVE(&runner->supervisor->raised, runner, link);
         if (runner->instance)
                 supervisor_unqueue_spawn(runner->supervisor, runner->instance);
+        runner->upgrade = upgrade_free(runner->upgrade);
+        runner->upgrades = upgrade_history_free(runner->upgrades);
+        while (runner->past)
+                free_past(runner);
         runner->instance = instance_free(runner->instance); /* who reads the log to its end looks at it */
         schedule_stop(runner);
         if (runner->timer)

@@ -3,7 +3,7 @@
 
 /*
  * Runner: the named thing that is supervised, from the configuration or from a client's Start until it is removed. It has a
- * policy (policy.h), and at most one instance that is not gone. What is wanted, what is being done about it, and what the
+ * policy (policy.h), and one instance that serves or is to; an upgrade makes another one, and leaves one to finish (upgrade.h). What is wanted, what is being done about it, and what the
  * process is at, are three variables. It outlives its instances, and so does its log.
  *
  * Everything that is done to it is asked here and happens later, in the loop; who wants to know what came of it watches it.
@@ -30,6 +30,8 @@ typedef struct RunnerConfig RunnerConfig;
 typedef struct RunnerExit RunnerExit;
 typedef struct RunnerWatcher RunnerWatcher;
 typedef struct Supervisor Supervisor;
+typedef struct Upgrade Upgrade;
+typedef struct UpgradeHistory UpgradeHistory;
 
 enum { RUNNER_EXITS_MAX = 16 /* ends that are remembered */ };
 
@@ -106,6 +108,9 @@ struct Runner {
         Group *group;         /* NULL: none */
         RunnerLog *log;       /* of all its instances */
         Instance *instance;   /* the present one, or, while it is `over', the last; NULL: none yet */
+        Instance *past; /* those that have a successor and finish what they have begun, by their `past'; NULL: none */
+        Upgrade *upgrade;         /* the one that is under way; NULL: none */
+        UpgradeHistory *upgrades; /* those that were; NULL: none */
 
         uint32_t events;   /* bits of PolicyEvent, raised and not handled */
         uint32_t number;   /* in its template, from 1; 0: it is of none */
@@ -215,3 +220,5 @@ const char *runner_outcome_name(RunnerOutcome outcome);
 /* runner_instance_ready(), runner_instance_over() - of runner->instance: it is ready; nothing of it is left. */
 void runner_instance_ready(Runner *runner);
 void runner_instance_over(Runner *runner);
+/* runner_past_over() - nothing is left of @instance, one of runner->past, which is freed. */
+void runner_past_over(Runner *runner, Instance *instance);

@@ -59,14 +59,15 @@ static const struct {
         [SERVICE_GOAL_STOP] = { false, SERVICE_EVENT_STOP, SERVICE_STATE_STOPPED },
         [SERVICE_GOAL_EXIT] = { false, SERVICE_EVENT_EXIT, SERVICE_STATE_STOPPED },
         [SERVICE_GOAL_SERVE] = { false, SERVICE_EVENT_START, SERVICE_STATE_RUNNING },
+        [SERVICE_GOAL_INFO] = { false, SERVICE_EVENT_STOP, SERVICE_STATE_STOPPED },
         [SERVICE_GOAL_HANDOVER] = { true, SERVICE_EVENT_STOP, SERVICE_STATE_READY },
 };
 static_assert(ARRAY_SIZE(goals) == _SERVICE_GOAL_N, "each has a row");
 
 static const char *const goal_names[] = {
-        [SERVICE_GOAL_MOUNT] = "mount",       [SERVICE_GOAL_START] = "start", [SERVICE_GOAL_TAKEOVER] = "takeover",
-        [SERVICE_GOAL_STOP] = "stop",         [SERVICE_GOAL_EXIT] = "exit",   [SERVICE_GOAL_SERVE] = "serve",
-        [SERVICE_GOAL_HANDOVER] = "handover",
+        [SERVICE_GOAL_MOUNT] = "mount", [SERVICE_GOAL_START] = "start",       [SERVICE_GOAL_TAKEOVER] = "takeover",
+        [SERVICE_GOAL_STOP] = "stop",   [SERVICE_GOAL_EXIT] = "exit",         [SERVICE_GOAL_SERVE] = "serve",
+        [SERVICE_GOAL_INFO] = "info",   [SERVICE_GOAL_HANDOVER] = "handover",
 };
 static_assert(ARRAY_SIZE(goal_names) == _SERVICE_GOAL_N, "each has a name");
 
@@ -79,6 +80,8 @@ int service_goal_next(ServiceGoal goal, ServiceState state, unsigned n_sent, Ser
         ServiceAction action;
         ServiceState next;
 
+        if (goal == SERVICE_GOAL_INFO)
+                return 0;
         if (goals[goal].is_one ? n_sent > 0 : state == goals[goal].there)
                 return 0;
         if (goal == SERVICE_GOAL_SERVE && state == SERVICE_STATE_INIT)

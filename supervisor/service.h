@@ -28,6 +28,7 @@ typedef enum ServiceGoal {
         SERVICE_GOAL_STOP,     /* STOPPED, with what is mounted unmounted */
         SERVICE_GOAL_EXIT,     /* STOPPED; what is mounted is left to a successor */
         SERVICE_GOAL_SERVE,    /* RUNNING */
+        SERVICE_GOAL_INFO,     /* wherever it is: only what it says of itself */
         SERVICE_GOAL_HANDOVER, /* READY from RUNNING, with clients and open calls kept for a successor */
         _SERVICE_GOAL_N,
 } ServiceGoal;

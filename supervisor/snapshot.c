@@ -59,6 +59,10 @@ bool snapshot_obstacle(const Supervisor *supervisor, char reason[MANIFEST_REASON
         for (runner = runner_first(supervisor); runner; runner = runner_next(runner)) {
                 const Instance *instance = runner->instance;
 
+                if (runner->upgrade)
+                        return because(reason, "runner %s is being upgraded", runner->name);
+                if (runner->past)
+                        return because(reason, "a predecessor of runner %s finishes what it has begun", runner->name);
                 if (!instance)
                         continue;
                 if (instance->peer && peer_owed_calls(instance->peer) > 0)

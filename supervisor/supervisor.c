@@ -84,7 +84,7 @@ void supervisor_unqueue_runner(Supervisor *supervisor, Runner *runner) {
 /* is_at_rest() - nothing of it runs, and nothing is about to. */
 static bool is_at_rest(const Runner *runner) {
         return (runner->state == POLICY_DOWN || runner->state == POLICY_DONE || runner->state == POLICY_FAILED) &&
-               (!runner->instance || runner->instance->over) && !runner->queued;
+               (!runner->instance || runner->instance->over) && !runner->past && !runner->upgrade && !runner->queued;
 }
 
 static void handle_raised(LoopTask *task) {

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The upgrade of a native runner: its service is led from RUNNING to READY with everything kept as it is (Stop, with handover),
+ * then Save and Takeover are asked for at once, with the two ends of one pair of sockets: what crosses goes from one to the
+ * other and does not come by here. Clients and open calls cross with it (docs/upgrade.md).
+ *
+ * The predecessor begins again by Start, from whichever state it is found in; what it was asked for and has not done yet is
+ * waited for first.
+ */
+
+#include "supervisor/upgrade.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/fd.h"
+#include "proto/message.h"
+#include "supervisor/service.h"
+
+/* What is under way. */
+typedef struct Native {
+        Call *save;
+        int ends[2]; /* of the pair: the predecessor's, the successor's; -1: given away, or not made */
+        bool saved, taken;
+} Native;
+
+static const char *refuse(const Runner *runner) {
+        const Instance *instance = runner->instance;
+
+        if (!instance->peer || !peer_is_ready(instance->peer))
+                return "has no connection";
+        return instance->saves ? NULL : "keeps its state to itself: it has registered no service";
+}
+
+static Native *native_of(Upgrade *upgrade) {
+        if (!upgrade->state) {
+                upgrade->state = calloc(1, sizeof(Native));
+                if (upgrade->state)
+                        *(Native *) upgrade->state = (Native){ .ends = { -1, -1 } };
+        }
+        return upgrade->state;
+}
+
+static void cancel(Upgrade *upgrade) {
+        Native *native = upgrade->state;
+
+        if (upgrade->old)
+                service_cancel(upgrade->old);
+        if (upgrade->new)
+                service_cancel(upgrade->new);
+        if (!native)
+                return;
+        if (native->save)
+                call_cancel(native->save);
+        fd_close_all(native->ends, ARRAY_SIZE(native->ends));
+        free(native);
+        upgrade->state = NULL;
+}
+
+static void fail(Upgrade *upgrade, const char *who, const char *what, Status status, const char *message) {
+        upgrade_failed(upgrade, "the %s: %s: %s: %s", who, what, status_name(status), message);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- crossing */
+
+static void look_crossed(Upgrade *upgrade) {
+        const Native *native = upgrade->state;
+
+        if (native->saved && native->taken)
+                upgrade_done(upgrade);
+}
+
+static void saved(Call *call, const Answer *answer, void *userdata) {
+        Upgrade *upgrade = userdata;
+        Native *native = upgrade->state;
+
+        (void) call;
+        native->save = NULL;
+        if (answer->status != STATUS_OK) {
+                fail(upgrade, "predecessor", "Save", answer->status, answer->message);
+                return;
+        }
+        native->saved = true;
+        look_crossed(upgrade);
+}
+
+static void taken(Instance *instance, const ServiceResult *result, void *userdata) {
+        Upgrade *upgrade = userdata;
+        Native *native = upgrade->state;
+
+        (void) instance;
+        if (result->status != STATUS_OK) {
+                fail(upgrade, "successor", "Takeover", result->status, result->message);
+                return;
+        }
+        native->taken = true;
+        look_crossed(upgrade);
+}
+
+/* ask_save() - 0 or a negative errno. */
+static int ask_save(Upgrade *upgrade, Native *native) {
+        Baton__SaveRequest request = BATON__SAVE_REQUEST__INIT;
+        int end = fd_take(&native->ends[0]);
+        uint8_t packed[16];
+        CallParameters parameters = {
+                .channel = CHANNEL_RPC,
+                .method = "baton.Runner/Save",
+                .type = request.base.descriptor->name,
+                .payload = packed,
+                .fds_consume = &end,
+                .n_fds = 1,
+        };
+
+        request.checkpoint = upgrade->check;
+        parameters.size = baton__save_request__pack(&request, packed);
+        return call_start(upgrade->old->peer, &parameters, saved, upgrade, &native->save);
+}
+
+static void move(Upgrade *upgrade) {
+        Native *native = native_of(upgrade);
+        int r = native ? fd_socketpair(SOCK_SEQPACKET, native->ends) : -ENOMEM;
+
+        if (r == 0 && !upgrade->old->peer)
+                r = -ENOTCONN;
+        if (r == 0)
+                r = ask_save(upgrade, native);
+        if (r == 0)
+                r = service_drive(upgrade->new, SERVICE_GOAL_TAKEOVER, false, 0, fd_take(&native->ends[1]), taken,
+                                  upgrade);
+        if (r < 0)
+                upgrade_failed(upgrade, "its state cannot be asked for: %s", strerror(-r));
+}
+
+static void stopped(Instance *instance, const ServiceResult *result, void *userdata) {
+        Upgrade *upgrade = userdata;
+
+        (void) instance;
+        if (result->status == STATUS_OK)
+                move(upgrade);
+        else
+                fail(upgrade, "predecessor", result->n_sent > 0 ? "Stop" : "Info", result->status, result->message);
+}
+
+static void cross(Upgrade *upgrade) {
+        int r;
+
+        if (service_state(upgrade->new) != SERVICE_STATE_INIT) {
+                upgrade_failed(upgrade, "the successor keeps its state to itself: its service is %s at its start",
+                               service_state_name(service_state(upgrade->new)));
+                return;
+        }
+        if (upgrade->check) {
+                move(upgrade);
+                return;
+        }
+        upgrade_paused(upgrade);
+        r = service_drive(upgrade->old, SERVICE_GOAL_HANDOVER, false, 0, -1, stopped, upgrade);
+        if (r < 0)
+                upgrade_failed(upgrade, "the predecessor cannot be stopped: %s",
+                               r == -EBUSY ? "another event of its service is under way" : strerror(-r));
+}
+
+/* ---------------------------------------------------------------------------------------------------- beginning to serve */
+
+static void served(Instance *instance, const ServiceResult *result, void *userdata) {
+        Upgrade *upgrade = userdata;
+
+        if (result->info)
+                instance->saves = result->info->saves;
+        if (result->status == STATUS_OK)
+                upgrade_done(upgrade);
+        else
+                fail(upgrade, instance == upgrade->new ? "successor" : "predecessor", "Start", result->status,
+                     result->message);
+}
+
+static void serve(Upgrade *upgrade, Instance *instance) {
+        int r = service_drive(instance, SERVICE_GOAL_SERVE, true, 0, -1, served, upgrade);
+
+        if (r < 0)
+                upgrade_failed(upgrade, "its service cannot be started: %s", strerror(-r));
+}
+
+static void begin(Upgrade *upgrade) {
+        serve(upgrade, upgrade->new);
+}
+
+static void resume(Upgrade *upgrade) {
+        serve(upgrade, upgrade->old);
+}
+
+const UpgradeKind upgrade_native = {
+        .refuse = refuse,
+        .cross = cross,
+        .begin = begin,
+        .resume = resume,
+        .cancel = cancel,
+};

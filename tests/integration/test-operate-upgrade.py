@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The upgrade of a native runner, from the supervisor's side: another process has its state and serves; calls by way of the
+supervisor lose nothing; whatever fails on the way, and whoever is killed, one of the two serves at the end and nothing is left.
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import baton_wire as wire
+
+wire.need_protobuf()
+
+import daemon_tests  # noqa: E402
+from daemon_tests import is_alive, test, until  # noqa: E402
+
+RUNNER = os.path.join(daemon_tests.BUILD, "tests", "state-runner")
+
+
+def start(daemon, *arguments, **keys):
+    daemon.plan = os.path.join(daemon.folder, "plan")
+    command = json.dumps([RUNNER, "--plan", daemon.plan, *arguments])
+    more = "".join(f", {key}: {value}" for key, value in keys.items())
+    daemon.start(f"runners:\n  s: {{ command: {command}, ready: hello{more} }}\n", BATON_LOG_LEVEL="info")
+    return daemon.until_state("s", "up")
+
+
+def plan(daemon, *lines):
+    with open(daemon.plan, "w", encoding="utf-8") as file:
+        file.write("".join(line + "\n" for line in lines))
+
+
+def call(daemon, method, value=None, check=True):
+    words = ["call", "--raw", "s", "--", f"state.Counter/{method}", *([f"string:{value}"] if value is not None else [])]
+    return daemon.baton(*words, check=check).stdout
+
+
+def who(daemon):
+    pid, name, size, fds = call(daemon, "Who").split()
+    return int(pid), name, int(size), int(fds)
+
+
+def upgrade(daemon, *options):
+    return json.loads(daemon.baton("upgrade", "s", "--json", *options, timeout=60).stdout)
+
+
+def fails(daemon, code, text, *options):
+    done = daemon.baton("upgrade", "s", *options, check=False, timeout=60)
+    assert done.returncode == code and text in done.stderr, (done.returncode, done.stdout, done.stderr)
+    return done.stderr
+
+
+def runners(daemon):
+    """Processes of the runner that live."""
+    return [pid for pid in daemon_tests.descendants(daemon.keeper())
+            if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "state-runner"]
+
+
+def serves(daemon, pid, value):
+    """That process alone is there, and has the state."""
+    until(lambda: runners(daemon) == [pid], "the end of the other one")
+    assert call(daemon, "Get") == value and who(daemon)[0] == pid
+    status = daemon.status("s")
+    assert status["state"] == "up" and status["pid"] == pid and status["service_state"] == 2, status
+    assert "upgrade_phase" not in status and "past" not in status, status
+
+
+@test
+def another_process_goes_on(daemon):
+    before = start(daemon, "--size", 1000, "--fds", 3)["pid"]
+    call(daemon, "Add", 41)
+    done = upgrade(daemon)
+    assert done["outcome"] == "upgraded" and done["pid"] != before and done["upgrade"]["done"], done
+    serves(daemon, done["pid"], "41")
+    assert who(daemon) == (done["pid"], "state", 1000, 3)
+    status = daemon.status("s")
+    assert status["upgrades_done"] == 1 and status["restarts"] == 0, status
+    assert status["last_exit"]["cause"] == "stopped" and status["last_exit"]["pid"] == before, status
+    assert call(daemon, "Add") == "42"
+
+
+@test
+def a_check_changes_nothing(daemon):
+    before = start(daemon)["pid"]
+    call(daemon, "Add", 7)
+    assert daemon.baton("upgrade", "s", "--check").stdout == "s: an upgrade would succeed\n"
+    serves(daemon, before, "7")
+    plan(daemon, "restore=refuse")
+    assert "no restore today" in fails(daemon, 26, "Takeover", "--check")
+    serves(daemon, before, "7")
+
+
+@test
+def to_another_program(daemon):
+    start(daemon)
+    call(daemon, "Add", 5)
+    script = os.path.join(daemon.folder, "new 100%")
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(f"#!/bin/sh\nexec {RUNNER} --name new \"$@\"\n")
+    os.chmod(script, 0o755)
+    done = upgrade(daemon, "--exec", script)
+    assert who(daemon)[:2] == (done["pid"], "new")
+    daemon.baton("restart", "s")
+    assert who(daemon)[1] == "new"
+    fails(daemon, 26, "No such file or directory", "--exec", "/nope")
+    assert who(daemon)[1] == "new"
+
+
+@test
+def a_large_state_and_many_descriptors_cross(daemon):
+    start(daemon, "--size", 10 << 20, "--fds", 1000)
+    done = upgrade(daemon)
+    assert who(daemon) == (done["pid"], "state", 10 << 20, 1000)
+
+
+@test
+def one_that_cannot_says_why(daemon):
+    daemon.start(f"""runners:
+  echo: {{ command: [{daemon_tests.BUILD}/baton-runner-echo], ready: hello }}
+  down: {{ command: [{RUNNER}], ready: hello, autostart: false }}
+  once: {{ command: [sleep, 1000], oneshot: true }}
+""")
+    daemon.until_state("echo", "up")
+    for name, text in (("echo", "keeps its state to itself"), ("down", "is not up"), ("once", "is not up")):
+        done = daemon.baton("upgrade", name, check=False)
+        assert done.returncode == 25 and text in done.stderr, (name, done.stderr)
+    assert daemon.baton("upgrade", "nobody", check=False).returncode == 21
+
+
+@test
+def no_supervised_call_is_lost(daemon):
+    start(daemon)
+    peer = connect(daemon)
+    stop, counts = threading.Event(), []
+
+    def work():
+        n = 0
+        while not stop.is_set():
+            request = wire.control.CallRequest(name="s", method="state.Counter/Add")
+            answer = peer.wait(peer.message("baton.Control/Call", request))
+            assert answer.status == wire.OK, (answer.status, answer.message)
+            n += 1
+            assert answer.payload == b"%d" % n, (answer.payload, n)
+            counts.append(n)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(10):
+            upgrade(daemon)
+            before = len(counts)
+            until(lambda: len(counts) > before or not thread.is_alive(), "more calls")
+    finally:
+        stop.set()
+        thread.join()
+    assert call(daemon, "Get") == str(len(counts)) and len(counts) >= 10
+    peer.close()
+
+
+@test
+def calls_that_are_open_end_in_the_predecessor(daemon):
+    before = start(daemon)["pid"]
+    peer, flag = connect(daemon), os.path.join(daemon.folder, "flag")
+    request = wire.control.CallRequest(name="s", method="state.Counter/Wait", payload=flag.encode())
+    waiting = peer.message("baton.Control/Call", request)
+    until(lambda: info(daemon)["calls"] == 1, "the call")
+    after = upgrade(daemon)["pid"]
+    assert who(daemon)[0] == after and daemon.status("s")["past"] == 1 and is_alive(before)
+    with open(flag, "w", encoding="utf-8"):
+        pass
+    answer = peer.wait(waiting)
+    assert answer.status == wire.OK and answer.payload == b"%d" % before, (answer.status, answer.message, answer.payload)
+    serves(daemon, after, "0")
+    peer.close()
+
+
+@test
+def one_that_does_not_end_is_killed_at_the_deadline(daemon):
+    before = start(daemon, upgrade="{ drain: 200ms }", stop_timeout="300ms")["pid"]
+    peer = connect(daemon)
+    waiting = peer.message("baton.Control/Call", wire.control.CallRequest(
+        name="s", method="state.Counter/Wait", payload=b"/nowhere/at/all"))
+    until(lambda: info(daemon)["calls"] == 1, "the call")
+    after = upgrade(daemon)["pid"]
+    assert peer.wait(waiting).status == wire.UNAVAILABLE
+    serves(daemon, after, "0")
+    assert not is_alive(before)
+    peer.close()
+
+
+def connect(daemon):
+    import socket
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.path.join(daemon.runtime, "control"))
+    return wire.Peer(connection, side=1)
+
+
+def info(daemon):
+    return json.loads(daemon.baton("service", "s", "info", "--json").stdout)["service"]
+
+
+daemon_tests.main()
