@@ -60,7 +60,7 @@ typedef enum KeeperType {
         KEEPER_CANCEL,  /* instance: no child is known; the slot, its descriptors and what was born all the same go */
         KEEPER_SIGNAL,  /* instance, result = signal number: to the leader's whole group; wants DONE */
         KEEPER_RECORD,  /* instance, record: replaces the one before */
-        KEEPER_ACTIVE,  /* instance: this one of its name's two is the active one */
+        KEEPER_ACTIVE, /* instance: this one of its name's is the active one; the others do not count as one of two any more */
         KEEPER_ACK,     /* instance, flags: its exit took effect; slot and descriptors go, or with FLAG_KEPT stay */
         KEEPER_PROGRAM, /* takeover: a descriptor of what the next TAKEOVER executes, instead of our own; wants DONE */
         KEEPER_TAKEOVER, /* start a successor, with the descriptor at KEEPER_HANDOVER_FD; wants DONE */

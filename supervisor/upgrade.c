@@ -120,7 +120,7 @@ static void release_held(HeldCalls *list) {
 
                 if (call_takes_items(call))
                         call_resume(call);
-                if (!control_go_on(held->control, call, held->method, held->request, held->size))
+                if (!control_go_on(held->control, call, held->method, false, held->request, held->size))
                         (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the call");
                 free(held);
         }
@@ -511,6 +511,14 @@ static const UpgradeKind *kind_of(const RunnerConfig *config) {
         return runner_config_native(config) ? &upgrade_native : NULL;
 }
 
+static unsigned count_past(const Runner *runner) {
+        unsigned n = 0;
+
+        for (const Instance *past = runner->past; past; past = past->past)
+                n++;
+        return n;
+}
+
 const char *upgrade_refusal(const Runner *runner, int *ret_error) {
         const Supervisor *supervisor = runner->supervisor;
         const UpgradeKind *kind = kind_of(runner->config);
@@ -524,6 +532,8 @@ const char *upgrade_refusal(const Runner *runner, int *ret_error) {
         *ret_error = -ENOTCONN;
         if (runner->state != POLICY_UP || runner->over || runner_process_state(runner) != PROCESS_UP)
                 return "is not up";
+        if (count_past(runner) >= UPGRADE_PAST_MAX)
+                return "its predecessors have not finished yet what they have begun";
         *ret_error = -EBUSY;
         if (supervisor->takeover)
                 return "the supervisor is being replaced; try again when that is done";

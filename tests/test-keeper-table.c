@@ -172,6 +172,10 @@ static void test_table_kept(void **state) {
         table_activate(table, table_find(table, 3));
         assert_false(table_find(table, 2)->active);
         assert_true(table_find(table, 3)->active);
+        assert_true(table_find(table, 2)->past);
+        table_activate(table, table_find(table, 2));
+        assert_true(table_find(table, 3)->past && !table_find(table, 2)->past);
+        table_activate(table, table_find(table, 3));
 
         slot = table_find(table, 2);
         table_exited(table, slot, CLD_EXITED, 3);

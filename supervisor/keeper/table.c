@@ -138,13 +138,13 @@ TableSlot *table_find_pid(Table *table, pid_t pid) {
         return NULL;
 }
 
-/* count_name() - slots of that name, those KEPT or those that are not. */
+/* count_name() - slots of that name, those KEPT or those that are not; without those that are past. */
 static size_t count_name(Table *table, const char *name, bool kept) {
         TableSlot *slot;
         size_t n = 0;
 
         LIST_FOREACH (slot, name_bucket(table, name), by_name)
-                n += (slot->state == TABLE_KEPT) == kept && strcmp(slot->name, name) == 0;
+                n += (slot->state == TABLE_KEPT) == kept && !slot->past && strcmp(slot->name, name) == 0;
         return n;
 }
 
@@ -330,12 +330,16 @@ void table_doom(Table *table, TableSlot *slot) {
 void table_activate(Table *table, TableSlot *slot) {
         TableSlot *other;
 
-        LIST_FOREACH (other, name_bucket(table, slot->name), by_name)
-                if (other->active && strcmp(other->name, slot->name) == 0) {
-                        other->active = false;
+        LIST_FOREACH (other, name_bucket(table, slot->name), by_name) {
+                if (other == slot || strcmp(other->name, slot->name) != 0)
+                        continue;
+                if (other->active)
                         table_touch(table, other);
-                }
+                other->active = false;
+                other->past = other->state == TABLE_BORN || other->state == TABLE_EXITED;
+        }
         slot->active = true;
+        slot->past = false;
         table_touch(table, slot);
 }
 
@@ -369,6 +373,7 @@ int table_keep(Table *table, TableSlot *slot) {
                 return -EBUSY;
         leave_state(table, slot);
         slot->state = TABLE_KEPT;
+        slot->past = false;
         slot->pid = 0;
         table_touch(table, slot);
         return 0;

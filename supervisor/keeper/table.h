@@ -62,6 +62,7 @@ struct TableSlot {
         bool cancelled; /* the supervisor knows of no child: the slot goes with it, unreported */
         bool reported;  /* EXIT was sent to the present supervisor */
         bool active;
+        bool past; /* another one of its name became the active one after it: it only finishes what it has begun */
         bool is_changed; /* a successor is to be told what it is now */
         bool told;       /* and was told of it before ... */
         bool told_pid;   /* ... when it had a process */
@@ -82,7 +83,7 @@ Table *table_free(Table *table);
 
 /*
  * table_reserve() - a slot for @instance, RESERVED, or, by its flag, KEPT. -EINVAL: instance 0, or a name that is empty or
- * lacks its NUL; -EEXIST: the instance has a slot; -EBUSY: the name has two, or one KEPT; -ENOSPC: the table is full.
+ * lacks its NUL; -EEXIST: the instance has a slot; -EBUSY: the name has two that are not past, or one KEPT; -ENOSPC: the table is full.
  */
 int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags,
                   const uint8_t record[KEEPER_RECORD_SIZE]);
