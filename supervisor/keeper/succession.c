@@ -254,6 +254,8 @@ void succession_serving(Keeper *k) {
                 return;
         step_note("keeper", "handle_serving", k->supervisor);
         k->reign = REIGN_SERVING;
+        if (!k->has_served)
+                keeper_forget_start();
         k->has_served = true;
         k->served_us = clock_now();
         table_forget_deaths(k->table);
