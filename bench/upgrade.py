@@ -136,7 +136,7 @@ def baton_nginx(folder, port):
     path = write(folder, "nginx.conf", NGINX.format(folder=folder, port=port, daemon="off"))
     words = json.dumps([program("nginx"), "-p", folder, "-c", path, "-e", folder + "/nginx.log"])
     return Baton(folder, f"runners:\n  web:\n    command: {words}\n    sockets: [ {{ tcp: '127.0.0.1:{port}' }} ]\n"
-                         "    socket_variable: { name: NGINX, format: '%f;' }\n    upgrade: { signal: QUIT }\n")
+                         "    socket_variable: { name: NGINX, format: '%f;' }\n    upgrade: { signal: QUIT, health: 200ms }\n")
 
 
 def baton_haproxy(folder, port):

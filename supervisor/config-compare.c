@@ -199,6 +199,7 @@ static const Key keys[] = {
         PLAIN("upgrade.timeout", upgrade_timeout_us, NONE),
         PLAIN("upgrade.drain", upgrade_drain_us, NONE),
         PLAIN("upgrade.health", upgrade_health_us, NONE),
+        PLAIN("upgrade.signal", upgrade_signal, NONE),
         PLAIN("recover", recover, NONE),
         PLAIN("checkpoint.every", checkpoint_every_us, NONE),
         PLAIN("pending", pending, RESTART),

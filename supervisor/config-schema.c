@@ -95,6 +95,7 @@ static const cyaml_schema_field_t upgrade_fields[] = {
         TEXT("timeout", RawUpgrade, timeout),
         TEXT("drain", RawUpgrade, drain),
         TEXT("health", RawUpgrade, health),
+        TEXT("signal", RawUpgrade, signal),
         CYAML_FIELD_END,
 };
 
@@ -277,10 +278,11 @@ static const struct {
         { "checkpoint", "a mapping of every" },
         { "checkpoint.every", DURATION },
         { "pending", "resend, flush or none" },
-        { "upgrade", "a mapping of timeout, drain and health" },
+        { "upgrade", "a mapping of timeout, drain, health and signal" },
         { "upgrade.timeout", DURATION },
         { "upgrade.drain", DURATION },
         { "upgrade.health", DURATION },
+        { "upgrade.signal", "a signal such as TERM, INT or 15" },
         { "restart", "always, on-failure or never" },
         { "oneshot", BOOLEAN },
         { "autostart", BOOLEAN },

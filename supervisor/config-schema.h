@@ -31,7 +31,7 @@ typedef struct RawRpc {
 } RawRpc;
 
 typedef struct RawUpgrade {
-        char *timeout, *drain, *health;
+        char *timeout, *drain, *health, *signal;
 } RawUpgrade;
 
 typedef struct RawCheckpoint {

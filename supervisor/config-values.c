@@ -100,6 +100,7 @@ static const Scalar scalars[] = {
         { "upgrade.timeout", IN(upgrade, RawUpgrade, timeout), TO(upgrade_timeout_us), KIND_DURATION, 1,
           DURATION_MAX },
         { "upgrade.drain", IN(upgrade, RawUpgrade, drain), TO(upgrade_drain_us), KIND_DURATION, 0, DURATION_MAX },
+        { "upgrade.signal", IN(upgrade, RawUpgrade, signal), TO(upgrade_signal), KIND_SIGNAL },
         { "upgrade.health", IN(upgrade, RawUpgrade, health), TO(upgrade_health_us), KIND_DURATION, 0, DURATION_MAX },
         { "restart", OF(restart), TO(restart), KIND_ENUM, .names = restart_names },
         { "oneshot", OF(oneshot), TO(oneshot), KIND_BOOLEAN },

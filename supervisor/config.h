@@ -197,7 +197,8 @@ struct RunnerConfig {
         int8_t nice;           /* or CONFIG_NICE_KEEP */
         uint16_t ioprio;       /* as of ioprio_set(2): class << 13 | level; 0: the supervisor's */
         uint8_t n_limits, n_hooks, n_sockets, stop_signal;
-        uint16_t fd_store_max; /* descriptors that it may have stored */
+        uint8_t upgrade_signal; /* tells a plain one that has a successor to finish; 0: stop_signal */
+        uint16_t fd_store_max;  /* descriptors that it may have stored */
         RestartPolicy restart;
         ConfigRecover recover;
         ConfigPending pending;

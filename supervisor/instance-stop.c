@@ -38,7 +38,9 @@ static void signal_group(Instance *instance, int number) {
 }
 
 static void terminate(Instance *instance) {
-        signal_group(instance, instance->config->stop_signal);
+        uint8_t finish = instance->is_past ? instance->runner->config->upgrade_signal : 0;
+
+        signal_group(instance, finish ? finish : instance->config->stop_signal);
         set_step(instance, INSTANCE_STOP_TERMINATED, instance->stop_deadline);
 }
 

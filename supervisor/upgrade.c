@@ -508,7 +508,7 @@ Upgrade *upgrade_free(Upgrade *upgrade) {
 }
 
 static const UpgradeKind *kind_of(const RunnerConfig *config) {
-        return runner_config_native(config) ? &upgrade_native : NULL;
+        return runner_config_native(config) ? &upgrade_native : &upgrade_plain;
 }
 
 static unsigned count_past(const Runner *runner) {
@@ -540,9 +540,8 @@ const char *upgrade_refusal(const Runner *runner, int *ret_error) {
         *ret_error = -EOPNOTSUPP;
         if (runner->config->oneshot || runner->config->schedule)
                 return "runs to its end, and is not upgraded: its next run is of the new program";
-        if (!kind || runner->config->ready != runner->instance->config->ready)
-                return kind ? "is of another kind now: restart it"
-                            : "is a plain program, which cannot hand its state over";
+        if (runner->config->ready != runner->instance->config->ready)
+                return "is of another kind now: restart it";
         return kind->refuse(runner);
 }
 

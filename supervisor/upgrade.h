@@ -111,7 +111,7 @@ struct Upgrade {
         void *state; /* of its kind */
 };
 
-extern const UpgradeKind upgrade_native;
+extern const UpgradeKind upgrade_native, upgrade_plain;
 
 /*
  * upgrade_begin() - in @reason why not, one line: -EALREADY: one is under way; -ENOTCONN: it is not up; -EOPNOTSUPP: a

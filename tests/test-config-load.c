@@ -868,6 +868,7 @@ static void test_compare(void **state) {
                   "~ a: sockets, socket_variable (restart)\n" },
                 { "ready: notify, fd_store: { max: 3 }", "~ a: fd_store.max, ready (restart)\n" },
                 { "fd_store: { timeout: 3s }", "~ a: fd_store.timeout\n" },
+                { "upgrade: { signal: QUIT }", "~ a: upgrade.signal\n" },
                 { "log: { keep: 1 }", "~ a: log\n" },
                 { "log: { directory: /x }", "~ a: log\n" },
                 { "ready: notify, watchdog: 1s", "~ a: ready, watchdog (restart)\n" },
