@@ -174,8 +174,6 @@ example_under_load.seconds = 12 * TIMEOUT
 # Answers each connection by its pid; ends at once where a file says so; at USR1 finishes.
 SERVER = r"""
 import os, signal, socket, sys, time
-if os.path.exists(sys.argv[1] + "/broken"):
-    sys.exit(3)
 def say(text):
     if "NOTIFY_SOCKET" in os.environ:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
@@ -198,7 +196,8 @@ while True:
 def server(daemon, more):
     with open(os.path.join(daemon.folder, "server.py"), "w", encoding="utf-8") as file:
         file.write(SERVER)
-    daemon.start(f"runners:\n  web:\n    command: [{sys.executable}, {daemon.folder}/server.py, {daemon.folder}]\n"
+    script = f"test ! -e {daemon.folder}/broken || exit 3; exec {sys.executable} {daemon.folder}/server.py {daemon.folder}"
+    daemon.start(f"runners:\n  web:\n    command: [sh, -c, {json.dumps(script)}]\n"
                  f"    sockets: [ {{ unix: {daemon.folder}/s }} ]\n{more}")
     pid = daemon.until_state("web", "up")["pid"]
     assert ask(daemon) == pid
@@ -246,7 +245,7 @@ def failures_keep_the_old_one(daemon):
 @test
 def one_that_cannot_say_it_is_ready(daemon):
     """It has to live for a while; one that ends in that time has failed."""
-    first = server(daemon, "    upgrade: { signal: USR1, health: 300ms }\n")
+    first = server(daemon, "    upgrade: { signal: USR1, health: 800ms }\n")
     path = os.path.join(daemon.folder, "broken")
     with open(path, "w", encoding="utf-8"):
         pass
