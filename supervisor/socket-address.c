@@ -54,7 +54,7 @@ static int parse_unix(const char *text, SocketAddress *address) {
 static bool split(const char *text, char *host, size_t size, uint64_t *ret_port) {
         const char *colon = strrchr(text, ':');
         size_t length = colon ? (size_t) (colon - text) : 0;
-        bool bracketed = length >= 2 && *text == '[' && text[length - 1] == ']';
+        bool bracketed = length > 2 && *text == '[' && text[length - 1] == ']';
 
         if (parse_u64(colon ? colon + 1 : text, 65535, ret_port) < 0 || *ret_port == 0)
                 return false;
