@@ -100,9 +100,15 @@ void daemon_slot(Daemon *daemon, const KeeperSlot *slot, int pidfd_consume) {
         recovery_slot(&daemon->recovery, slot, pidfd_consume);
 }
 
-static void adopt_history(const Daemon *daemon, int fd_consume) {
+/* is_shortage() - there is nothing wrong with what came, but we cannot have it: a successor refuses then. */
+static bool is_shortage(int r) {
+        return r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+}
+
+static void adopt_history(Daemon *daemon, int fd_consume) {
         int r = takeovers_adopt(daemon->supervisor->takeovers, fd_consume);
 
+        daemon->recovery.incomplete |= is_shortage(r);
         if (r < 0)
                 log_warning("the history of takeovers begins anew: %s", strerror(-r));
 }
@@ -116,8 +122,11 @@ static void take_config(Daemon *daemon, int fd_consume) {
 
 void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
+        int r = 0;
 
-        if (instance != 0)
+        if (fd < 0)
+                daemon->recovery.incomplete = true;
+        else if (instance != 0)
                 recovery_stored(&daemon->recovery, instance, kind, tag, fd_take(&fd));
         else if (kind == KEEPER_FD_CONTROL && daemon->control < 0)
                 daemon->control = fd_take(&fd);
@@ -127,7 +136,11 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
                 adopt_history(daemon, fd_take(&fd));
         else if (kind == KEEPER_FD_SOCKET)
                 holder_adopt(daemon->supervisor->holder, tag, fd_take(&fd));
-        else if (log_store_adopt(daemon->supervisor->logs, kind, tag, fd_take(&fd)) < 0)
+        else
+                r = log_store_adopt(daemon->supervisor->logs, kind, tag, fd_take(&fd));
+        if (is_shortage(r))
+                daemon->recovery.incomplete = true;
+        else if (r < 0)
                 log_warning("the keeper has a descriptor (kind %u, tag %" PRIu64 ") that is none of ours", kind, tag);
 }
 
@@ -167,7 +180,11 @@ static int begin(Daemon *daemon) {
         int r;
 
         clean_boot(daemon);
-        log_store_recover(logs);
+        r = log_store_recover(logs);
+        if (r < 0) {
+                log_error("cannot start: the logs: %s", strerror(-r));
+                return r;
+        }
         holder_recover(daemon->supervisor->holder);
         r = configure(daemon);
         if (r < 0)
@@ -214,9 +231,13 @@ static int begin_following(Daemon *daemon) {
 
 int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZE]) {
         Supervisor *supervisor = daemon->supervisor;
-        int r = 0;
+        int r = log_store_follow(supervisor->logs);
 
-        log_store_follow(supervisor->logs);
+        if (r < 0) {
+                (void) snprintf(reason, RECOVERY_REASON_SIZE, "the scratch of the logs cannot be used: %s",
+                                strerror(-r));
+                return r;
+        }
         if (!daemon->is_configured && begin_following(daemon) < 0) {
                 (void) snprintf(reason, RECOVERY_REASON_SIZE, "the configuration cannot be used: see the lines above");
                 return -EINVAL;

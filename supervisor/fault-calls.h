@@ -11,5 +11,5 @@ bool fault_has_call(const char *name);
 /* fault_fail_call() - the @nth call from now (1 is the next) fails with errno @error. */
 void fault_fail_call(const char *name, unsigned nth, int error);
 
-/* fault_pass_calls() - none fails any more. */
-void fault_pass_calls(void);
+/* fault_pass_calls() - none fails any more. How many of @name have. */
+unsigned fault_pass_calls(const char *name);

@@ -170,7 +170,7 @@ int fault_point(FaultSide own, TakeoverPhase phase) {
 
 void fault_end(void) {
         if (current.fault == FAULT_NONE && *current.call)
-                fault_pass_calls();
+                log_notice("fault point: calls of %s that failed: %u", current.call, fault_pass_calls(current.call));
         current = (Point){ 0 };
         if (is_taken)
                 (void) setrlimit(RLIMIT_NOFILE, &taken);

@@ -463,6 +463,11 @@ int keeper_link_fd(const KeeperLink *link) {
         return link->fd;
 }
 
+/* is_later() - nothing there, or no memory for it just now: it stays in the socket, which says so again. */
+static bool is_later(ssize_t n) {
+        return n == -EAGAIN || n == -ENOMEM || n == -ENOBUFS;
+}
+
 int keeper_link_hear(KeeperLink *link, KeeperMessage *ret_message) {
         CmsgInfo info;
         int fd = -1;
@@ -471,7 +476,7 @@ int keeper_link_hear(KeeperLink *link, KeeperMessage *ret_message) {
         flush(link);
         n = cmsg_receive(link->fd, ret_message, sizeof(*ret_message), &fd, 1, &info);
         fd_close(fd);
-        if (n == -EAGAIN)
+        if (is_later(n))
                 return -EAGAIN;
         if (n != sizeof(*ret_message))
                 return -EPIPE;
@@ -570,7 +575,7 @@ static bool on_slot(KeeperLink *link, const KeeperMessage *m, int *fd) {
 static bool on_stored(KeeperLink *link, const KeeperMessage *m, int *fd) {
         if (*fd < 0) /* our own limit: what it belongs to cannot go on */
                 log_error("cannot take over a descriptor of instance %" PRIx64 ": too many are open", m->instance);
-        else if (link->handlers->stored)
+        if (link->handlers->stored)
                 link->handlers->stored(link, m->instance, (KeeperFdKind) m->fd_kind, m->fd_tag, fd_take(fd),
                                        link->userdata);
         return true;
@@ -675,7 +680,7 @@ static bool receive(KeeperLink *link) {
         _cleanup_fd_ int fd = -1;
 
         n = cmsg_receive(link->fd, &buffer, sizeof(buffer.m) + 1, &fd, 1, &info);
-        if (n == -EAGAIN)
+        if (is_later(n))
                 return false;
         if (n > 0 && n != sizeof(buffer.m))
                 log_error("keeper sent a message of %zd bytes instead of %zu", n, sizeof(buffer.m));

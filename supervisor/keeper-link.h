@@ -76,7 +76,8 @@ struct KeeperDeath {
  * @idle: keeper_link_idle() has become true again.
  * @slot: one of the table's, valid while the callback runs. @pidfd_consume names surely the process that the slot means;
  *        -1: it is not BORN, or the keeper had no descriptor left.
- * @stored: a duplicate of a stored descriptor. Its slot was told before; @instance 0: the keeper's own.
+ * @stored: a duplicate of a stored descriptor, -1 where our own limit has lost it. Its slot was told before; @instance 0: the
+ *          keeper's own.
  * @died: of the supervisors before, oldest first; none where one follows another that lives.
  * @gone: what was told by slot() (@kind NONE), or stored() of instance 0, is no more. Only to a successor.
  * @loaded: that was the table; where not @is_final, as it is by now: what changes follows, and loaded() after it.

@@ -137,7 +137,7 @@ int log_ring_open(LogRing **ret_ring, int fd_consume) {
                 return -EINVAL;
         r = memfd_check(fd, (uint64_t) file.st_size, F_SEAL_SHRINK | F_SEAL_GROW);
         if (r < 0)
-                return -EINVAL;
+                return r == -EMFILE ? r : -EINVAL;
         memory = mmap(NULL, (size_t) file.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (memory == MAP_FAILED)
                 return -errno;

@@ -62,6 +62,7 @@ static int put(const LogStore *store, KeeperFdKind kind, uint64_t tag, int fd, K
         return keeper_link_put(store->link, 0, kind, tag, fd, done, userdata);
 }
 
+/* make_scratch() - in the place of what the keeper may have of one that could not be used. */
 static int make_scratch(LogStore *store) {
         _cleanup_(log_scratch_freep) LogScratch *scratch = NULL;
         int r;
@@ -70,7 +71,7 @@ static int make_scratch(LogStore *store) {
                 return 0;
         r = log_scratch_new(&scratch);
         for (unsigned i = 0; r == 0 && store->link && i < LOG_SCRATCH_FDS; i++)
-                r = put(store, KEEPER_FD_SCRATCH, i, log_scratch_fd(scratch, i), NULL, NULL);
+                r = keeper_link_replace(store->link, 0, KEEPER_FD_SCRATCH, i, log_scratch_fd(scratch, i), NULL, NULL);
         if (r == 0)
                 store->scratch = TAKE_PTR(scratch);
         return r;
@@ -181,12 +182,10 @@ int log_store_adopt(LogStore *store, KeeperFdKind kind, uint64_t tag, int fd_con
         return 0;
 }
 
-/* replace_scratch() - there is none, or not all of it: the next one is made anew. */
-static void replace_scratch(LogStore *store) {
-        for (unsigned i = 0; i < LOG_SCRATCH_FDS; i++)
-                if (store->fds[i] >= 0 && store->link)
-                        (void) keeper_link_drop(store->link, 0, KEEPER_FD_SCRATCH, i, NULL, NULL);
+/* replace_scratch() - there is none that can be used, or not all of it. Logs that have their rings already want one. */
+static int replace_scratch(LogStore *store) {
         fd_close_all(store->fds, LOG_SCRATCH_FDS);
+        return store->n_found > 0 ? make_scratch(store) : 0;
 }
 
 static bool has_scratch(const LogStore *store) {
@@ -196,11 +195,13 @@ static bool has_scratch(const LogStore *store) {
         return true;
 }
 
-void log_store_recover(LogStore *store) {
-        if (!has_scratch(store) || log_scratch_open(&store->scratch, store->fds) < 0)
-                replace_scratch(store);
-        if (store->scratch)
-                log_scratch_recover(store->scratch, store->found, store->n_found);
+int log_store_recover(LogStore *store) {
+        int r = has_scratch(store) ? log_scratch_open(&store->scratch, store->fds) : -ENOENT;
+
+        if (r < 0)
+                return replace_scratch(store);
+        log_scratch_recover(store->scratch, store->found, store->n_found);
+        return 0;
 }
 
 LogRing *log_store_take_found(LogStore *store, const char *name) {
@@ -254,9 +255,8 @@ void log_store_hold(LogStore *store) {
         store->held = true;
 }
 
-void log_store_follow(LogStore *store) {
-        if (!store->scratch && has_scratch(store) && log_scratch_open(&store->scratch, store->fds) < 0)
-                log_warning("the scratch of the logs cannot be taken over: another one is made");
+int log_store_follow(LogStore *store) {
+        return !store->scratch && has_scratch(store) ? log_scratch_open(&store->scratch, store->fds) : 0;
 }
 
 const char *log_store_next_found(const LogStore *store, size_t *cursor) {

@@ -157,7 +157,7 @@ static int set_up_reader(Reader *r, const Episode *e, int keeper) {
         for (size_t i = 0; i < e->n_stored; i++)
                 if (log_store_adopt(r->store, e->stored[i].kind, e->stored[i].tag, fd_dup(e->stored[i].fd)) < 0)
                         return 11;
-        log_store_recover(r->store);
+        assert_int_equal(log_store_recover(r->store), 0);
         for (int i = 0; i < LOGS; i++) {
                 if (runner_log_new(&r->logs[i], r->store, names[i], &config) < 0)
                         return 12;
