@@ -623,6 +623,44 @@ static void test_flush(void **state) {
         fixture_close(&fixture);
 }
 
+/* A successor began to serve and is given up: who was there before goes on from what that one has left. */
+static void test_way_back(void **state) {
+        struct fuse_mkdir_in in = { .mode = 0755 };
+        Vault vault = VAULT_NULL;
+        Table table = TABLE_NULL;
+        char reason[TABLE_REASON_SIZE];
+        uint64_t before, made;
+        Fixture fixture;
+        Message message;
+        Mirror *first;
+        Reply reply;
+
+        (void) state;
+        fixture_open(&fixture);
+        populate(&fixture);
+        before = lookup(&fixture, TABLE_ROOT, "file");
+        first = fixture.mirror;
+
+        vault = (Vault){ .in = fd_dup(fixture.vault_in), .out = fd_dup(fixture.vault_out) };
+        assert_int_equal(table_map(&table, fixture.table, reason), 0);
+        assert_int_equal(mirror_new(&fixture.mirror, fd_dup(first->root), &table, &vault, TIMEOUT_NS), 0);
+        assert_int_equal(mirror_load(fixture.mirror), 0);
+        message = request_to(&fixture, FUSE_MKDIR, TABLE_ROOT, &in, sizeof(in));
+        add_name(&message, "new");
+        assert_int_equal(serve_and_answer(&fixture, &message, &reply), 0);
+        made = entry_of(&reply);
+        forget(&fixture, before, 1);
+        mirror_free(fixture.mirror);
+
+        fixture.mirror = first;
+        assert_int_equal(mirror_load(first), 0);
+        assert_int_equal(n_inodes(&fixture), 1);
+        assert_int_equal(lookup(&fixture, TABLE_ROOT, "new"), made);
+        forget(&fixture, made, 2);
+        assert_int_equal(n_inodes(&fixture), 0);
+        fixture_close(&fixture);
+}
+
 /* ---- state ---- */
 
 static bool any_device(int fd) {
@@ -714,6 +752,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_vault),
         TEST(test_vault_of_a_mirror),
         TEST(test_session),
+        TEST(test_way_back),
         TEST(test_flush),
         TEST(test_state),
 };

@@ -141,6 +141,7 @@ int session_load(Session *session, Pending pending) {
         session->n_orphans = mirror_orphans(session->mirror);
         for (unsigned i = 0; i < TABLE_SLOTS; i++)
                 ((struct fuse_in_header *) (void *) table_slot(table, i))->opcode = 0;
+        table_slot_present(table, 0);
         header->current = 0;
         session->owner = ++header->owner;
         return 0;

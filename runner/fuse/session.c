@@ -95,6 +95,7 @@ static bool hand_over(Session *session, uint64_t unique, Transferred *transferre
                 return false;
         if (workers_give(&session->workers, header->current, unique, transferred) < 0)
                 return false;
+        table_slot_present(&session->mirror->table, (unsigned) next);
         slot_header(session, (unsigned) next)->opcode = 0;
         header->current = (uint32_t) next;
         return true;

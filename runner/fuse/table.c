@@ -24,6 +24,10 @@
 #include "common/fd.h"
 #include "common/memfd.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 #define MAGIC     UINT64_C(0x6261746f6e667573) /* "batonfus" */
 #define PAGE      4096u
 #define SLOT_SIZE (((REQUEST_SIZE_MAX + PAGE - 1) / PAGE) * PAGE)
@@ -149,4 +153,11 @@ void table_unmap(Table *table) {
 
 uint8_t *table_slot(const Table *table, unsigned i) {
         return table->slots + (size_t) i * SLOT_SIZE;
+}
+
+void table_slot_present(Table *table, unsigned i) {
+        if (table->present & 1u << i)
+                return;
+        table->present |= 1u << i;
+        (void) madvise(table_slot(table, i), SLOT_SIZE, MADV_POPULATE_WRITE);
 }

@@ -109,6 +109,7 @@ struct Table {
         TableFile *files;
         TableJournal *journals;
         uint8_t *slots;
+        unsigned present; /* slots, as bits */
 };
 #define TABLE_NULL ((Table){ .fd = -1 })
 
@@ -126,3 +127,9 @@ void table_unmap(Table *table);
 
 /* table_slot() - where request @i is read into: REQUEST_SIZE_MAX bytes. */
 uint8_t *table_slot(const Table *table, unsigned i);
+
+/*
+ * table_slot_present() - its pages are there before the kernel writes to them: a process that is killed while it waits for
+ * one would take the request with it, which fails then.
+ */
+void table_slot_present(Table *table, unsigned i);

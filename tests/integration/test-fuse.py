@@ -436,6 +436,37 @@ def a_dead_mount_is_replaced(daemon):
     assert not os.path.ismount(served.at)
 
 
+def running_load(served, script, *arguments):
+    load = subprocess.Popen(["bash", "-c", script, "load", served.at, *arguments], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True)
+    daemon_tests.owned.add(load.pid)
+    return load
+
+
+@test
+def a_daemon_upgrades_it_under_load(daemon):
+    """`baton upgrade' while git and a compiler work: no error, no unmount."""
+    if not shutil.which("git"):
+        raise Skip("git is not installed")
+    served = Served(daemon)
+    served.until_serving()
+    load, n, pids = running_load(served, WORK, SOURCES), 0, set()
+    while load.poll() is None or n < 3:
+        daemon.baton("upgrade", "files", timeout=LIMIT)
+        pids.add(daemon.pid("files"))
+        n += 1
+    print(f"# {n} upgrades")
+    assert load.wait() == 0, load.stderr.read()
+    load.stderr.close()
+    assert len(pids) == n, (pids, n)
+    served.until_serving()
+    assert daemon.stop() == 0
+    assert not os.path.ismount(served.at)
+
+
+a_daemon_upgrades_it_under_load.seconds = 4 * LIMIT
+
+
 @test
 def resend_is_refused_where_it_cannot_be(daemon):
     if not os.path.exists(RUNNER):
