@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* A failure of the fixture itself ends the program: nobody else is to blame. */
+
+#include "tests/snapshot-fixture.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "proto/manifest.h"
+#include "proto/peer-save.h"
+#include "supervisor/config-internal.h"
+#include "supervisor/control.h"
+#include "supervisor/fleet.h"
+#include "supervisor/group.h"
+#include "supervisor/hooks.h"
+#include "supervisor/instance-internal.h"
+#include "supervisor/relay.h"
+#include "supervisor/service.h"
+
+#define CHECK(_condition)          \
+        do {                       \
+                if (!(_condition)) \
+                        abort();   \
+        } while (0)
+
+enum { TURN_US = 2000 };
+
+static const char configuration[] = "runners:\n"
+                                    "  native: { command: [/x], ready: hello }\n"
+                                    "  web: { command: [/x, a], instances: 3 }\n"
+                                    "  slow: { command: [/x], hooks: [ { on: [up], command: [/x], timeout: 1h } ] }\n"
+                                    "  failed: { command: [/x], restart: never }\n"
+                                    "  backs: { command: [/x], backoff: { initial: 1h, max: 1h } }\n"
+                                    "  often: { command: [/x], every: 1h }\n"
+                                    "  late: { command: [/x], ready: hello }\n"
+                                    "groups:\n"
+                                    "  g: { strategy: one_for_all, members: [web] }\n";
+
+static ConfigSource *make_source(void) {
+        ConfigSource *source = calloc(1, sizeof(*source));
+
+        CHECK(source);
+        source->paths = calloc(2, sizeof(*source->paths));
+        CHECK(source->paths);
+        source->paths[source->n_paths++] = strdup("/x");
+        source->files[0] = (ConfigFile){ .name = strdup("x"), .text = strdup(configuration) };
+        source->files[0].size = strlen(configuration);
+        source->n = 1;
+        return source;
+}
+
+static void configure(Supervisor *supervisor) {
+        char error[FLEET_ERROR_SIZE] = "";
+        ConfigSource *source = make_source();
+        ConfigErrors errors = { 0 };
+        Config *config;
+
+        CHECK(config_load(&config, source, 0, &errors) == 0);
+        CHECK(fleet_apply(supervisor, config, NULL, error) == 0);
+        config_unref(config);
+        config_source_free(source);
+        config_errors_deinit(&errors);
+}
+
+void snapshot_fixture_open(SnapshotFixture *fixture) {
+        SupervisorOptions options = {
+                .generation = 2,
+                .stop_timeout_us = USEC_PER_SEC,
+                .private_fd_consume = -1,
+                .handover_fd_consume = -1,
+        };
+        int link[2];
+
+        log_set_level(2);
+        CHECK(fd_socketpair(SOCK_SEQPACKET, link) == 0);
+        options.keeper_fd_consume = link[0];
+        fixture->keeper = link[1];
+        CHECK(supervisor_new(&fixture->supervisor, &options) == 0);
+        configure(fixture->supervisor);
+}
+
+static void stop_now(LoopTimer *timer) {
+        loop_stop(timer->loop);
+}
+
+void snapshot_fixture_turn(SnapshotFixture *fixture) {
+        LoopTimer timer = LOOP_TIMER_NULL(stop_now);
+
+        loop_timer_set(fixture->supervisor->loop, &timer, clock_after(clock_now(), TURN_US));
+        loop_run(fixture->supervisor->loop);
+        loop_timer_stop(&timer);
+}
+
+void snapshot_fixture_close(SnapshotFixture *fixture) {
+        fixture->supervisor = supervisor_free(fixture->supervisor);
+        fd_close(fixture->keeper);
+}
+
+static void client_ended(Control *control, void *userdata) {
+        (void) userdata;
+        (void) control_free(control);
+}
+
+/* make_manifest() - the descriptors that connection 1 may name: a lane, a channel, and a few that had arrived. */
+static void make_manifest(Manifest *manifest) {
+        static const char *const names[] = { "client/1/lane", "client/1/channel/0", "client/1/fd/0", "client/1/fd/1",
+                                             "client/1/fd/2" };
+        char reason[MANIFEST_REASON_SIZE];
+        Manifest given = MANIFEST_NULL;
+        int pairs[ARRAY_SIZE(names)][2], memfd;
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                CHECK(fd_socketpair(SOCK_STREAM, pairs[i]) == 0);
+                CHECK(manifest_add(&given, names[i], pairs[i][0]) == 0);
+        }
+        CHECK(manifest_pack(&given, &memfd) == 0);
+        CHECK(manifest_unpack(manifest, memfd, 0, 0, reason) == 0);
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                CHECK(manifest_accept(manifest, i, pairs[i][0], reason) == 0);
+                fd_close(pairs[i][1]);
+        }
+        fd_close(memfd);
+        manifest_deinit(&given);
+}
+
+static Control *restore_client(SnapshotFixture *fixture, const Baton__Snapshot__Connection *message,
+                               Manifest *manifest) {
+        const ControlClient client = {
+                .credentials = { message->pid, message->uid, message->gid },
+                .role = (Role) (message->role % _ROLE_N),
+                .ended = client_ended,
+        };
+        Control *control;
+
+        if (!message->peer ||
+            control_restore(&control, fixture->supervisor, &client, message->peer, "client/1", manifest) < 0)
+                return NULL;
+        return control;
+}
+
+static void restore_relays(SnapshotFixture *fixture, const Baton__Snapshot__Snapshot *snapshot,
+                           const Control *control) {
+        Instance *instance = NULL;
+
+        for (Runner *runner = runner_first(fixture->supervisor); !instance && runner; runner = runner_next(runner))
+                instance = runner->instance;
+        for (size_t i = 0; instance && i < snapshot->n_relays; i++) {
+                const Baton__Snapshot__Relay *relay = snapshot->relays[i];
+                const RelayCrossing crossing = {
+                        .outer = peer_restored_call(control_peer(control), relay->outer),
+                        .reason = relay->reason,
+                        .deadline_us = relay->deadline_us,
+                        .kind = relay->kind,
+                        .lane = -1,
+                };
+
+                /* Each call is bound once, as a snapshot of ours has it. */
+                for (size_t j = 0; j < i; j++)
+                        if (snapshot->relays[j]->outer == relay->outer)
+                                return;
+                if (crossing.outer)
+                        (void) relay_restore(instance, &crossing);
+        }
+}
+
+size_t snapshot_fixture_restore(SnapshotFixture *fixture, const Baton__Snapshot__Snapshot *snapshot) {
+        Supervisor *supervisor = fixture->supervisor;
+        Manifest manifest;
+        size_t n = 0;
+
+        make_manifest(&manifest);
+        hooks_restore(supervisor->hooks, snapshot);
+        fleet_restore(supervisor, snapshot);
+        hooks_restore_crossed(supervisor->hooks, &manifest);
+        fleet_restore_crossed(supervisor, &manifest);
+        for (size_t i = 0; i < snapshot->n_groups; i++)
+                group_restore(supervisor, snapshot->groups[i]);
+        for (size_t i = 0; i < snapshot->n_connections; i++) {
+                Control *control = restore_client(fixture, snapshot->connections[i], &manifest);
+
+                if (!control)
+                        continue;
+                n++;
+                restore_relays(fixture, snapshot, control);
+                for (Runner *runner = runner_first(supervisor); runner; runner = runner_next(runner))
+                        if (runner->instance)
+                                relay_end_all(runner->instance);
+                (void) control_free(control);
+        }
+        manifest_deinit(&manifest);
+        return n;
+}
