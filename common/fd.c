@@ -77,11 +77,16 @@ int fd_raise_limit(struct rlimit *ret_before) {
         return 0;
 }
 
+/* Since Linux 6.2 their number is the size of the directory; before, it is always 0. Reading it takes 1 ms per 2,000. */
 int fd_count(void) {
         struct dirent *entry;
+        struct stat directory;
         int n = 0;
-        DIR *dir = opendir("/proc/self/fd");
+        DIR *dir;
 
+        if (stat("/proc/self/fd", &directory) == 0 && directory.st_size > 0)
+                return (int) directory.st_size;
+        dir = opendir("/proc/self/fd");
         if (!dir)
                 return -errno;
         while ((entry = readdir(dir)))

@@ -206,6 +206,67 @@ int manifest_add(Manifest *manifest, const char *name, int fd) {
         return 0;
 }
 
+/* stays() - the lane and the channels of a connection are what they are; what else it has is counted anew each time. */
+static bool stays(const char *name) {
+        const char *last = strrchr(name, '/');
+
+        return strstr(name, "/channel/") || (last && strcmp(last, "/lane") == 0);
+}
+
+/* is_same() - and whoever has got @a needs no @b. */
+static bool is_same(const Descriptor *a, const Descriptor *b) {
+        return strcmp(a->name, b->name) == 0 && stays(a->name) && a->type == b->type && !compare(a, b);
+}
+
+static bool has_same(const Manifest *manifest, const Descriptor *descriptor) {
+        for (size_t i = 0; i < manifest->n; i++)
+                if (is_same(manifest->entries[i], descriptor))
+                        return true;
+        return false;
+}
+
+/* copy_entry() - a description without its descriptor. */
+static int copy_entry(Manifest *manifest, const Descriptor *from) {
+        Descriptor *copy;
+
+        if (make_room(manifest) < 0 || !(copy = new_descriptor(from->name)))
+                return -ENOMEM;
+        copy->type = from->type;
+        copy->device = from->device;
+        copy->inode = from->inode;
+        copy->access = from->access;
+        copy->domain = from->domain;
+        copy->kind = from->kind;
+        copy->listening = from->listening;
+        copy->peer = from->peer;
+        copy->pid = from->pid;
+        manifest->entries[manifest->n] = copy;
+        manifest->fds[manifest->n++] = -1;
+        return 0;
+}
+
+int manifest_keep_new(Manifest *manifest, size_t from, Manifest *before) {
+        Manifest now = MANIFEST_NULL;
+        size_t n = from;
+        int r = 0;
+
+        for (size_t i = from; i < manifest->n; i++) {
+                Descriptor *descriptor = manifest->entries[i];
+
+                r = r < 0 ? r : copy_entry(&now, descriptor);
+                if (r == 0 && has_same(before, descriptor)) {
+                        baton__handover__descriptor__free_unpacked(descriptor, NULL);
+                        continue;
+                }
+                manifest->entries[n] = descriptor;
+                manifest->fds[n++] = manifest->fds[i];
+        }
+        manifest->n = n;
+        manifest_deinit(before);
+        *before = now;
+        return r;
+}
+
 int manifest_pack(const Manifest *manifest, int *ret_memfd) {
         Baton__Handover__Manifest message = BATON__HANDOVER__MANIFEST__INIT;
         _cleanup_free_ uint8_t *packed = NULL;

@@ -42,6 +42,14 @@ void manifest_deinit(Manifest *manifest);
  */
 int manifest_add(Manifest *manifest, const char *name, int fd);
 
+/*
+ * manifest_keep_new() - of what was added from number @from on, goes what @before has under the same name and described by
+ * the same: whoever was given @before has it. @before becomes what there was. Only PREFIX/lane and PREFIX/channel/N
+ * can be the same: what else a connection has is always new. 0 or
+ * -ENOMEM.
+ */
+int manifest_keep_new(Manifest *manifest, size_t from, Manifest *before);
+
 /* manifest_pack() - into a sealed memfd. 0 or a negative errno. */
 int manifest_pack(const Manifest *manifest, int *ret_memfd);
 

@@ -427,6 +427,11 @@ static void save_share(Save *save, const Peer *peer, Baton__Handover__PeerShare 
         arena_map_each(share_map(peer), save_arena, save);
 }
 
+bool peer_can_be_saved(const Peer *peer) {
+        return peer->state != PEER_STATE_ENDED && !peer->doomed && peer->depth == 0 && !peer->share &&
+               !peer->objects && peer->renewal_fd < 0;
+}
+
 static int save_peer(Save save, Peer *peer, State **ret_state) {
         State *state;
 

@@ -20,6 +20,9 @@
  */
 int peer_save(Peer *peer, const char *prefix, Manifest *manifest, Baton__Handover__Peer **ret_state);
 
+/* peer_can_be_saved() - just now, as far as can be told beforehand. */
+bool peer_can_be_saved(const Peer *peer);
+
 /* peer_saved_call() - the number of a call in what was saved last, from 1; 0: it is not there, since it is over. */
 uint32_t peer_saved_call(const Call *call);
 

@@ -19,6 +19,7 @@ struct Control {
         bool private; /* its end is ours */
         int lane;     /* private: our duplicate, the one watched, since the keeper has one too; else -1 */
         ControlClient client;
+        Precopied copied;
         uint32_t number;          /* by which a successor knows it; never another's */
         char who[AUDIT_WHO_SIZE]; /* as it is told */
         unsigned n_denied;

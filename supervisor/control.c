@@ -236,6 +236,8 @@ static int make_peer(Control *control, const Origin *origin) {
                 .handler = &client_handler,
                 .userdata = control,
                 .watched_lane = control->private ? &control->lane : NULL,
+                .precopy = &control->supervisor->precopy,
+                .copied = control->private ? NULL : &control->copied,
         };
 
         (void) snprintf(software, sizeof(software), "baton-supervisor %s", version_release());
@@ -257,6 +259,7 @@ static int make(Control **ret_control, Supervisor *supervisor, const Origin *ori
                 return -ENOMEM;
         *control = (Control){ .supervisor = supervisor, .private = !client, .lane = -1 };
         control->number = ++supervisor->last_client;
+        control->copied = PRECOPIED_NULL(PRECOPIED_CONTROL);
         if (client)
                 control->client = *client;
         else {
@@ -359,6 +362,7 @@ Control *control_free(Control *control) {
         if (!control)
                 return NULL;
         control->peer = peer_free(control->peer);
+        precopy_forget(&control->supervisor->precopy, &control->copied, control->number);
         fd_close(control->lane);
         free(control);
         return NULL;

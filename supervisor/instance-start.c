@@ -64,6 +64,8 @@ static int make_peer(Instance *instance, uint32_t epoch, int lane_fd_consume, Su
                 .handler = &instance_peer_handler,
                 .userdata = instance,
                 .watched_lane = &instance->lane,
+                .precopy = &instance->supervisor->precopy,
+                .copied = &instance->copied,
         };
 
         /* The start has a time-out of its own, which knows more to say. */

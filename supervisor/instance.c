@@ -71,6 +71,7 @@ int instance_new(Instance **ret_instance, Runner *runner, uint64_t id) {
         instance->runner = runner;
         instance->config = runner_config_ref(runner->config);
         instance->id = id;
+        instance->copied = PRECOPIED_NULL(PRECOPIED_INSTANCE);
         instance->pidfd = instance->lane = instance->ready_fd = -1;
         instance->output_fds[0] = instance->output_fds[1] = -1;
         instance->watchdog_us = instance->config->watchdog_us;
@@ -120,6 +121,7 @@ Instance *instance_free(Instance *instance) {
                 keeper_link_forget(instance->supervisor->link, instance);
         loop_timer_stop(&instance->timer);
         loop_task_cancel(&instance->gone);
+        precopy_forget(&instance->supervisor->precopy, &instance->copied, 0);
         log_input_deinit(&instance->input);
         fd_close_all(instance->output_fds, LOG_PIPES);
         fd_close(instance->ready_fd);

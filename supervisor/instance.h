@@ -20,6 +20,7 @@
 #include "supervisor/config.h"
 #include "supervisor/exit-status.h"
 #include "supervisor/runner-log.h"
+#include "supervisor/precopy.h"
 #include "supervisor/process.h"
 #include "supervisor/runner.h"
 
@@ -113,6 +114,7 @@ struct Instance {
 
         Bootstrap *bootstrap; /* the way in of a native one; NULL: not a native one, or it is in */
         Notify *notify;       /* how another one says that it is ready; NULL: it does not */
+        Precopied copied;     /* of the peer */
         Peer *peer;           /* NULL: a plain runner, or the peer has ended */
         Peer *ended_peer;     /* the one that has, while relays still have items of it; else NULL */
         Call *asking;         /* our call of Ping */

@@ -31,6 +31,8 @@ struct PeerLoop {
         Loop *loop;
         Peer *peer;
         const int *watched_lane;
+        Precopy *precopy;
+        Precopied *copied; /* NULL: nobody wants to know of changes */
         PeerLoopSlot slots[_PEER_SLOT_N];
         LoopTask flush;
         LoopTimer timer;
@@ -56,9 +58,15 @@ static void set_timer(PeerLoop *host) {
         loop_timer_set(host->loop, &host->timer, deadline);
 }
 
+static void touch(const PeerLoop *host) {
+        if (host->copied)
+                precopy_touch(host->precopy, host->copied);
+}
+
 /* enter() - one that was restored is ours from its first event on: the loop does not turn before that. */
 static void enter(PeerLoop *host) {
         host->n_calls++;
+        touch(host);
         if (!host->restored)
                 return;
         host->restored = false;
@@ -111,8 +119,10 @@ static void host_watch(void *userdata, unsigned slot, int fd, unsigned events) {
 static void host_wake(void *userdata) {
         PeerLoop *host = userdata;
 
-        if (!host->released)
-                loop_task_queue(host->loop, &host->flush);
+        if (host->released)
+                return;
+        touch(host);
+        loop_task_queue(host->loop, &host->flush);
 }
 
 static void host_release(void *userdata) {
@@ -137,6 +147,8 @@ static PeerLoop *host_new(const PeerLoopParameters *parameters) {
                 return NULL;
         host->loop = parameters->loop;
         host->watched_lane = parameters->watched_lane;
+        host->precopy = parameters->precopy;
+        host->copied = parameters->copied;
         host->flush = LOOP_TASK_NULL(flush_now);
         host->timer = LOOP_TIMER_NULL(timer_fired);
         host->deadline = USEC_INFINITY;
@@ -153,6 +165,7 @@ static int finish(PeerLoop *host, int r, Peer **ret_peer) {
                 return r;
         }
         *ret_peer = host->peer;
+        touch(host);
         set_timer(host);
         return 0;
 }

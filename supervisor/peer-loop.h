@@ -6,6 +6,7 @@
 #include "common/loop.h"
 #include "proto/peer-save.h"
 #include "proto/peer.h"
+#include "supervisor/precopy.h"
 
 typedef struct PeerLoopParameters {
         Loop *loop;
@@ -18,6 +19,10 @@ typedef struct PeerLoopParameters {
          * whoever gave it and outlives the peer.
          */
         const int *watched_lane;
+
+        /* Touched whenever something of the peer changes, or NULL both. */
+        Precopy *precopy;
+        Precopied *copied;
 } PeerLoopParameters;
 
 /* peer_loop_new() - peer_new() on the loop. @lane_fd_consume may be -1. The same errors; the lane is then closed. */

@@ -21,6 +21,7 @@
 #include "supervisor/listener.h"
 #include "supervisor/metrics.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/takeover.h"
 
 void reload_deinit(Reload *reload) {
         config_difference_deinit(&reload->difference);
@@ -95,6 +96,7 @@ static int use(Supervisor *supervisor, ConfigSource *source, bool is_kept, Reloa
         config_paths_free(supervisor->config_paths);
         supervisor->config_paths = config_source_take_paths(source);
         supervisor->configured_us = clock_wall();
+        takeover_again(supervisor->takeover);
         return 0;
 }
 

@@ -19,7 +19,7 @@
 #include "common/clock.h"
 #include "common/memfd.h"
 #include "proto/peer-save.h"
-#include "supervisor/control.h"
+#include "supervisor/control-internal.h"
 #include "supervisor/metrics.h"
 #include "supervisor/relay.h"
 #include "supervisor/runner-internal.h"
@@ -84,7 +84,7 @@ bool snapshot_obstacle(const Supervisor *supervisor, char reason[MANIFEST_REASON
 /* -------------------------------------------------------------------------------------------------------------- writing */
 
 typedef struct Save {
-        const Supervisor *supervisor;
+        Supervisor *supervisor;
         Baton__Snapshot__Snapshot *snapshot;
         Manifest *manifest;
         char *reason;
@@ -138,26 +138,113 @@ static void copy_text(Save *save, char **to, const char *text) {
                 (void) fail(save, -ENOMEM, "the snapshot");
 }
 
-static void save_clients(Save *save) {
-        const ListenerClient *client = NULL;
+static void save_control(Save *save, const Control *control) {
+        const ControlClient *who = &control->client;
+        char prefix[SNAPSHOT_PREFIX_SIZE];
+        Baton__Snapshot__Connection *message;
 
-        while (save->error == 0 && (client = listener_next_client(save->supervisor->listener, client))) {
-                const Control *control = listener_client_control(client);
-                const ControlClient *who = control_client(control);
-                char prefix[SNAPSHOT_PREFIX_SIZE];
-                Baton__Snapshot__Connection *message;
+        snapshot_client(prefix, control->number);
+        message = add(save, &baton__snapshot__connection__descriptor, &save->snapshot->connections,
+                      &save->snapshot->n_connections);
+        if (!message || !save_peer(save, control->peer, prefix, &message->peer))
+                return;
+        message->number = control->number;
+        message->uid = who->credentials.uid;
+        message->gid = who->credentials.gid;
+        message->pid = who->credentials.pid;
+        message->role = who->role;
+}
 
-                snapshot_client(prefix, control_number(control));
-                message = add(save, &baton__snapshot__connection__descriptor, &save->snapshot->connections,
-                              &save->snapshot->n_connections);
-                if (!message || !save_peer(save, control_peer(control), prefix, &message->peer))
-                        return;
-                message->number = control_number(control);
-                message->uid = who->credentials.uid;
-                message->gid = who->credentials.gid;
-                message->pid = who->credentials.pid;
-                message->role = who->role;
+static void save_instance(Save *save, const Instance *instance) {
+        Baton__Snapshot__Instance *message;
+        char prefix[SNAPSHOT_PREFIX_SIZE];
+
+        snapshot_instance(prefix, instance->id);
+        message = add(save, &baton__snapshot__instance__descriptor, &save->snapshot->instances,
+                      &save->snapshot->n_instances);
+        if (!message || !save_peer(save, instance->peer, prefix, &message->peer))
+                return;
+        message->id = instance->id;
+        message->ping = instance->asking ? peer_saved_call(instance->asking) : 0;
+}
+
+/* save_drive() - what its service is being driven to; it is no part of what a later state can replace. */
+static void save_drive(Save *save, const Instance *instance) {
+        Baton__Snapshot__Instance *message = save->snapshot->instances[save->snapshot->n_instances - 1];
+        char prefix[SNAPSHOT_PREFIX_SIZE];
+        int r;
+
+        snapshot_service(prefix, instance->id);
+        r = service_save(instance, prefix, save->manifest, &message->drive);
+        if (r < 0)
+                (void) fail(save, r, prefix);
+}
+
+/* can_be_saved() - before the end: an instance that is in the middle of something is not. */
+static bool can_be_saved(const Precopied *it) {
+        const Instance *instance;
+        const Peer *peer;
+
+        if (it->kind == PRECOPIED_CONTROL) {
+                peer = CONTAINER_OF(it, Control, copied)->peer;
+                return peer && peer_can_be_saved(peer);
         }
+        instance = CONTAINER_OF(it, Instance, copied);
+        return instance->peer && peer_can_be_saved(instance->peer) && peer_is_ready(instance->peer) &&
+               !instance->asking && !instance->service;
+}
+
+static void save_one(Save *save, Precopied *it) {
+        size_t from = save->manifest->n;
+
+        if (it->kind == PRECOPIED_CONTROL)
+                save_control(save, CONTAINER_OF(it, Control, copied));
+        else
+                save_instance(save, CONTAINER_OF(it, Instance, copied));
+        if (save->error == 0 && manifest_keep_new(save->manifest, from, &it->given) < 0)
+                (void) fail(save, -ENOMEM, "the snapshot");
+        if (save->error == 0 && it->kind == PRECOPIED_INSTANCE)
+                save_drive(save, CONTAINER_OF(it, Instance, copied));
+        it->was_given |= save->error == 0;
+}
+
+/* queue_driven() - those that somebody drives, or asks for a sign of life, are written down at the end in any case. */
+static void queue_driven(Supervisor *supervisor) {
+        Instance *instance, *next;
+
+        HASH_ITER (by_id, supervisor->instances, instance, next)
+                if (instance->peer && (instance->service || instance->asking))
+                        precopy_queue(&supervisor->precopy, &instance->copied);
+}
+
+/* save_changed() - those that cannot be saved just now stay what they are. */
+static void save_changed(Save *save, const SnapshotPart *part) {
+        Precopy *precopy = &save->supervisor->precopy;
+        size_t n, max;
+
+        if (!part->is_partial)
+                queue_driven(save->supervisor);
+        n = precopy->n_changed;
+        max = part->is_partial ? MIN(part->max, n) : n;
+        for (size_t i = 0; i < max && save->error == 0; i++) {
+                Precopied *it = precopy_take(precopy);
+
+                if (part->is_partial && !can_be_saved(it)) {
+                        precopy_queue(precopy, it);
+                        continue;
+                }
+                if (it->kind == PRECOPIED_INSTANCE && !CONTAINER_OF(it, Instance, copied)->peer)
+                        continue; /* it has ended: so will its instance */
+                save_one(save, it);
+                if (save->error < 0)
+                        precopy_queue(precopy, it);
+        }
+        if (precopy->is_short)
+                (void) fail(save, -ENOMEM, "the connections that are gone");
+        save->snapshot->gone = precopy->gone;
+        save->snapshot->n_gone = precopy->n_gone;
+        precopy->gone = NULL;
+        precopy->n_gone = precopy->room_gone = 0;
 }
 
 /* connection_of() - the number of the one that @call came by. */
@@ -192,32 +279,14 @@ static void save_relay(const RelayCrossing *crossing, void *userdata) {
                 (void) fail(save, r, lane);
 }
 
-static void save_instances(Save *save) {
+static void save_relays(Save *save) {
         const Runner *runner;
 
         for (runner = runner_first(save->supervisor); runner; runner = runner_next(runner)) {
-                const Instance *instance = runner->instance;
-                Baton__Snapshot__Instance *message;
-                char prefix[SNAPSHOT_PREFIX_SIZE];
-                int r;
-
-                if (!instance)
+                if (!runner->instance)
                         continue;
-                save->instance = instance->id;
-                if (instance->peer) {
-                        snapshot_instance(prefix, instance->id);
-                        message = add(save, &baton__snapshot__instance__descriptor, &save->snapshot->instances,
-                                      &save->snapshot->n_instances);
-                        if (!message || !save_peer(save, instance->peer, prefix, &message->peer))
-                                return;
-                        message->id = instance->id;
-                        message->ping = instance->asking ? peer_saved_call(instance->asking) : 0;
-                        snapshot_service(prefix, instance->id);
-                        r = service_save(instance, prefix, save->manifest, &message->drive);
-                        if (r < 0)
-                                (void) fail(save, r, prefix);
-                }
-                relay_each(instance, save_relay, save);
+                save->instance = runner->instance->id;
+                relay_each(runner->instance, save_relay, save);
         }
 }
 
@@ -312,15 +381,21 @@ static void save_waiting(Save *save, const Call *asker) {
                 (void) save_call(save, asker, "");
 }
 
-static void save_events(Save *save) {
+/* save_events() - those that were not given yet; in a part of it not too many. */
+static void save_events(Save *save, const SnapshotPart *part) {
         const Events *events = save->supervisor->events;
         Event event;
 
         save->snapshot->events_next = events_next_seq(events);
-        for (uint64_t seq = 0; events_find(events, seq, &event); seq = event.seq + 1) {
-                Baton__Snapshot__Event *e = add(save, &baton__snapshot__event__descriptor, &save->snapshot->events,
-                                                &save->snapshot->n_events);
+        for (uint64_t seq = save->supervisor->precopy.next_event; events_find(events, seq, &event);
+             seq = event.seq + 1) {
+                Baton__Snapshot__Event *e;
 
+                if (part->is_partial && save->snapshot->n_events >= SNAPSHOT_EVENTS_MAX) {
+                        save->snapshot->events_next = event.seq;
+                        return;
+                }
+                e = add(save, &baton__snapshot__event__descriptor, &save->snapshot->events, &save->snapshot->n_events);
                 if (!e)
                         return;
                 e->seq = event.seq;
@@ -359,10 +434,30 @@ static void pack(Save *save, int *ret_memfd) {
                 (void) fail(save, r, "the snapshot");
 }
 
-int snapshot_save(const Supervisor *supervisor, const Call *asker, uint64_t begun_us, Manifest *manifest,
-                  int *ret_memfd, char reason[MANIFEST_REASON_SIZE]) {
+static void save_all(Save *save, const SnapshotPart *part) {
+        ListenerCounts counts = listener_counts(save->supervisor->listener);
+
+        save->snapshot->generation = save->supervisor->generation;
+        save->snapshot->pid = getpid();
+        save->snapshot->begun_us = part->begun_us;
+        save->snapshot->frozen_us = clock_now();
+        save->snapshot->accepted = counts.accepted;
+        save->snapshot->refused = counts.refused;
+        save->snapshot->partial = part->is_partial;
+        save_changed(save, part);
+        if (save->error == 0 && !part->is_partial)
+                save_relays(save);
+        if (save->error == 0 && !part->is_partial)
+                save_runners(save);
+        if (save->error == 0 && !part->is_partial)
+                save_waiting(save, part->asker);
+        if (save->error == 0)
+                save_events(save, part);
+}
+
+int snapshot_save(Supervisor *supervisor, const SnapshotPart *part, Manifest *manifest, int *ret_memfd,
+                  char reason[MANIFEST_REASON_SIZE]) {
         Save save = { .supervisor = supervisor, .manifest = manifest, .reason = reason };
-        ListenerCounts counts = listener_counts(supervisor->listener);
 
         save.snapshot = malloc(sizeof(*save.snapshot));
         if (!save.snapshot) {
@@ -370,24 +465,12 @@ int snapshot_save(const Supervisor *supervisor, const Call *asker, uint64_t begu
                 return -ENOMEM;
         }
         baton__snapshot__snapshot__init(save.snapshot);
-        save.snapshot->generation = supervisor->generation;
-        save.snapshot->pid = getpid();
-        save.snapshot->begun_us = begun_us;
-        save.snapshot->frozen_us = clock_now();
-        save.snapshot->accepted = counts.accepted;
-        save.snapshot->refused = counts.refused;
         manifest->version = snapshot_version();
-        save_clients(&save);
-        if (save.error == 0)
-                save_instances(&save);
-        if (save.error == 0)
-                save_runners(&save);
-        if (save.error == 0)
-                save_waiting(&save, asker);
-        if (save.error == 0)
-                save_events(&save);
+        save_all(&save, part);
         if (save.error == 0)
                 pack(&save, ret_memfd);
+        if (save.error == 0)
+                supervisor->precopy.next_event = save.snapshot->events_next;
         baton__snapshot__snapshot__free_unpacked(save.snapshot, NULL);
         return save.error;
 }

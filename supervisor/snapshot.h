@@ -18,7 +18,10 @@
 #define SNAPSHOT_NAME        "snapshot" /* of its descriptor, in the manifest */
 #define SNAPSHOT_METRICS     "metrics"
 
-enum { SNAPSHOT_PREFIX_SIZE = 48 };
+enum {
+        SNAPSHOT_PREFIX_SIZE = 48,
+        SNAPSHOT_EVENTS_MAX = 256, /* in a part of it */
+};
 
 /* snapshot_version() - SNAPSHOT_VERSION; of its own, so that tests can be of another. */
 uint32_t snapshot_version(void);
@@ -35,10 +38,18 @@ void snapshot_service(char name[SNAPSHOT_PREFIX_SIZE], uint64_t id);
  */
 bool snapshot_obstacle(const Supervisor *supervisor, char reason[MANIFEST_REASON_SIZE]);
 
+/* What is written down. */
+typedef struct SnapshotPart {
+        bool is_partial; /* while we serve: of the connections that have changed at most @max; else all of them, and the calls */
+        size_t max;
+        const Call *asker; /* the call that asks for the takeover, or NULL */
+        uint64_t begun_us;
+} SnapshotPart;
+
 /*
- * snapshot_save() - into @manifest, all descriptors and the snapshot itself as the last one, which is @ret_memfd and the
- * caller's. To be called from outside of every callback of a peer. 0; -EAGAIN: not just now; or a negative errno with the
- * reason.
+ * snapshot_save() - into @manifest, all descriptors that the successor lacks and the snapshot itself as the last one, which
+ * is @ret_memfd and the caller's. To be called from outside of every callback of a peer. 0; -EAGAIN: not just now; or a
+ * negative errno with the reason.
  */
-int snapshot_save(const Supervisor *supervisor, const Call *asker, uint64_t begun_us, Manifest *manifest,
-                  int *ret_memfd, char reason[MANIFEST_REASON_SIZE]);
+int snapshot_save(Supervisor *supervisor, const SnapshotPart *part, Manifest *manifest, int *ret_memfd,
+                  char reason[MANIFEST_REASON_SIZE]);

@@ -391,6 +391,7 @@ static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         LIST_INIT(&supervisor->crossings);
         LIST_INIT(&supervisor->scaled);
         transients_init(&supervisor->transients);
+        precopy_init(&supervisor->precopy);
 }
 
 static void logs_dropped(void *userdata, const char *name, uint64_t n) {

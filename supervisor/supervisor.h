@@ -15,11 +15,12 @@
 #include "supervisor/hooks.h"
 #include "supervisor/instance.h"
 #include "supervisor/keeper-link.h"
+#include "supervisor/listener.h"
+#include "supervisor/precopy.h"
 #include "supervisor/scaled.h"
 #include "supervisor/schedule.h"
 #include "supervisor/takeovers.h"
 #include "supervisor/transient.h"
-#include "supervisor/listener.h"
 
 typedef struct Control Control;
 typedef struct Daemon Daemon;
@@ -89,6 +90,7 @@ struct Supervisor {
         struct CrossingList crossings;  /* calls that wait, and may cross to a successor */
         KeeperReplacement *replacement; /* of the keeper; NULL: none is under way */
         struct Unknown *unknown; /* what a later version has written down, and is to be given on; NULL: nothing */
+        Precopy precopy;         /* what a successor has to be given, or given again */
         Takeover *takeover;      /* by a successor of ours; NULL: none is under way */
         Successor *successor;    /* what we are until we serve; NULL: we have no predecessor */
         Takeovers *takeovers;    /* their history */

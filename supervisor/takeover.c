@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,6 +35,10 @@
 
 #define TIMEOUT_US (30 * USEC_PER_SEC)
 #define RETRY_US   (2 * USEC_PER_MSEC)
+#define ROUND_MAX  32u /* connections that are written down in one turn */
+#define FEW        16u /* as many may have to be given while we are frozen */
+#define PASSES_MAX 8u
+#define SPARE_FDS  64 /* what a successor needs besides what we have */
 
 #define FAULT_REFUSED "the predecessor refuses, at a fault point"
 
@@ -43,23 +48,44 @@ struct Takeover {
         uint64_t begun_us, deadline;
         int program, socket, remote; /* remote: the successor's end, until the keeper has it */
         LoopIo io;
-        LoopTimer retry, late;
+        LoopTimer round, retry, late;
         LoopTask attempt;
+        Transfer transfer; /* of a round, while `gives' */
+        Manifest manifest;
+        int memfd;
+        size_t left, before; /* of this pass over what has changed; what there was of it */
+        unsigned n_passes;
+        bool gives, has_given; /* a round; everything, once */
         bool check;
         bool asked; /* TAKEOVER was sent */
         bool arms;  /* the successor was told of a fault point */
         char why[MANIFEST_REASON_SIZE];
 };
 
+static void round_over(Takeover *takeover) {
+        if (takeover->gives)
+                transfer_deinit(&takeover->transfer);
+        takeover->gives = false;
+        takeover->memfd = fd_close(takeover->memfd);
+        manifest_deinit(&takeover->manifest);
+}
+
+static void stop_giving(Takeover *takeover) {
+        loop_io_stop(&takeover->io);
+        loop_timer_stop(&takeover->round);
+        loop_timer_stop(&takeover->retry);
+        loop_task_cancel(&takeover->attempt);
+        round_over(takeover);
+        precopy_end(takeover->supervisor);
+}
+
 Takeover *takeover_free(Takeover *takeover) {
         if (!takeover)
                 return NULL;
         supervisor_release(takeover->supervisor);
         keeper_link_forget(takeover->supervisor->link, takeover);
-        loop_io_stop(&takeover->io);
-        loop_timer_stop(&takeover->retry);
-        loop_task_cancel(&takeover->attempt);
         loop_timer_stop(&takeover->late);
+        stop_giving(takeover);
         if (takeover->call)
                 call_on_cancel(takeover->call, NULL, NULL);
         fd_close(takeover->program);
@@ -232,6 +258,7 @@ static void hand_over(Takeover *takeover, const Manifest *manifest) {
                 takeover_cancel(takeover, FAULT_REFUSED);
                 return;
         }
+        loop_io_stop(&takeover->io);
         transfer_give(&frozen.transfer, takeover->socket, manifest);
         if (takeover->check) {
                 bool fine = rehearse(&frozen);
@@ -261,6 +288,7 @@ static void hand_over(Takeover *takeover, const Manifest *manifest) {
 static void attempt(LoopTask *task) {
         Takeover *takeover = CONTAINER_OF(task, Takeover, attempt);
         Supervisor *supervisor = takeover->supervisor;
+        const SnapshotPart part = { .asker = takeover->call, .begun_us = takeover->begun_us };
         Manifest manifest = MANIFEST_NULL;
         _cleanup_fd_ int memfd = -1;
         int r;
@@ -277,7 +305,7 @@ static void attempt(LoopTask *task) {
                         takeover_cancel(takeover, FAULT_REFUSED);
                         return;
                 }
-                r = snapshot_save(supervisor, takeover->call, takeover->begun_us, &manifest, &memfd, takeover->why);
+                r = snapshot_save(supervisor, &part, &manifest, &memfd, takeover->why);
         }
         if (r == 0)
                 hand_over(takeover, &manifest);
@@ -288,10 +316,76 @@ static void attempt(LoopTask *task) {
         manifest_deinit(&manifest);
 }
 
+static void begin_pass(Takeover *takeover) {
+        takeover->before = takeover->left = takeover->supervisor->precopy.n_changed;
+        takeover->n_passes++;
+        loop_timer_set(takeover->supervisor->loop, &takeover->round, clock_now());
+}
+
+/* retry() - what waited may have passed. Meanwhile much may have changed: that is given first. */
 static void retry(LoopTimer *timer) {
         Takeover *takeover = CONTAINER_OF(timer, Takeover, retry);
 
-        loop_task_queue(takeover->supervisor->loop, &takeover->attempt);
+        if (takeover->supervisor->precopy.n_changed > 4 * FEW)
+                begin_pass(takeover);
+        else
+                loop_task_queue(takeover->supervisor->loop, &takeover->attempt);
+}
+
+/* pass_is_over() - true: it makes no sense to give more before the freeze: there is little, or it does not become less. */
+static bool pass_is_over(Takeover *takeover) {
+        const Supervisor *supervisor = takeover->supervisor;
+        size_t n = supervisor->precopy.n_changed;
+
+        if (takeover->left > 0 ||
+            events_next_seq(supervisor->events) - supervisor->precopy.next_event > SNAPSHOT_EVENTS_MAX / 4)
+                return false;
+        if (takeover->has_given && (n <= FEW || n >= takeover->before || takeover->n_passes >= PASSES_MAX))
+                return true;
+        takeover->has_given = true;
+        takeover->n_passes += n > FEW;
+        takeover->before = takeover->left = n;
+        return n <= FEW;
+}
+
+/* give_round() - some of what has changed, while we serve: what is written down in one turn is bounded. */
+static void give_round(LoopTimer *timer) {
+        Takeover *takeover = CONTAINER_OF(timer, Takeover, round);
+        Supervisor *supervisor = takeover->supervisor;
+        const SnapshotPart part = { .is_partial = true, .max = ROUND_MAX, .begun_us = takeover->begun_us };
+
+        if (pass_is_over(takeover)) {
+                takeover->n_passes = 0;
+                loop_task_queue(supervisor->loop, &takeover->attempt);
+                return;
+        }
+        takeover->left -= MIN(takeover->left, (size_t) ROUND_MAX);
+        if (snapshot_save(supervisor, &part, &takeover->manifest, &takeover->memfd, takeover->why) < 0) {
+                takeover_cancel(takeover, takeover->why);
+                return;
+        }
+        transfer_give(&takeover->transfer, takeover->socket, &takeover->manifest);
+        takeover->gives = true;
+        loop_io_set(supervisor->loop, &takeover->io, takeover->socket, LOOP_IN | LOOP_OUT);
+}
+
+/* give() - the round, as far as it goes without waiting. */
+static void give_more(Takeover *takeover) {
+        TransferState state;
+
+        do {
+                state = transfer_step(&takeover->transfer);
+        } while (state == TRANSFER_SAID);
+        if (state == TRANSFER_FAILED) {
+                takeover_cancel(takeover, takeover->transfer.reason);
+        } else if (state == TRANSFER_DONE) {
+                round_over(takeover);
+                loop_io_set(takeover->supervisor->loop, &takeover->io, takeover->socket, LOOP_IN);
+                loop_timer_set(takeover->supervisor->loop, &takeover->round, clock_now());
+        } else {
+                loop_io_set(takeover->supervisor->loop, &takeover->io, takeover->socket,
+                            LOOP_IN | (transfer_events(&takeover->transfer) & POLLOUT ? LOOP_OUT : 0));
+        }
 }
 
 static void late(LoopTimer *timer) {
@@ -302,34 +396,41 @@ static void late(LoopTimer *timer) {
         takeover_cancel(takeover, why);
 }
 
-/* heard() - the successor runs, and then it has built everything of the keeper's table; or it is gone. */
+/* began_to_copy() - the successor runs, and is told the keeper's table. */
+static void began_to_copy(Takeover *takeover, const char *word) {
+        if (takeover->arms && strcmp(word, TAKEOVER_WORD_HERE) == 0)
+                takeover_cancel(takeover, "the program was built without fault points");
+        else if (enter(takeover, TAKEOVER_PHASE_COPY) < 0)
+                takeover_cancel(takeover, FAULT_REFUSED);
+        else
+                (void) snprintf(takeover->why, sizeof(takeover->why), "the successor reads the keeper's table");
+}
+
+/* heard() - a word of the successor's; or it goes on with what it is given; or it is gone. */
 static void heard(LoopIo *io, unsigned events) {
         Takeover *takeover = CONTAINER_OF(io, Takeover, io);
         char word[TRANSFER_WORD_SIZE];
-        int r = transfer_hear(takeover->socket, word);
+        int r;
 
         (void) events;
+        if (takeover->gives) {
+                give_more(takeover);
+                return;
+        }
+        r = transfer_hear(takeover->socket, word);
         if (r == -EAGAIN)
                 return;
-        if (r == 0 && takeover->arms && strcmp(word, TAKEOVER_WORD_HERE) == 0) {
-                takeover_cancel(takeover, "the program was built without fault points");
-                return;
+        if (r == 0 && (strcmp(word, TAKEOVER_WORD_HERE) == 0 || strcmp(word, TAKEOVER_WORD_ARMED) == 0)) {
+                began_to_copy(takeover, word);
+        } else if (r == 0 && strcmp(word, TAKEOVER_WORD_READY) == 0) {
+                (void) snprintf(takeover->why, sizeof(takeover->why), "everything was ready");
+                precopy_begin(takeover->supervisor);
+                begin_pass(takeover);
+        } else {
+                takeover_cancel(takeover, takeover->has_given ? "the successor is gone: its own lines say why"
+                                                              : "the program ended before it could take anything: its "
+                                                                "own lines say why");
         }
-        if (r == 0 && strcmp(word, takeover->arms ? TAKEOVER_WORD_ARMED : TAKEOVER_WORD_HERE) == 0) {
-                if (enter(takeover, TAKEOVER_PHASE_COPY) < 0) {
-                        takeover_cancel(takeover, FAULT_REFUSED);
-                        return;
-                }
-                (void) snprintf(takeover->why, sizeof(takeover->why), "the successor reads the keeper's table");
-                return;
-        }
-        loop_io_stop(io);
-        if (r < 0 || strcmp(word, TAKEOVER_WORD_READY) != 0) {
-                takeover_cancel(takeover, "the program ended before it could take anything: its own lines say why");
-                return;
-        }
-        (void) snprintf(takeover->why, sizeof(takeover->why), "everything was ready");
-        loop_task_queue(takeover->supervisor->loop, &takeover->attempt);
 }
 
 static void began(KeeperLink *link, int result, void *userdata) {
@@ -369,6 +470,29 @@ static void program_given(KeeperLink *link, int result, void *userdata) {
                 begin(takeover);
         else
                 end(takeover, strerror(-result));
+}
+
+static void ask_keeper(Takeover *takeover);
+
+void takeover_again(Takeover *takeover) {
+        int pair[2];
+
+        if (!takeover || !takeover->asked)
+                return;
+        keeper_link_forget(takeover->supervisor->link, takeover);
+        (void) keeper_link_abort(takeover->supervisor->link);
+        stop_giving(takeover);
+        takeover->asked = takeover->arms = takeover->has_given = false;
+        fd_close(takeover->remote);
+        fd_close(takeover->socket);
+        takeover->remote = takeover->socket = -1;
+        if (fd_socketpair(SOCK_SEQPACKET, pair) < 0) {
+                end(takeover, "no descriptors to begin it again with another configuration");
+                return;
+        }
+        takeover->socket = pair[0];
+        takeover->remote = pair[1];
+        ask_keeper(takeover);
 }
 
 static void cancelled(Call *call, void *userdata) {
@@ -411,6 +535,9 @@ static Takeover *takeover_new(Supervisor *supervisor, Call *call, const Baton__C
                 .socket = pair[0],
                 .remote = pair[1],
                 .io = LOOP_IO_NULL(heard),
+                .memfd = -1,
+                .manifest = MANIFEST_NULL,
+                .round = LOOP_TIMER_NULL(give_round),
                 .retry = LOOP_TIMER_NULL(retry),
                 .attempt = LOOP_TASK_NULL(attempt),
                 .late = LOOP_TIMER_NULL(late),
@@ -419,6 +546,24 @@ static Takeover *takeover_new(Supervisor *supervisor, Call *call, const Baton__C
         takeover->deadline = clock_after(takeover->begun_us, timeout);
         loop_timer_set(supervisor->loop, &takeover->late, takeover->deadline);
         return takeover;
+}
+
+/*
+ * fits() - whether a successor can have all that we have: it raises its limit as we did, to the hard one. What the keeper needs
+ * for it is within what it keeps free of stored descriptors.
+ */
+static bool fits(char reason[MANIFEST_REASON_SIZE]) {
+        struct rlimit limit;
+        int open = fd_count();
+
+        if (open < 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_max == RLIM_INFINITY ||
+            (rlim_t) open + SPARE_FDS <= limit.rlim_max)
+                return true;
+        (void) snprintf(reason, MANIFEST_REASON_SIZE,
+                        "the successor needs up to %d descriptors, and may have %ju: raise the limit of open files "
+                        "(RLIMIT_NOFILE)",
+                        open + SPARE_FDS, (uintmax_t) limit.rlim_max);
+        return false;
 }
 
 /* refuse() - before anything was begun. */
@@ -453,14 +598,14 @@ static int arm(Takeover *takeover, const char *fault) {
         return transfer_say(takeover->socket, word);
 }
 
-static void ask_keeper(Takeover *takeover, int program) {
+static void ask_keeper(Takeover *takeover) {
         int r;
 
-        if (enter(takeover, TAKEOVER_PHASE_CHECK) < 0) {
+        if (fault_point(FAULT_PREDECESSOR, TAKEOVER_PHASE_CHECK) < 0) { /* which it entered when it began */
                 end(takeover, FAULT_REFUSED);
                 return;
         }
-        r = keeper_link_program(takeover->supervisor->link, program, program_given, takeover);
+        r = keeper_link_program(takeover->supervisor->link, takeover->program, program_given, takeover);
         if (r < 0)
                 end(takeover, strerror(-r));
 }
@@ -492,6 +637,10 @@ void control_takeover(Control *control, Call *call, const ProtobufCMessage *mess
                 refuse(supervisor, call, STATUS_FAILED_PRECONDITION, reason);
                 return;
         }
+        if (!fits(reason)) {
+                refuse(supervisor, call, STATUS_RESOURCE_EXHAUSTED, reason);
+                return;
+        }
         supervisor->takeover = takeover_new(supervisor, call, request);
         if (!supervisor->takeover || (faults > 0 && arm(supervisor->takeover, request->fault) < 0)) {
                 supervisor->takeover = takeover_free(supervisor->takeover);
@@ -499,5 +648,6 @@ void control_takeover(Control *control, Call *call, const ProtobufCMessage *mess
                 return;
         }
         call_on_cancel(call, cancelled, supervisor->takeover);
-        ask_keeper(supervisor->takeover, program);
+        supervisor->takeover->program = fd_take(&program);
+        ask_keeper(supervisor->takeover);
 }

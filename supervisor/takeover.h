@@ -17,6 +17,9 @@
 #define TAKEOVER_WORD_FAULT "fault "
 #define TAKEOVER_WORD_ARMED "armed"
 
+/* takeover_again() - the configuration was loaded again: another successor begins with that. Accepts NULL. */
+void takeover_again(Takeover *takeover);
+
 /* takeover_cancel() - it does not take place, for @why. Accepts NULL: none is under way. */
 void takeover_cancel(Takeover *takeover, const char *why);
 
