@@ -41,7 +41,8 @@ if __name__ == "__main__" and "lazy" not in sys.argv:
     notify("READY=1")
 while True:
     with open(folder + "/fifo") as file:
-        exec(file.read())
+        text = file.read()
+    exec(text)  # nobody reads meanwhile: what is to be done next waits for somebody who does
 """
 
 
