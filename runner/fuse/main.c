@@ -66,7 +66,6 @@ static const char help[] =
         "    files:\n"
         "      command: [" PROGRAM ", /srv/files, /mnt/files]\n"
         "      ready: hello\n"
-        "      recover: failover\n"
         "\n"
         "Access is decided by the kernel, by owner, mode and access lists, for all users; only root, or users with "
         "the\n"

@@ -467,6 +467,37 @@ a_daemon_upgrades_it_under_load.seconds = 4 * LIMIT
 
 
 @test
+def a_daemon_replaces_the_killed_under_load(daemon):
+    """SIGKILL, over and over, while git and a compiler work: a pause, no error. It is the same mount in the end."""
+    if not shutil.which("git"):
+        raise Skip("git is not installed")
+    if not resends():
+        raise Skip("the kernel cannot resend requests (Linux 6.9)")
+    daemon.configure("runners: { x: { command: [/bin/true], ready: hello, recover: failover } }")
+    known = daemon.baton("check", daemon.configuration, check=False).returncode == 0
+    if not known or daemon.baton("checkpoint", "--help", check=False).returncode != 0:
+        raise Skip("this supervisor keeps no checkpoints")
+    served = Served(daemon, more="    recover: failover\n    intensity: { restarts: 1000, within: 1s }\n")
+    served.until_serving()
+    device = os.stat(served.at).st_dev
+    load, n = running_load(served, WORK, SOURCES), 0
+    while n < 3 or (load.poll() is None and n < ROUNDS):
+        pid = daemon.pid("files")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: daemon.pid("files") not in (0, pid), "another process", LIMIT)
+        served.until_serving()
+        n += 1
+    assert load.wait(LIMIT) == 0, load.stderr.read()
+    load.stderr.close()
+    assert os.stat(served.at).st_dev == device
+    assert daemon.stop() == 0
+    assert not os.path.ismount(served.at)
+
+
+a_daemon_replaces_the_killed_under_load.seconds = 4 * LIMIT
+
+
+@test
 def resend_is_refused_where_it_cannot_be(daemon):
     if not os.path.exists(RUNNER):
         raise Skip("not built")
