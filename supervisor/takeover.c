@@ -348,6 +348,25 @@ static bool pass_is_over(Takeover *takeover) {
         return n <= FEW;
 }
 
+/* give_more() - the round, as far as it goes without waiting. */
+static void give_more(Takeover *takeover) {
+        TransferState state;
+
+        do {
+                state = transfer_step(&takeover->transfer);
+        } while (state == TRANSFER_SAID);
+        if (state == TRANSFER_FAILED) {
+                takeover_cancel(takeover, takeover->transfer.reason);
+        } else if (state == TRANSFER_DONE) {
+                round_over(takeover);
+                loop_io_set(takeover->supervisor->loop, &takeover->io, takeover->socket, LOOP_IN);
+                loop_timer_set(takeover->supervisor->loop, &takeover->round, clock_now());
+        } else {
+                loop_io_set(takeover->supervisor->loop, &takeover->io, takeover->socket,
+                            LOOP_IN | (transfer_events(&takeover->transfer) & POLLOUT ? LOOP_OUT : 0));
+        }
+}
+
 /* give_round() - some of what has changed, while we serve: what is written down in one turn is bounded. */
 static void give_round(LoopTimer *timer) {
         Takeover *takeover = CONTAINER_OF(timer, Takeover, round);
@@ -366,26 +385,7 @@ static void give_round(LoopTimer *timer) {
         }
         transfer_give(&takeover->transfer, takeover->socket, &takeover->manifest);
         takeover->gives = true;
-        loop_io_set(supervisor->loop, &takeover->io, takeover->socket, LOOP_IN | LOOP_OUT);
-}
-
-/* give() - the round, as far as it goes without waiting. */
-static void give_more(Takeover *takeover) {
-        TransferState state;
-
-        do {
-                state = transfer_step(&takeover->transfer);
-        } while (state == TRANSFER_SAID);
-        if (state == TRANSFER_FAILED) {
-                takeover_cancel(takeover, takeover->transfer.reason);
-        } else if (state == TRANSFER_DONE) {
-                round_over(takeover);
-                loop_io_set(takeover->supervisor->loop, &takeover->io, takeover->socket, LOOP_IN);
-                loop_timer_set(takeover->supervisor->loop, &takeover->round, clock_now());
-        } else {
-                loop_io_set(takeover->supervisor->loop, &takeover->io, takeover->socket,
-                            LOOP_IN | (transfer_events(&takeover->transfer) & POLLOUT ? LOOP_OUT : 0));
-        }
+        give_more(takeover); /* now, as what is closed later in this turn must be on its way by then */
 }
 
 static void late(LoopTimer *timer) {

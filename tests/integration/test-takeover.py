@@ -8,6 +8,7 @@ processes and descriptors stay what they were. What fails changes nothing, and s
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ runners:
   counts: {{ command: [sh, -c, "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.002; done"] }}
   rests: {{ command: [sleep, 1001] }}
 """
+MANY = 1000 if os.environ.get("BATON_SOAK") else 300
 ROW = int(os.environ.get("BATON_TAKEOVERS", "1000" if os.environ.get("BATON_SOAK") else "10"))
 
 
@@ -246,6 +248,72 @@ def killed_in_the_middle(daemon):
         until(lambda: daemon.baton("status", check=False).returncode == 0, "a supervisor that serves")
         until(lambda: processes(daemon) == before, "the same processes")
         call_native(connect(daemon), b"%d" % n)
+    assert daemon.stop() == 0
+
+
+@test
+def while_runners_come_and_go(daemon):
+    """Runners die and are started again, write, are scaled, and clients come and go, all through the pre-copy."""
+    daemon.start(FLEET + """
+  flaps: { command: [sh, -c, "echo $$; exit 3"], restart: always, backoff: { initial: 5ms, max: 5ms },
+           intensity: { restarts: 0 }, instances: 6 }
+  still: { command: [sleep, 1003], instances: 40 }
+""")
+    for name in ("native", "counts", "rests"):
+        daemon.until_state(name, "up")
+    until(lambda: sum(r["state"] == "up" for r in daemon.status()["runners"] if r["name"].startswith("still")) == 40, "all")
+    names = {"native", "counts", "rests"} | {f"still.{i}" for i in range(1, 41)}
+    before = {r["name"]: r["pid"] for r in daemon.status()["runners"] if r["name"] in names}
+
+    def one_connection(i):
+        peer = connect(daemon)
+        call_native(peer, b"%d" % i)
+        peer.lane.close()
+
+    load = Load(one_connection)
+    for n in range(10):
+        # The command may be answered before, in the middle of, or after the takeover.
+        scale = subprocess.Popen([daemon_tests.BATON, "scale", f"still={40 + n % 3}"], env=daemon.environment,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert take_over(daemon)["committed"]
+        error = scale.communicate(timeout=TIMEOUT)[1]
+        assert scale.returncode == 0, error
+    load.end()
+    now = {r["name"]: r.get("pid") for r in daemon.status()["runners"]}
+    assert {name: now[name] for name in before} == before
+    until(lambda: {r["name"] for r in daemon.status()["runners"] if r["name"].startswith("still")} ==
+          {f"still.{i}" for i in range(1, 41)}, "as many as were scaled to last")
+    daemon.baton("stop", "flaps.*", check=False)
+    assert daemon.stop() == 0
+
+
+@test
+def too_few_descriptors(daemon):
+    """What a successor would not have room for is refused before anything has begun."""
+    start(daemon)
+    supervisor = daemon.supervisor()
+    limit = descriptors(supervisor) + 20
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (limit, limit))
+    done = daemon.baton("takeover", check=False)
+    assert done.returncode != 0 and f"may have {limit}: raise the limit of open files" in done.stderr, done.stderr
+    assert daemon.supervisor() == supervisor and "follows" not in daemon.said()
+    assert daemon.stop() == 0
+
+
+@test
+def many_runners(daemon):
+    """Ten takeovers of many runners: the same processes, and neither descriptors nor memory grow."""
+    daemon.start(f"runners: {{ idle: {{ command: [sleep, 1004], instances: {MANY} }} }}")
+    until(lambda: sum(r["state"] == "up" for r in daemon.status()["runners"]) == MANY, "all to be up")
+    before, fds, memory = processes(daemon), [], []
+    for _ in range(10):
+        pid = take_over(daemon)["pid"]
+        fds.append(descriptors(pid))
+        with open(f"/proc/{pid}/status", encoding="ascii") as status:
+            memory.append(next(int(line.split()[1]) for line in status if line.startswith("VmRSS")))
+    assert processes(daemon) == before and len(before) == MANY
+    assert max(fds[1:]) - min(fds[1:]) <= 2, fds
+    assert max(memory[5:]) <= max(memory[1:5]) * 1.1, memory
     assert daemon.stop() == 0
 
 
