@@ -226,9 +226,22 @@ def decode():
     return faults + (["docs/protocol.md: too few recorded bytes"] if count < 20 else [])
 
 
+def named_tests():
+    """What a document says is tested is the name of a test: `test-x.py: name', `test-x: name'."""
+    faults = []
+    for path in DOCUMENTS:
+        for file, name in re.findall(r"`(test-[\w-]+(?:\.py)?): (\w+)`", read(path)):
+            place = f"tests/integration/{file}" if file.endswith(".py") else f"tests/{file}.c"
+            if not os.path.exists(place):
+                faults.append(f"{path}: there is no {place}")
+            elif not re.search(rf"^def {name}\(|^static void test_{name}\(|^TEST_\w+\({name}\)", read(place), re.M):
+                faults.append(f"{path}: {place} has no test {name}")
+    return faults
+
+
 TESTS = (("links lead somewhere", links), ("methods of baton's own", methods), ("exit codes", exit_codes),
          ("statuses, kinds and states", numbers), ("the table of a service's life", transitions),
-         ("schemas as shown", schemas), ("lines that are printed", lines), ("recorded bytes decode", decode))
+         ("schemas as shown", schemas), ("tests that are named", named_tests), ("lines that are printed", lines), ("recorded bytes decode", decode))
 print(f"1..{len(TESTS)}")
 failed = False
 for number, (name, test) in enumerate(TESTS, 1):

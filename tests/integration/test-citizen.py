@@ -101,6 +101,22 @@ def keeps_the_watchdog(daemon):
 
 
 @test
+def takeovers_are_not_noticed(daemon):
+    """All that is said comes from the keeper, whose signs of life go on."""
+    manager = ServiceManager(daemon)
+    daemon.start(ONE, NOTIFY_SOCKET=manager.path, WATCHDOG_USEC=str(int(500000 * FACTOR)))
+    manager.until("READY")
+    supervisors = {daemon.supervisor()}
+    for _ in range(3):
+        assert daemon.baton("takeover").returncode == 0
+        supervisors.add(daemon.supervisor())
+        while "WATCHDOG" not in (message := manager.receive()):
+            assert not set(message) & {"RELOADING", "STOPPING"}, message
+    assert len(supervisors) == 4
+    assert daemon.stop() == 0
+
+
+@test
 def unit_is_verified(daemon):
     if not shutil.which("systemd-analyze"):
         raise Skip("systemd-analyze is not installed")
