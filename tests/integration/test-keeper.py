@@ -67,6 +67,18 @@ def impostor(daemon, name):
     return path
 
 
+def hanging(daemon):
+    """The keeper's children that execute `hangs'; others may end while they are looked at."""
+    found = []
+    for pid in daemon_tests.children(daemon.keeper()):
+        try:
+            if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "hangs":
+                found.append(pid)
+        except OSError:
+            pass
+    return found
+
+
 @test
 def ten_in_a_row(daemon):
     """With takeovers of the supervisor in between, and runners that start and end all the time."""
@@ -159,8 +171,7 @@ def one_that_hangs(daemon):
     client = subprocess.Popen([daemon_tests.BATON, "takeover", "--keeper", "--exec", impostor(daemon, "hangs")],
                               env=daemon.environment, stderr=subprocess.PIPE, text=True)
     daemon_tests.owned.add(client.pid)
-    rehearsal = until(lambda: [p for p in daemon_tests.children(daemon.keeper())
-                               if os.path.basename(os.readlink(f"/proc/{p}/exe")) == "hangs"], "the rehearsal")[0]
+    rehearsal = until(lambda: hanging(daemon), "the rehearsal")[0]
     for options in (["--keeper"], []):
         refused = daemon.baton("takeover", *options, check=False)
         assert refused.returncode == 25 and "is under way" in refused.stderr, refused
@@ -178,8 +189,7 @@ def the_supervisor_dies_meanwhile(daemon):
     client = subprocess.Popen([daemon_tests.BATON, "takeover", "--keeper", "--exec", impostor(daemon, "hangs")],
                               env=daemon.environment, stderr=subprocess.DEVNULL)
     daemon_tests.owned.add(client.pid)
-    rehearsal = until(lambda: [p for p in daemon_tests.children(daemon.keeper())
-                               if os.path.basename(os.readlink(f"/proc/{p}/exe")) == "hangs"], "the rehearsal")[0]
+    rehearsal = until(lambda: hanging(daemon), "the rehearsal")[0]
     os.kill(daemon.supervisor(), signal.SIGKILL)
     assert client.wait(TIMEOUT) != 0
     until(lambda: not is_alive(rehearsal), "the end of the rehearsal")

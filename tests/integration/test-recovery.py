@@ -9,6 +9,7 @@ import glob
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -180,6 +181,58 @@ def attached_clients_notice_nothing(daemon):
     peer = fleet.connect()
     request = control.CallRequest(name="native", method="echo.Echo/Unary", payload=b"again")
     assert peer.wait(peer.message("baton.Control/Call", request)).status == wire.OK
+
+
+@test
+def out_of_memory(daemon):
+    """A supervisor that gets no more memory refuses, or dies of it and is followed: runners and attached clients notice nothing."""
+    if os.environ.get("BATON_TEST_INSTRUMENTED"):
+        raise Skip("AddressSanitizer has its own idea of address space")
+    fleet = Fleet(daemon, f"runners: {{ native: {{ command: [{ECHO}], ready: hello }}, a: {{ command: [sleep, 1001] }} }}",
+                  forgiving=True)
+    before = fleet.until_runners(2)
+    until(lambda: daemon.said().count(": up, pid") == 2, "both to be up")
+    peer = fleet.connect()
+    call = peer.wait(peer.message("baton.Control/Attach", control.AttachRequest(name="native")))
+    assert call.status == wire.OK, call.message
+    response = control.AttachResponse.FromString(call.payload)
+    client = wire.Peer(socket.socket(fileno=call.fds[response.lane]), side=0)
+    supervisor, hungry = fleet.supervisor(), []
+    with open(f"/proc/{supervisor}/status", encoding="ascii") as file:
+        size = 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmSize:"))
+    limit = resource.prlimit(supervisor, resource.RLIMIT_AS)
+    resource.prlimit(supervisor, resource.RLIMIT_AS, (size, limit[1]))
+    refused = 0
+    for i in range(100):  # connections that stay, each with calls that wait
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(TIMEOUT)
+        hungry.append(connection)
+        try:
+            connection.connect(os.path.join(daemon.runtime, "control"))
+            one = wire.Peer(connection, side=1)
+            for _ in range(20):
+                one.message("baton.Control/Logs", control.LogsRequest(name="a", from_seq=1, wait=True))
+            call = one.wait(one.message("baton.Control/Call", control.CallRequest(
+                name="native", method="echo.Echo/Unary", payload=b"x" * 300000)))
+            refused += call.status != wire.OK
+        except (wire.Closed, OSError):
+            refused += 1
+        assert client.call("echo.Echo/Unary", b"%d" % i).payload == b"%d" % i
+    died = fleet.supervisor() != supervisor
+    if not died:
+        resource.prlimit(supervisor, resource.RLIMIT_AS, limit)
+    for connection in hungry:
+        connection.close()
+    assert refused > 0, "there was memory for everything"
+    print(f"# refused {refused} of 100; the supervisor {'died and was followed' if died else 'lived'}")
+    fleet.same(before)
+    assert client.call("echo.Echo/Unary", b"still").payload == b"still"
+    peer = fleet.connect()
+    request = control.CallRequest(name="native", method="echo.Echo/Unary", payload=b"again")
+    assert peer.wait(peer.message("baton.Control/Call", request)).status == wire.OK
+
+
+out_of_memory.seconds = 12 * TIMEOUT
 
 
 @test
@@ -412,6 +465,10 @@ def as_pid_1(daemon):
     until(lambda: len(daemon_tests.children(keeper)) == 2, "the orphans to be reaped")
     os.kill(keeper, signal.SIGHUP)
     until(lambda: "configuration loaded again" in daemon.said(), "the reload")
+    daemon.baton("takeover", "--keeper")  # it stays PID 1, and goes on as such
+    assert "goes on, pid 1" in daemon.said()
+    daemon.baton("restart", "orphans")
+    until(lambda: len(daemon_tests.children(keeper)) == 2, "the orphans to be reaped")
     supervisor, = [pid for pid in daemon_tests.children(keeper) if command_line(pid)[0] == b"baton-supervisor"]
     os.kill(supervisor, signal.SIGKILL)
     until(lambda: "runners go on without: 1" in daemon.said(), "its end")
