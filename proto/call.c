@@ -634,6 +634,11 @@ void peer_forget_calls(Peer *peer) {
                 forget_call(call);
         }
         while ((call = LIST_FIRST(&peer->incoming))) {
+                if (peer->borrowed && call->restored && !call->claimed) { /* nobody has taken it, to end it */
+                        call->parcel = NULL;
+                        call_free(call);
+                        continue;
+                }
                 call->over = true;
                 forget_call(call);
         }

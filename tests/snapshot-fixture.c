@@ -163,9 +163,33 @@ static void restore_relays(SnapshotFixture *fixture, const Baton__Snapshot__Snap
                 for (size_t j = 0; j < i; j++)
                         if (snapshot->relays[j]->outer == relay->outer)
                                 return;
-                if (crossing.outer)
-                        (void) relay_restore(instance, &crossing);
+                if (crossing.outer && relay_restore(instance, &crossing) < 0)
+                        (void) call_fail(crossing.outer, STATUS_UNAVAILABLE, "it does not go on");
         }
+}
+
+/* restore_events() - what is kept is in the order of its numbers, whatever comes. */
+static void restore_events(Events *events, const Baton__Snapshot__Snapshot *snapshot) {
+        uint64_t last = 0;
+
+        events_clear(events);
+        for (size_t i = 0; i < snapshot->n_events; i++) {
+                const Baton__Snapshot__Event *e = snapshot->events[i];
+                const Event event = {
+                        .kind = (EventKind) (e->kind % _EVENT_KIND_N),
+                        .runner = *e->runner ? e->runner : NULL,
+                        .text = *e->text ? e->text : NULL,
+                        .seq = e->seq,
+                        .time_us = e->time_us,
+                };
+
+                if (e->seq <= last)
+                        continue;
+                last = e->seq;
+                events_restore(events, &event);
+        }
+        if (snapshot->events_next > last)
+                events_set_next(events, snapshot->events_next);
 }
 
 size_t snapshot_fixture_restore(SnapshotFixture *fixture, const Baton__Snapshot__Snapshot *snapshot) {
@@ -174,6 +198,7 @@ size_t snapshot_fixture_restore(SnapshotFixture *fixture, const Baton__Snapshot_
         size_t n = 0;
 
         make_manifest(&manifest);
+        restore_events(supervisor->events, snapshot);
         hooks_restore(supervisor->hooks, snapshot);
         fleet_restore(supervisor, snapshot);
         hooks_restore_crossed(supervisor->hooks, &manifest);

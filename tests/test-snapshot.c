@@ -69,6 +69,8 @@ static void test_this_version(void **state) {
         (void) state;
         snapshot_fixture_open(&fixture);
         (void) snapshot_fixture_restore(&fixture, snapshot);
+        assert_true(snapshot->events_next > 1);
+        assert_int_equal(events_next_seq(fixture.supervisor->events), snapshot->events_next);
         runner = find(&fixture, "failed");
         assert_int_equal(runner->state, POLICY_FAILED);
         assert_string_equal(runner->why, "exited with status 1");
