@@ -31,12 +31,12 @@ typedef struct Holder {
         int child_socket;
 } Holder;
 
-static void die(const char *what, int error) {
+static _Noreturn void die(const char *what, int error) {
         (void) fprintf(stderr, "fuse-holder: %s: %s\n", what, strerror(error < 0 ? -error : error));
         exit(1);
 }
 
-static void die_of(const char *reason) {
+static _Noreturn void die_of(const char *reason) {
         (void) fprintf(stderr, "fuse-holder: %s\n", reason);
         exit(1);
 }

@@ -47,7 +47,7 @@ struct Session {
         unsigned n_orphans;
         pthread_t thread;
         bool running;
-        int result; /* the thread's, after its end */
+        _Atomic int result; /* the thread's, at its end */
         Workers workers;
 };
 
