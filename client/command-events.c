@@ -39,7 +39,6 @@ static const char *const kinds[] = {
         "takeover",
         "recovery",
         "runner_upgraded",
-        "runner_failover",
 };
 
 static const char *kind_name(const Event *event) {
@@ -91,10 +90,6 @@ static void describe(const Event *event, char *text, size_t size) {
                 else
                         (void) snprintf(text, size, "upgraded, pid %d, pause %.1f ms", event->pid,
                                         (double) event->number / 1000);
-                return;
-        case BATON__CONTROL__EVENT__KIND__RUNNER_FAILOVER:
-                (void) snprintf(text, size, "goes on from a checkpoint that is %.1f s old, pid %d",
-                                (double) event->number / 1000000, event->pid);
                 return;
         case BATON__CONTROL__EVENT__KIND__RECOVERY:
                 (void) snprintf(text, size, "recovery: %s", event->text);

@@ -99,11 +99,6 @@ static const cyaml_schema_field_t upgrade_fields[] = {
         CYAML_FIELD_END,
 };
 
-static const cyaml_schema_field_t checkpoint_fields[] = {
-        TEXT("every", RawCheckpoint, every),
-        CYAML_FIELD_END,
-};
-
 static const cyaml_schema_field_t hook_fields[] = {
         LIST1("on", RawHook, on),
         LIST1("command", RawHook, command),
@@ -167,9 +162,6 @@ static const cyaml_schema_field_t fd_store_fields[] = {
         TEXT("watchdog", RawRunner, watchdog), \
         TEXT("service", RawRunner, service), \
         TEXT("restart", RawRunner, restart), \
-        TEXT("recover", RawRunner, recover), \
-        MAPPING("checkpoint", RawRunner, checkpoint, checkpoint_fields), \
-        TEXT("pending", RawRunner, pending), \
         MAPPING("upgrade", RawRunner, upgrade, upgrade_fields), \
         TEXT("autostart", RawRunner, autostart), \
         LIST("success_exit", RawRunner, success_exit), \
@@ -274,10 +266,6 @@ static const struct {
         { "stop_signal", "a signal such as TERM, INT or 15" },
         { "watchdog", DURATION },
         { "service", "auto or manual" },
-        { "recover", "fresh or failover" },
-        { "checkpoint", "a mapping of every" },
-        { "checkpoint.every", DURATION },
-        { "pending", "resend, flush or none" },
         { "upgrade", "a mapping of timeout, drain, health and signal" },
         { "upgrade.timeout", DURATION },
         { "upgrade.drain", DURATION },

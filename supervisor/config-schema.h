@@ -34,10 +34,6 @@ typedef struct RawUpgrade {
         char *timeout, *drain, *health, *signal;
 } RawUpgrade;
 
-typedef struct RawCheckpoint {
-        char *every;
-} RawCheckpoint;
-
 typedef struct RawLimits {
         char *values[CONFIG_LIMITS_N]; /* in the order of rlimit_by_index() */
 } RawLimits;
@@ -72,9 +68,8 @@ typedef struct RawRunner {
         RawList groups;
         RawLimits *limits;
         RawCgroup *cgroup;
-        char *ready, *start_timeout, *stop_timeout, *stop_signal, *watchdog, *service, *recover, *pending;
+        char *ready, *start_timeout, *stop_timeout, *stop_signal, *watchdog, *service;
         RawUpgrade *upgrade;
-        RawCheckpoint *checkpoint;
         char *restart, *oneshot, *autostart, *instances, *every;
         RawBackoff *backoff;
         RawIntensity *intensity;

@@ -60,13 +60,6 @@ static const char *const channel_names[] = {
         [CHANNEL_RPC] = "rpc", [CHANNEL_FILESYSTEM] = "filesystem", [CHANNEL_DATA] = "data", NULL
 };
 static const char *const full_names[] = { "drop", "park", NULL };
-static const char *const recover_names[] = {
-        [CONFIG_RECOVER_FRESH] = "fresh", [CONFIG_RECOVER_FAILOVER] = "failover", [_CONFIG_RECOVER_N] = NULL
-};
-static const char *const pending_names[] = { [CONFIG_PENDING_NONE] = "none",
-                                             [CONFIG_PENDING_FLUSH] = "flush",
-                                             [CONFIG_PENDING_RESEND] = "resend",
-                                             [_CONFIG_PENDING_N] = NULL };
 static const char *const service_names[] = { "auto", "manual", NULL };
 static const char *const others_names[] = { "none", "read", NULL };
 static const char *const strategy_names[] = { [CONFIG_ONE_FOR_ONE] = "one_for_one",
@@ -93,10 +86,6 @@ static const Scalar scalars[] = {
         { "stop_signal", OF(stop_signal), TO(stop_signal), KIND_SIGNAL },
         { "watchdog", OF(watchdog), TO(watchdog_us), KIND_DURATION, 0, DURATION_MAX },
         { "service", OF(service), TO(service_manual), KIND_ENUM, .names = service_names },
-        { "recover", OF(recover), TO(recover), KIND_ENUM, .names = recover_names },
-        { "checkpoint.every", IN(checkpoint, RawCheckpoint, every), TO(checkpoint_every_us), KIND_DURATION, 0,
-          DURATION_MAX },
-        { "pending", OF(pending), TO(pending), KIND_ENUM, .names = pending_names },
         { "upgrade.timeout", IN(upgrade, RawUpgrade, timeout), TO(upgrade_timeout_us), KIND_DURATION, 1,
           DURATION_MAX },
         { "upgrade.drain", IN(upgrade, RawUpgrade, drain), TO(upgrade_drain_us), KIND_DURATION, 0, DURATION_MAX },
@@ -123,10 +112,6 @@ static const Scalar scalars[] = {
         { "log.full", IN(log, RawLog, full), TO(log.park), KIND_ENUM, .names = full_names },
         { "rpc.max_attached", IN(rpc, RawRpc, max_attached), TO(max_attached), KIND_NUMBER, 1, 65535 },
 };
-
-const char *config_pending_name(ConfigPending pending) {
-        return pending_names[pending];
-}
 
 /* The same into PeerLimits. */
 #define RPC(_member)                                                                                                  \
@@ -699,10 +684,6 @@ void config_values_finish(ConfigLoader *loader, ConfigDraft *draft, const RawRun
                 config_fail(loader, "channels", "goes only with `ready: hello'");
         if (config->service_manual && config->ready != CONFIG_READY_HELLO)
                 config_fail(loader, "service", "goes only with `ready: hello'");
-        if (config->recover == CONFIG_RECOVER_FAILOVER && config->ready != CONFIG_READY_HELLO)
-                config_fail(loader, "recover", "goes only with `ready: hello'");
-        if (config->checkpoint_every_us > 0 && config->recover != CONFIG_RECOVER_FAILOVER)
-                config_fail(loader, "checkpoint.every", "goes only with `recover: failover'");
         if (config->watchdog_us > 0 && config->ready != CONFIG_READY_HELLO && config->ready != CONFIG_READY_NOTIFY)
                 config_fail(loader, "watchdog", "goes only with `ready: hello' or `ready: notify'");
         check_backoff(loader, &config->backoff, raw->backoff);

@@ -446,9 +446,6 @@ void config_difference_deinit(ConfigDifference *difference);
 /* config_difference_is_empty() */
 bool config_difference_is_empty(const ConfigDifference *difference);
 
-/* config_pending_name() - "resend", ... */
-const char *config_pending_name(ConfigPending pending);
-
 /* config_key_name() - "command", ... as in the file; NULL: there is no such number. */
 const char *config_key_name(unsigned key);
 

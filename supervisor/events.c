@@ -329,7 +329,6 @@ static const char *const kind_names[] = {
         [EVENT_TAKEOVER] = "takeover",
         [EVENT_RECOVERY] = "recovery",
         [EVENT_RUNNER_UPGRADED] = "runner_upgraded",
-        [EVENT_RUNNER_FAILOVER] = "runner_failover",
 };
 static_assert(ARRAY_SIZE(kind_names) == _EVENT_KIND_N, "a name for each");
 

@@ -43,7 +43,6 @@ typedef enum EventKind {
         EVENT_TAKEOVER,
         EVENT_RECOVERY,
         EVENT_RUNNER_UPGRADED,
-        EVENT_RUNNER_FAILOVER,
         _EVENT_KIND_N,
 } EventKind;
 

@@ -41,7 +41,8 @@ void instance_service_served(Instance *instance, const ServiceResult *result, vo
         }
         if (result->status == STATUS_OK)
                 instance_raise(instance, PROCESS_EVENT_READY);
-        else if (!result->local) /* else its end, or the start's time-out, says more */
+        else if (!result->local ||
+                 instance->state == PROCESS_UP) /* else its end, or the start's time-out, says more */
                 fail(instance, result);
 }
 
@@ -54,7 +55,9 @@ static void asked(Instance *instance, const ServiceResult *result, void *userdat
 }
 
 void instance_serve(Instance *instance) {
-        int r = service_drive(instance, SERVICE_GOAL_SERVE, true, 0, -1, instance_service_served, NULL);
+        /* The start of one that is being started has a time-out of its own, which knows more to say. */
+        uint64_t timeout = instance->state == PROCESS_STARTING ? 0 : instance->config->start_timeout_us;
+        int r = service_drive(instance, SERVICE_GOAL_SERVE, true, timeout, -1, instance_service_served, NULL);
 
         if (r == 0 || r == -EBUSY)
                 return;

@@ -291,9 +291,6 @@ static RunnerStart *prepare_program(Instance *instance, HolderPass *ret_pass) {
             asprintf(&variables[n], "BATON_RUNNER=%s", instance->runner->name) >= 0)
                 n++;
         n = instance_ready_variables(instance, variables, n);
-        if (runner_config_native(instance->config) && instance->config->recover == CONFIG_RECOVER_FAILOVER &&
-            asprintf(&variables[n], "BATON_PENDING=%s", config_pending_name(instance->config->pending)) >= 0)
-                n++;
         n = pass_variables(ret_pass, variables, n);
         (void) memcpy(extra, variables, n * sizeof(*extra));
         r = runner_config_prepare(instance->config, instance->runner->name, instance->runner->number, extra, &start,

@@ -288,9 +288,10 @@ static void tell_gone(LoopTask *task) {
 
 /* ---------------------------------------------------------------------------------------------------- the peer's side */
 
+/* A renewal is of one that was adopted: it says Hello to us for the first time, too. */
 static void peer_said_hello(Peer *peer, bool renewed) {
-        if (!renewed)
-                instance_said_hello(peer_userdata(peer));
+        (void) renewed;
+        instance_said_hello(peer_userdata(peer));
 }
 
 /* The lane is shut down although the peer has closed its own descriptor: the runner must see the end at once. */

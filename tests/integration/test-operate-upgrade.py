@@ -7,8 +7,8 @@ supervisor lose nothing; whatever fails on the way, and whoever is killed, one o
 import json
 import os
 import signal
+import subprocess
 import threading
-import time
 
 import baton_wire as wire
 
@@ -189,6 +189,77 @@ def one_that_does_not_end_is_killed_at_the_deadline(daemon):
     serves(daemon, after, "0")
     assert not is_alive(before)
     peer.close()
+
+
+@test
+def a_successor_that_fails_leaves_the_predecessor(daemon):
+    before = start(daemon, start_timeout="2s", upgrade="{ timeout: 1s }")["pid"]
+    call(daemon, "Add", 3)
+    for line, phase in (("restore=refuse", "crossing"), ("restore=die", "crossing"), ("restore=hang", "crossing"),
+                        ("start=refuse", "beginning"), ("start=die", "beginning"), ("start=hang", "beginning")):
+        plan(daemon, line)
+        fails(daemon, 26, f"upgrade failed while {phase}")
+        serves(daemon, before, "3")
+    assert daemon.status("s")["upgrades_failed"] == 6
+    plan(daemon)
+    upgrade(daemon)
+    assert call(daemon, "Get") == "3"
+
+
+@test
+def a_predecessor_that_refuses_serves_on(daemon):
+    plan_file = os.path.join(daemon.folder, "plan")
+    for line in ("stop=refuse", "save=refuse"):
+        with open(plan_file, "w", encoding="utf-8") as file:
+            file.write(line + "\n")
+        before = start(daemon)["pid"]
+        plan(daemon)
+        fails(daemon, 26, "upgrade failed while crossing: the predecessor")
+        serves(daemon, before, "0")
+        upgrade(daemon)
+        daemon.stop()
+
+
+@test
+def a_predecessor_that_dies_is_restarted(daemon):
+    with open(os.path.join(daemon.folder, "plan"), "w", encoding="utf-8") as file:
+        file.write("save=die\n")
+    before = start(daemon)["pid"]
+    plan(daemon)
+    fails(daemon, 26, "it is not running")
+    after = until(lambda: daemon.status("s")["state"] == "up" and daemon.pid("s"), "the next one")
+    assert after != before
+    serves(daemon, after, "0")
+
+
+@test
+def a_supervisor_that_is_killed_in_the_middle(daemon):
+    """Before the commit the predecessor serves afterwards, after it the successor; never none, never two."""
+    start(daemon, start_timeout="3s")
+    call(daemon, "Add", 9)
+    for line, commits in (("nothing=once", False), ("restore=hang", False), ("start=hang", True)):
+        before = daemon.pid("s")
+        plan(daemon, line)
+        running = subprocess.Popen([daemon_tests.BATON, "upgrade", "s"], env=daemon.environment,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        daemon_tests.owned.add(running.pid)
+        phase = {"nothing=once": None, "restore=hang": "crossing", "start=hang": "beginning"}[line]
+        if phase:
+            until(lambda: daemon.status("s").get("upgrade_phase") == phase, phase)
+        supervisor = daemon.supervisor()
+        os.kill(supervisor, signal.SIGKILL)
+        running.wait()
+        plan(daemon)
+        until(lambda: answers(daemon) and daemon.supervisor() != supervisor, "another supervisor", 60)
+        until(lambda: len(runners(daemon)) == 1 and daemon.status("s")["state"] == "up", "one that serves", 60)
+        if phase and not commits:
+            assert daemon.pid("s") == before
+            until(lambda: daemon.status("s").get("service_state") == 2, "its service")
+            assert call(daemon, "Get") == "9"
+
+
+def answers(daemon):
+    return daemon.baton("status", "--json", check=False).returncode == 0
 
 
 def connect(daemon):
