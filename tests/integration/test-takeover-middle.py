@@ -22,8 +22,9 @@ from baton_wire import control  # noqa: E402
 from daemon_tests import TIMEOUT, is_alive, test, until  # noqa: E402
 
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
-# Of a runner that takes its time to stop: until somebody opens the gate.
-SLOW = 'trap "cat {gate} > /dev/null; exit 0" TERM; echo up; while :; do sleep 1000 & wait; done'
+# Of a runner that takes its time to stop: until somebody opens the gate. A second TERM, as of a supervisor that has to begin the
+# stop again, means nothing to it.
+SLOW = 'trap "trap \\"\\" TERM; cat {gate} > /dev/null; exit 0" TERM; echo up; while :; do sleep 1000 & wait; done'
 
 
 class Gate:
