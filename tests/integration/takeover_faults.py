@@ -16,6 +16,8 @@ import takeover_steps
 from baton_wire import control
 from daemon_tests import TIMEOUT, Daemon, owned, until
 
+# How long one that does nothing is waited for: longer where time is to be multiplied, but not by as much.
+PATIENCE = f"{int(2000 * min(TIMEOUT / 10, 2.5))}ms"
 PROGRAMS = os.path.join(daemon_tests.BUILD, "tests/faults")
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
 FLEET = f"""
@@ -202,7 +204,7 @@ class Rehearsal:
         supervisor, keeper = self.daemon.supervisor(), self.daemon.keeper()
         return supervisor, descriptors_at_rest(supervisor), descriptors_at_rest(keeper)
 
-    def take_over(self, point, timeout="2s", may_fail=0):
+    def take_over(self, point, timeout=PATIENCE, may_fail=0):
         """With that fault. One row of the table; `serves' is who does afterwards. @may_fail: as many supervised calls, or whoever
         follows the log, which then begins anew."""
         daemon, attached, supervised, follower = self.daemon, self.attached, self.supervised, self.follower

@@ -16,7 +16,7 @@ import daemon_tests  # noqa: E402
 import takeover_faults  # noqa: E402
 import takeover_steps  # noqa: E402
 from daemon_tests import test, until  # noqa: E402
-from takeover_faults import Rehearsal, print_head, print_row, rehearse  # noqa: E402
+from takeover_faults import PATIENCE, Rehearsal, print_head, print_row, rehearse  # noqa: E402
 
 PREDECESSOR = ["check", "start", "copy", "freeze", "delta", "commit", "resume"]
 SUCCESSOR = ["start", "copy", "delta", "commit", "resume"]
@@ -35,6 +35,8 @@ def allowed(point):
             return {"successor"}
         if phase == "commit" and fault in ("kill", "hang"):
             return {"successor", "recovery"}  # whether the successor had said READY by then
+        if phase == "commit":
+            return {"predecessor", "successor"}  # ABORT, which may come after READY
         return {"refuse": {"predecessor"}, "emfile": {"predecessor", "successor"}}.get(fault, {"recovery"})
     if phase == "resume":
         return {"successor"} if fault == "emfile" else {"recovery"}
@@ -80,7 +82,7 @@ def kill_successor(daemon):
 
 def hung(daemon, chosen):
     for i in range(0, len(chosen), 3):
-        walk(daemon, f"hang-{i}", chosen[i:i + 3], hang_timeout="2s")
+        walk(daemon, f"hang-{i}", chosen[i:i + 3], hang_timeout=PATIENCE)
 
 
 @test
