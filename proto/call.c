@@ -622,6 +622,19 @@ static void forget_call(Call *call) {
         call->peer = NULL;
 }
 
+void call_forget(Call *call) {
+        call->on_cancel = NULL;
+        call->over = true;
+        if (call->parcel)
+                peer_drop_parcel(call->peer, call->parcel);
+        if (call->outgoing) {
+                call_free(call);
+                return;
+        }
+        call->peer->held_fds -= call->n_fds;
+        forget_call(call);
+}
+
 void peer_forget_calls(Peer *peer) {
         Call *call;
 

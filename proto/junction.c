@@ -165,3 +165,7 @@ void junction_bind(Junction *junction, bool items) {
 bool call_receives(const Call *call) {
         return call->reserved > 0;
 }
+
+bool call_is_ours(const Call *call) {
+        return call->outgoing;
+}

@@ -169,6 +169,28 @@ void peer_thaw(Peer *peer) {
 
 /* ---- moving ---- */
 
+void call_carry(Call *call, bool carried) {
+        call->carried = carried;
+}
+
+Peer *peer_abandon(Peer *peer) {
+        peer->borrowed = true;
+        return peer_free(peer);
+}
+
+/* forget_carried() - calls of both directions that are the successor's now. */
+static void forget_carried(Peer *peer) {
+        struct CallList *lists[] = { &peer->outgoing, &peer->incoming };
+        Call *call, *next;
+
+        for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+                for (call = LIST_FIRST(lists[i]); call; call = next) {
+                        next = LIST_NEXT(call, link);
+                        if (call->carried)
+                                call_forget(call);
+                }
+}
+
 /* settle_outgoing() - of our calls: what the connection alone still knows of is not on the link. */
 static void settle_outgoing(Peer *peer) {
         Call *call, *next;
@@ -233,6 +255,7 @@ void peer_move(Peer *peer, int lane_fd_consume, int channel_fd_consume) {
                 peer_end(peer, STATUS_UNAVAILABLE, false, "the successor has the connection");
                 return;
         }
+        forget_carried(peer);
         settle_outgoing(peer);
         drop_parcels(peer);
         change_transport(peer, fd_take(&lane_fd), fd_take(&channel_fd));

@@ -28,6 +28,15 @@ void peer_freeze(Peer *peer);
  */
 int peer_capture(Peer *peer, const char *prefix, Manifest *manifest, Baton__Handover__Peer **ret_state);
 
+/*
+ * call_carry() - before the capture: @call, which is joined with one of another link, goes on in the successor as it is;
+ * peer_saved_call() is its number there. After peer_move() it is its owner's alone, who ends it.
+ */
+void call_carry(Call *call, bool carried);
+
+/* peer_abandon() - another process has it: as peer_free(), and its connection goes on. */
+Peer *peer_abandon(Peer *peer);
+
 /* peer_is_captured() - whether peer_move() may follow. */
 bool peer_is_captured(const Peer *peer);
 

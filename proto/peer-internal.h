@@ -77,6 +77,7 @@ struct Call {
         uint32_t saved;   /* its number in what was saved last; 0: it was not there */
         uint64_t link_id; /* its id on the link to the successor that has its connection; 0: there is none */
         bool restored, claimed;
+        bool carried; /* goes to the successor as it is, and not to a link */
 
         /* ours */
         CallDone done; /* NULL: told, or cancelled */
@@ -446,6 +447,8 @@ void call_watch_deadline(Call *call);
 void call_unheard(Call *call, const Answer *answer, void *userdata);
 void call_open(Peer *peer, Call *call, uint64_t id);
 void call_close(Call *call);
+/* call_forget() - it goes on elsewhere: a call of ours is gone, one of the peer's is its owner's alone. */
+void call_forget(Call *call);
 /* call_release() - frees a call of ours that nobody asks about any more, once its id is free. */
 void call_release(Call *call);
 /* call_fail_local() - ends a call of ours without an answer; its function is called by peer_deliver_failed(). */

@@ -11,6 +11,7 @@
 #include "proto/peer-save.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "proto/envelope.h"
 #include "proto/peer-internal.h"
 
 typedef Baton__Handover__Peer State;
@@ -40,6 +42,8 @@ typedef struct Save {
         bool crosses; /* calls end in this process, the connection goes: peer_save_crossing() */
         uint64_t next_link;
         Baton__Handover__PeerShare *share;
+        Peer *peer;
+        bool ended_too;
 } Save;
 
 /* new() - an initialised message, or NULL with the error noted. */
@@ -225,6 +229,37 @@ static void save_channel(Save *save, const Channel *channel, unsigned n, Channel
                 name_fd(save, channel->fd, "channel/%u", n);
 }
 
+/* copy_view() - what lies in a mapping of ours goes inline: the frame has its bytes instead of saying where they are. */
+static void copy_view(Save *save, const Queued *queued, QueuedState *one, CallState *message) {
+        MessageScratch *scratch = &save->peer->scratch;
+        uint32_t envelope_size, wire;
+        Baton__Envelope *envelope;
+        size_t size;
+
+        memcpy(&wire, queued->body, sizeof(wire));
+        envelope_size = be32toh(wire);
+        message_scratch_reset(scratch);
+        envelope = envelope_unpack(scratch, queued->body + ENVELOPE_SIZE_FIELD, envelope_size);
+        if (!envelope) {
+                save->error = save->error ? save->error : -ENOMEM;
+                return;
+        }
+        envelope->n_blocks = 0;
+        envelope->object = 0;
+        envelope_size = (uint32_t) baton__envelope__get_packed_size(envelope);
+        size = ENVELOPE_SIZE_FIELD + envelope_size + queued->view.size;
+        one->body.data = array(save, size, 1);
+        if (!one->body.data)
+                return;
+        one->body.len = size;
+        wire = htobe32(envelope_size);
+        memcpy(one->body.data, &wire, sizeof(wire));
+        (void) baton__envelope__pack(envelope, one->body.data + ENVELOPE_SIZE_FIELD);
+        memcpy(one->body.data + ENVELOPE_SIZE_FIELD + envelope_size, queued->view.memory, queued->view.size);
+        message->reserved += size - one->excess;
+        one->excess = size;
+}
+
 static void save_queue(Save *save, const Call *call, CallState *message) {
         const Queued *queued;
         size_t n = 0;
@@ -241,10 +276,11 @@ static void save_queue(Save *save, const Call *call, CallState *message) {
                 one->cost = queued->cost;
                 one->excess = queued->excess;
                 one->fds = (uint32_t) queued->n_fds;
-                copy_bytes(save, &one->body, queued->body, queued->length);
                 number_fds(save, queued->fds, queued->n_fds);
                 if (queued->view.mapping)
-                        save->error = -EOPNOTSUPP;
+                        copy_view(save, queued, one, message);
+                else
+                        copy_bytes(save, &one->body, queued->body, queued->length);
         }
 }
 
@@ -276,7 +312,7 @@ static void save_crossing(Save *save, Call *call, CallState *message) {
 
 /* is_crossing() - whether the connection knows of @call: it has an id in use, or descriptors on their way. */
 static bool is_crossing(const Call *call) {
-        return call->open ||
+        return call->open || call->carried ||
                (call->outgoing && call->parcel && call->parcel->kind == PARCEL_CALL && call->parcel->on_lane);
 }
 
@@ -300,7 +336,7 @@ static void save_call(Save *save, Call *call, State *state) {
         message->takes = call->takes;
         message->credit_out = call->credit_out;
         message->window_in = call->window_in;
-        if (save->crosses) {
+        if (save->crosses && !call->carried) {
                 save_crossing(save, call, message);
                 return;
         }
@@ -343,7 +379,7 @@ static void save_calls(Save *save, Peer *peer, State *state) {
 
 /* is_kept() - a frame of this process's alone: it has not begun to be sent. */
 static bool is_kept(const Save *save, const Parcel *parcel) {
-        return save->crosses && parcel->kind == PARCEL_CALL && !parcel->on_lane;
+        return save->crosses && parcel->kind == PARCEL_CALL && !parcel->on_lane && !parcel->call->carried;
 }
 
 static uint32_t parcel_number(const Save *save, const Peer *peer, const Parcel *wanted) {
@@ -435,7 +471,8 @@ bool peer_can_be_saved(const Peer *peer) {
 static int save_peer(Save save, Peer *peer, State **ret_state) {
         State *state;
 
-        if (peer->state == PEER_STATE_ENDED || peer->doomed)
+        save.peer = peer;
+        if ((peer->state == PEER_STATE_ENDED && !save.ended_too) || peer->doomed)
                 return -ESHUTDOWN;
         if (peer->depth > 0)
                 return -EBUSY;
@@ -474,6 +511,10 @@ static int save_peer(Save save, Peer *peer, State **ret_state) {
 
 int peer_save(Peer *peer, const char *prefix, Manifest *manifest, State **ret_state) {
         return save_peer((Save){ .prefix = prefix, .manifest = manifest }, peer, ret_state);
+}
+
+int peer_save_link(Peer *peer, const char *prefix, Manifest *manifest, State **ret_state) {
+        return save_peer((Save){ .prefix = prefix, .manifest = manifest, .ended_too = true }, peer, ret_state);
 }
 
 int peer_save_crossing(Peer *peer, const char *prefix, Manifest *manifest, State **ret_state) {
@@ -818,7 +859,7 @@ static void restore_parcels(Restore *restore) {
 static bool is_whole(const State *state) {
         return state->limits && state->remote && state->counters && state->lane &&
                state->n_channels <= LANE_CHANNELS && state->side <= 1 && state->renewal <= LANE_RENEWAL_SELF &&
-               (unsigned) state->state < PEER_STATE_ENDED;
+               (unsigned) state->state <= PEER_STATE_ENDED;
 }
 
 static void restore_arena(Restore *restore, const Baton__Handover__PeerArena *message) {

@@ -23,6 +23,9 @@ int peer_save(Peer *peer, const char *prefix, Manifest *manifest, Baton__Handove
 /* peer_can_be_saved() - just now, as far as can be told beforehand. */
 bool peer_can_be_saved(const Peer *peer);
 
+/* peer_save_link() - the same of the far end of a link (proto/peer-cross.h), which may have ended. */
+int peer_save_link(Peer *peer, const char *prefix, Manifest *manifest, Baton__Handover__Peer **ret_state);
+
 /* peer_saved_call() - the number of a call in what was saved last, from 1; 0: it is not there, since it is over. */
 uint32_t peer_saved_call(const Call *call);
 

@@ -34,8 +34,10 @@ static void drop_link(Client *client) {
 void attach_freeze(Runner *runner) {
         Client *client;
 
-        LIST_FOREACH (client, &runner->clients, link)
+        LIST_FOREACH (client, &runner->clients, link) {
                 peer_freeze(connection_peer(client->connection));
+                links_freeze(client);
+        }
 }
 
 /* take_back() - what an earlier Save has captured. */
@@ -46,6 +48,7 @@ static void take_back(Client *client) {
         if (peer_is_captured(peer))
                 peer_thaw(peer);
         peer_freeze(peer);
+        links_freeze(client);
 }
 
 /* make_pair() - number @i, whose far end @manifest names. */
@@ -70,7 +73,10 @@ static int save_client(Client *client, size_t n, Manifest *manifest, Baton__Hand
         int r;
 
         prefix_of(prefix, n, "");
+        links_carry(client);
         r = peer_capture(peer, prefix, manifest, &message->peer);
+        if (r == 0)
+                r = links_save(client, prefix, manifest, message);
         if (r < 0)
                 return r;
         message->number = client->caller.id;
@@ -113,16 +119,8 @@ static int save_clients(Runner *runner, Manifest *manifest, Baton__Handover__Ser
         return 0;
 }
 
-int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls,
-                char reason[RUNNER_REASON_SIZE]) {
-        size_t n = link_calls(runner);
-
+int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls) {
         *ret_n_calls = 0;
-        if (n > 0) {
-                (void) snprintf(reason, RUNNER_REASON_SIZE,
-                                "%zu calls still end in the predecessor; wait for them, or stop it", n);
-                return -EBUSY;
-        }
         message->clients = calloc(runner->n_clients + 1, sizeof(*message->clients));
         if (!message->clients)
                 return -ENOMEM;
@@ -147,9 +145,10 @@ void attach_leave(Runner *runner) {
                 Peer *peer = connection_peer(client->connection);
 
                 next = LIST_NEXT(client, link);
-                link_close(client, "the client has gone to a successor");
-                if (peer_is_captured(peer))
-                        peer_move(peer, fd_take(&client->link_ends[0]), fd_take(&client->link_ends[1]));
+                if (!peer_is_captured(peer))
+                        continue;
+                peer_move(peer, fd_take(&client->link_ends[0]), fd_take(&client->link_ends[1]));
+                links_leave(client);
         }
 }
 
@@ -186,8 +185,9 @@ static int restore_client(Runner *runner, size_t n, Manifest *manifest, const Ba
         client->restored = true;
         client_add(client);
         peer_set_instance(connection_peer(client->connection), baton_runner_instance(runner));
+        r = links_restore(client, message, prefix, manifest, reason);
         prefix_of(prefix, n, "/link");
-        return message->linked ? link_open(client, message->peer, prefix, manifest, reason) : 0;
+        return r == 0 && message->linked ? link_open(client, message->peer, prefix, manifest, reason) : r;
 }
 
 int attach_restore(Runner *runner, Manifest *manifest, const Baton__Handover__Service *message,
@@ -215,7 +215,7 @@ void attach_restore_undo(Runner *runner) {
         for (client = LIST_FIRST(&runner->clients); client; client = next) {
                 next = LIST_NEXT(client, link);
                 if (client->restored) {
-                        link_free(client);
+                        links_free(client);
                         connection_free(client->connection);
                 }
         }
@@ -230,11 +230,12 @@ void attach_go_on(Runner *runner) {
                 next = LIST_NEXT(client, link);
                 if (client->restored) {
                         client->restored = false;
-                        link_own(client);
+                        links_own(client);
                         peer_own(peer);
                 } else {
                         drop_link(client);
                         peer_thaw(peer);
+                        links_thaw(client);
                 }
         }
 }

@@ -23,14 +23,14 @@ static void on_call(Connection *connection, Call *call) {
 static void on_ended(Connection *connection, Status status, const char *reason) {
         (void) status;
         (void) reason;
-        link_close(connection_owner(connection), "the client is gone");
+        links_close(connection_owner(connection), "the client is gone");
         connection_retire(connection);
 }
 
 static void on_released(void *owner) {
         Client *client = owner;
 
-        link_free(client);
+        links_free(client);
         fd_close_all(client->link_ends, 2);
         fd_close_all(client->far_ends, 2);
         LIST_REMOVE(client, link);
@@ -64,7 +64,7 @@ Client *client_new(Runner *runner, const struct baton_caller *caller) {
         *client = (Client){ .runner = runner, .caller = *caller, .link_ends = { -1, -1 }, .far_ends = { -1, -1 } };
         memcpy(client->name, caller->name, size);
         client->caller.name = client->name;
-        LIST_INIT(&client->joined);
+        LIST_INIT(&client->links);
         return client;
 }
 
@@ -190,7 +190,7 @@ void attach_free(Runner *runner) {
 
         for (client = LIST_FIRST(&runner->clients); client; client = next) {
                 next = LIST_NEXT(client, link);
-                link_free(client);
+                links_free(client);
                 connection_free(client->connection);
         }
 }

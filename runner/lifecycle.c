@@ -115,12 +115,9 @@ static void run(Runner *runner) {
                 lifecycle_done(runner, r);
 }
 
-/*
- * is_drained() - no call is open here, nor on its way to a predecessor and back. Who hands over only waits for the latter,
- * and serves meanwhile.
- */
+/* is_drained() - no call is open here, nor on its way to a predecessor and back. Who hands over waits for none. */
 static bool is_drained(const Runner *runner) {
-        return link_calls(runner) == 0 && (runner->life.handle.handover || handles_open_calls(runner->handles) == 0);
+        return runner->life.handle.handover || (handles_open_calls(runner->handles) == 0 && link_calls(runner) == 0);
 }
 
 /* run_drained() - what was waited for, if anything, is there. */
@@ -150,7 +147,7 @@ void lifecycle_drained(Runner *runner) {
 bool lifecycle_is_serving(const Runner *runner) {
         const Lifecycle *life = &runner->life;
 
-        return life->state == SERVICE_STATE_RUNNING && (!life->pending || (life->drains && life->handle.handover));
+        return life->state == SERVICE_STATE_RUNNING && !life->pending;
 }
 
 void lifecycle_refuse(const Runner *runner, Call *call, const char *what) {

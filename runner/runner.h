@@ -22,7 +22,7 @@
 
 typedef struct baton_runner Runner;
 typedef struct Client Client;
-typedef struct Joined Joined;
+typedef struct Link Link;
 typedef struct Save Save;
 typedef struct Restore Restore;
 
@@ -70,12 +70,10 @@ struct Client {
         Runner *runner;
         Connection *connection;
         struct baton_caller caller;
-        bool restored;     /* and not ours yet */
-        int link_ends[2];  /* our ends of the link to a successor: lane and channel; -1: none */
-        int far_ends[2];   /* and its, until they are given */
-        Peer *predecessor; /* the far end of a link; NULL: none */
-        bool link_ended;
-        LIST_HEAD(, Joined) joined; /* calls that go over it */
+        bool restored;           /* and not ours yet */
+        int link_ends[2];        /* our ends of the link to a successor: lane and channel; -1: none */
+        int far_ends[2];         /* and its, until they are given */
+        LIST_HEAD(, Link) links; /* far ends of links to predecessors */
         char name[];
 };
 
@@ -148,12 +146,8 @@ PeerConfig client_config(const Runner *runner);
 /* attach_freeze() - nothing more is read from clients, nor sent to them. */
 void attach_freeze(Runner *runner);
 
-/*
- * attach_save() - the clients, into @manifest and @message; in @ret_n_calls calls that end here. 0, or a negative errno
- * with one line in @reason.
- */
-int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls,
-                char reason[RUNNER_REASON_SIZE]);
+/* attach_save() - the clients, into @manifest and @message; in @ret_n_calls calls that end here. 0 or a negative errno. */
+int attach_save(Runner *runner, Manifest *manifest, Baton__Handover__Service *message, uint32_t *ret_n_calls);
 /* attach_save_free() - what attach_save() has put into @message, and what was only kept to be given. */
 void attach_save_free(Runner *runner, Baton__Handover__Service *message);
 
@@ -177,11 +171,22 @@ void attach_go_on(Runner *runner);
  */
 int link_open(Client *client, const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest,
               char reason[MANIFEST_REASON_SIZE]);
-/* link_own() - it goes on. */
-void link_own(Client *client);
-/* link_close() - the other end is told; link_free() - it is not. Calls end, and none is left. Without a link nothing happens. */
-void link_close(Client *client, const char *reason);
-void link_free(Client *client);
+/* links_freeze(), links_thaw() - with their client. links_carry() - their calls cross with the client's connection. */
+void links_freeze(Client *client);
+void links_thaw(Client *client);
+void links_carry(Client *client);
+/* links_save() - after the client's connection was captured: into @message and @manifest. 0 or a negative errno. */
+int links_save(Client *client, const char *prefix, Manifest *manifest, Baton__Handover__ServiceClient *message);
+/* links_restore() - what links_save() has written, at rest. 0, or a negative errno with one line in @reason. */
+int links_restore(Client *client, const Baton__Handover__ServiceClient *message, const char *prefix,
+                  Manifest *manifest, char reason[MANIFEST_REASON_SIZE]);
+/* links_leave() - after the client's connection was moved: a successor has them. */
+void links_leave(Client *client);
+/* links_own() - they go on. */
+void links_own(Client *client);
+/* links_close() - the other ends are told; links_free() - they are not. Calls end, and none is left. */
+void links_close(Client *client, const char *reason);
+void links_free(Client *client);
 /* link_calls() - calls of all clients that end in a predecessor. */
 size_t link_calls(const Runner *runner);
 

@@ -205,8 +205,7 @@ static int collect(Save *save) {
 
         save->manifest.version = SERVICE_SNAPSHOT_VERSION;
         if (r == 0 && !save->content.checkpoint)
-                r = attach_save(save->runner, &save->manifest, &save->content.message, &save->n_calls,
-                                save->content.reason);
+                r = attach_save(save->runner, &save->manifest, &save->content.message, &save->n_calls);
         if (r == 0)
                 r = list(save);
         return r < 0 ? give_up(save, r, "%s", strerror(-r)) : 0;

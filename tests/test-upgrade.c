@@ -485,8 +485,17 @@ static void give(Process *process, const char *method, int fd_consume, Result *r
         (void) fixture_call(&process->f, &parameters, result);
 }
 
+/* Those that still have calls to end. */
+static struct {
+        Process *process;
+        Result left;
+} olds[CROSSINGS];
+static size_t n_olds;
+
 /* turn() - one of everybody's, in any order. */
 static void turn(Talk *talk, Process *a, Process *b) {
+        if (n_olds > 0 && choose(3) == 0)
+                process_turn(olds[choose((unsigned) n_olds)].process);
         switch (choose(3)) {
         case 0:
                 client_turn(talk);
@@ -554,9 +563,24 @@ static void take_back(Talk *talk, Process *a, Process *b) {
         until(talk, a, NULL, &started);
 }
 
+/* let_go() - the last that has calls to end ends them, and is gone. */
+static void let_go(Talk *talk, Process *b) {
+        Process *a = olds[n_olds - 1].process;
+
+        until(talk, a, b, &olds[n_olds - 1].left);
+        for (unsigned i = 0; a->f.r == 0; i++) {
+                assert_true(i < 100000);
+                turn(talk, a, b);
+        }
+        assert_int_equal(a->f.r, 1);
+        n_olds--;
+        fixture_close(&a->f);
+        free(a);
+}
+
 /* cross() - from @a to a new one, or back to @a. Returns who serves then. */
 static Process *cross(Talk *talk, Process *a) {
-        Result stopped, saved = { 0 }, taken = { 0 }, started, left;
+        Result stopped, saved = { 0 }, taken = { 0 }, started;
         Process *b = process_new();
         int fds[2];
 
@@ -579,15 +603,10 @@ static Process *cross(Talk *talk, Process *a) {
         until(talk, a, b, &started);
         for (unsigned i = choose(50); i > 0; i--)
                 turn(talk, a, b);
-        tell(a, "baton.Runner/Exit", false, &left);
-        until(talk, a, b, &left);
-        for (unsigned i = 0; a->f.r == 0; i++) {
-                assert_true(i < 100000);
-                turn(talk, a, b);
-        }
-        assert_int_equal(a->f.r, 1);
-        fixture_close(&a->f);
-        free(a);
+        olds[n_olds].process = a;
+        tell(a, "baton.Runner/Exit", false, &olds[n_olds++].left);
+        if (choose(2) == 0)
+                let_go(talk, b);
         return b;
 }
 
@@ -611,6 +630,8 @@ static void run(void) {
                 assert_true(i < 2000000);
                 turn(&talk, process, NULL);
         }
+        while (n_olds > 0)
+                let_go(&talk, process);
         peer_free(talk.peer);
         endpoint_free(talk.endpoint);
         fixture_close(&process->f);
