@@ -165,7 +165,3 @@ void junction_bind(Junction *junction, bool items) {
 bool call_receives(const Call *call) {
         return call->reserved > 0;
 }
-
-bool call_is_ours(const Call *call) {
-        return call->outgoing;
-}

@@ -58,5 +58,3 @@ int *junction_move_fds(int *fds, size_t n);
 
 /* call_receives() - whether a call has a window in which items may come. */
 bool call_receives(const Call *call);
-/* call_is_ours() - not one of the peer's. */
-bool call_is_ours(const Call *call);

@@ -808,7 +808,7 @@ static void restore_calls(Restore *restore) {
 
 static void restore_parcel(Restore *restore, const ParcelState *message, Parcel **all) {
         Peer *peer = restore->peer;
-        Call *call = peer_restored_call(peer, message->call);
+        Call *call = message->call > 0 && message->call <= peer->n_restored ? peer->restored[message->call - 1] : NULL;
         int *fds = take_fds(restore, message->fds);
         ParcelParts parts = {
                 .kind = (ParcelKind) message->kind,
@@ -856,10 +856,12 @@ static void restore_parcels(Restore *restore) {
 }
 
 /* is_whole() - the parts that are never absent. */
-static bool is_whole(const State *state) {
+static bool is_whole(const State *state, const PeerConfig *config) {
+        bool may_have_ended = config->at_rest && config->side == 0; /* of a link */
+
         return state->limits && state->remote && state->counters && state->lane &&
                state->n_channels <= LANE_CHANNELS && state->side <= 1 && state->renewal <= LANE_RENEWAL_SELF &&
-               (unsigned) state->state <= PEER_STATE_ENDED;
+               (unsigned) state->state < (unsigned) PEER_STATE_ENDED + may_have_ended;
 }
 
 static void restore_arena(Restore *restore, const Baton__Handover__PeerArena *message) {
@@ -927,7 +929,7 @@ int peer_restore(Peer **ret_peer, const Baton__Handover__Peer *state, const char
         PeerConfig filled = *config;
         PeerLimits limits;
 
-        if (!is_whole(state) || state->side != config->side) {
+        if (!is_whole(state, config) || state->side != config->side) {
                 refuse(&restore, -EPROTO, "the state of the connection lacks a part");
                 return restore.error;
         }
@@ -991,6 +993,19 @@ Call *peer_restored_call(const Peer *peer, uint32_t number) {
         if (call)
                 call->claimed = true;
         return call;
+}
+
+Call *peer_claim_call(const Peer *peer, uint32_t number, bool ours) {
+        Call *call = number > 0 && number <= peer->n_restored ? peer->restored[number - 1] : NULL;
+
+        if (!call || call->claimed || call->outgoing != ours)
+                return NULL;
+        call->claimed = true;
+        return call;
+}
+
+void call_unclaim(Call *call) {
+        call->claimed = false;
 }
 
 void call_bind(Call *call, CallDone done, CallItem item, CallWritable writable, void *userdata) {

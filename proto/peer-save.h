@@ -50,6 +50,13 @@ int peer_give_back(Peer *peer, const char *prefix, Manifest *manifest);
 /* peer_restored_call() - the call with that number, or NULL; until peer_own(). */
 Call *peer_restored_call(const Peer *peer, uint32_t number);
 
+/*
+ * peer_claim_call() - the same where the number is not believed: NULL, too, if somebody has the call, or it is not of that
+ * direction. call_unclaim() - it is nobody's after all.
+ */
+Call *peer_claim_call(const Peer *peer, uint32_t number, bool ours);
+void call_unclaim(Call *call);
+
 /* call_bind() - whom a restored call of ours tells; a restored call of the peer's is bound by call_on_*(). */
 void call_bind(Call *call, CallDone done, CallItem item, CallWritable writable, void *userdata);
 

@@ -185,30 +185,24 @@ static int link_new(Client *client, const Baton__Handover__Peer *state, const ch
         return 0;
 }
 
-/* can_join() - whether of two restored calls one is ours and one is not. */
-static bool can_join(const Call *outer, const Call *inner) {
-        return outer && inner && !call_is_ours(outer) && call_is_ours(inner);
-}
-
-/* join() - the calls of @pair. */
+/* join() - the calls of @pair, which is not believed. */
 static int join(Link *link, const PeerPair *pair, const char *prefix, char reason[MANIFEST_REASON_SIZE]) {
-        Call *call = peer_restored_call(connection_peer(link->client->connection), pair->call);
-        Call *other = peer_restored_call(link->peer, pair->link);
-        Call *outer = pair->outgoing ? other : call, *inner = pair->outgoing ? call : other;
-        Joined *joined;
+        const Peer *client = connection_peer(link->client->connection);
+        Call *outer = pair->outgoing ? peer_claim_call(link->peer, pair->link, false)
+                                     : peer_claim_call(client, pair->call, false);
+        Call *inner = pair->outgoing ? peer_claim_call(client, pair->call, true)
+                                     : peer_claim_call(link->peer, pair->link, true);
+        Joined *joined = outer && inner ? joined_new(link, pair->outgoing, outer, inner) : NULL;
 
-        if (!can_join(outer, inner)) {
-                (void) snprintf(reason, MANIFEST_REASON_SIZE, "%s: two calls that cannot be joined: %u and %u", prefix,
-                                pair->call, pair->link);
-                return -EPROTO;
+        if (joined) {
+                junction_bind(&joined->junction, call_receives(inner));
+                return 0;
         }
-        joined = joined_new(link, pair->outgoing, outer, inner);
-        if (!joined) {
-                (void) snprintf(reason, MANIFEST_REASON_SIZE, "%s: no memory", prefix);
-                return -ENOMEM;
-        }
-        junction_bind(&joined->junction, call_receives(inner));
-        return 0;
+        (void) snprintf(reason, MANIFEST_REASON_SIZE, "%s: the calls %u and %u cannot be joined%s", prefix, pair->call,
+                        pair->link, outer && inner ? ": no memory" : "");
+        if (outer)
+                call_unclaim(outer);
+        return outer && inner ? -ENOMEM : -EPROTO;
 }
 
 int link_open(Client *client, const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest,
