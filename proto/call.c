@@ -653,10 +653,6 @@ void peer_forget_calls(Peer *peer) {
                         continue;
                 }
                 call->over = true;
-                if (call->restored && !call->claimed) {
-                        call_free(call); /* it has no owner */
-                        continue;
-                }
                 forget_call(call);
         }
 }
