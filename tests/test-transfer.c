@@ -129,6 +129,47 @@ static void test_every_type(void **state) {
 }
 
 /* Around a batch, and more than a window of them; several transfers over one pair. */
+/* What was given before and is the same is not given again, and what is given back is not there twice. */
+static void test_given_again(void **state) {
+        Manifest before = MANIFEST_NULL;
+        int fds[3] = { eventfd(0, EFD_CLOEXEC), open("/dev/zero", O_RDONLY | O_CLOEXEC), -1 };
+        TransferState giver, taker;
+        Pair pair;
+
+        (void) state;
+        open_pair(&pair);
+        fds[2] = fd_dup(fds[1]);
+        assert_int_equal(manifest_add(&pair.manifest, "c/lane", fds[1]), 0);
+        assert_int_equal(manifest_add(&pair.manifest, "c/fd/0", fds[1]), 0);
+        assert_int_equal(manifest_keep_new(&pair.manifest, 0, &before), 0);
+        assert_int_equal(pair.manifest.n, 2);
+        assert_int_equal(before.n, 2);
+        manifest_deinit(&pair.manifest);
+        assert_int_equal(manifest_add(&pair.manifest, "other", fds[1]), 0);
+        assert_int_equal(manifest_add(&pair.manifest, "c/lane", fds[1]), 0);
+        assert_int_equal(manifest_add(&pair.manifest, "c/channel/0", fds[1]), 0);
+        assert_int_equal(manifest_add(&pair.manifest, "c/fd/0", fds[1]), 0);
+        assert_int_equal(manifest_keep_new(&pair.manifest, 1, &before), 0);
+        assert_int_equal(pair.manifest.n, 3); /* all but the lane */
+        assert_int_equal(before.n, 3);
+        manifest_deinit(&before);
+        pair.manifest.version = STATE_VERSION;
+        begin(&pair);
+        run(&pair, &giver, &taker);
+        assert_int_equal(taker, TRANSFER_DONE);
+        assert_false(manifest_has(&pair.taker.taken, "c/lane"));
+        assert_int_equal(manifest_give_back(&pair.taker.taken, "c/lane", fd_take(&fds[2])), 0);
+        assert_int_equal(manifest_give_back(&pair.taker.taken, "c/channel/0", fd_take(&fds[0])), 0);
+        for (size_t i = 0; i < 2; i++) {
+                int fd = manifest_take(&pair.taker.taken, i == 0 ? "c/lane" : "c/channel/0");
+
+                assert_true(fd >= 0 && test_same_file(fd, fds[1]));
+                fd_close(fd);
+        }
+        fd_close(fds[1]);
+        close_pair(&pair);
+}
+
 static void test_every_number(void **state) {
         static const size_t numbers[] = { 0, 1, TRANSFER_BATCH, TRANSFER_BATCH + 1, TRANSFER_BATCH * 8 + 3 };
         TransferState giver, taker;
@@ -379,9 +420,9 @@ static void test_failures(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_every_type),         TEST(test_every_number),  TEST(test_words_between), TEST(test_names),
-        TEST(test_another_descriptor), TEST(test_another_state), TEST(test_versions),      TEST(test_limit),
-        TEST(test_out_of_turn),        TEST(test_death),         TEST(test_failures),
+        TEST(test_every_type), TEST(test_given_again),        TEST(test_every_number),  TEST(test_words_between),
+        TEST(test_names),      TEST(test_another_descriptor), TEST(test_another_state), TEST(test_versions),
+        TEST(test_limit),      TEST(test_out_of_turn),        TEST(test_death),         TEST(test_failures),
 };
 
 int main(void) {
