@@ -101,7 +101,7 @@ void loop_stop(Loop *loop) {
 }
 
 static void io_ready(struct ev_loop *ev, ev_io *watcher, int revents) {
-        LoopIo *io = watcher->data;
+        LoopIo *io = CONTAINER_OF(watcher, LoopIo, watcher);
 
         (void) ev;
         io->callback(io, (revents & EV_READ ? LOOP_IN : 0) | (revents & EV_WRITE ? LOOP_OUT : 0));
@@ -117,17 +117,18 @@ void loop_io_set(Loop *loop, LoopIo *io, int fd, unsigned events) {
                 return;
         assert(fd >= 0);
         ev_io_init(watcher, io_ready, fd, (events & LOOP_IN ? EV_READ : 0) | (events & LOOP_OUT ? EV_WRITE : 0));
-        watcher->data = io;
-        io->loop = loop;
+        watcher->data = loop;
         io->fd = fd;
         io->events = events;
         ev_io_start(loop->ev, watcher);
 }
 
 void loop_io_stop(LoopIo *io) {
+        ev_io *watcher = (ev_io *) io->watcher;
+
         if (io->fd < 0)
                 return;
-        ev_io_stop(io->loop->ev, (ev_io *) io->watcher);
+        ev_io_stop(((Loop *) watcher->data)->ev, watcher);
         io->fd = -1;
         io->events = 0;
 }

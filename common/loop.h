@@ -27,9 +27,8 @@ enum {
 
 /* A descriptor being watched. Its owner stops it before the descriptor is closed. */
 struct LoopIo {
-        uint64_t watcher[LOOP_WATCHER_WORDS];
-        Loop *loop;
-        int fd; /* -1: not started */
+        uint64_t watcher[LOOP_WATCHER_WORDS]; /* knows the loop: there are many of these */
+        int fd;                               /* -1: not started */
         unsigned events;
         void (*callback)(LoopIo *io, unsigned events);
 };

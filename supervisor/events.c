@@ -79,10 +79,10 @@ static void drop_oldest(Events *events) {
 
 /* grow() - only while nothing wraps: the bytes keep their places. */
 static bool grow(Events *events) {
-        size_t capacity = events->capacity ? events->capacity * 2 : FIRST_CAPACITY;
+        size_t capacity = events->capacity ? MIN(events->capacity * 2, (size_t) EVENTS_BYTES_MAX) : FIRST_CAPACITY;
         uint8_t *data;
 
-        if (capacity > EVENTS_BYTES_MAX || (events->used > 0 && events->end <= events->begin))
+        if (capacity <= events->capacity || (events->used > 0 && events->end <= events->begin))
                 return false;
         data = realloc(events->data, capacity);
         if (!data)

@@ -22,8 +22,8 @@ typedef struct EventReader EventReader;
 typedef struct Events Events;
 
 enum {
-        EVENT_TEXT_MAX = 240,         /* bytes of an event's text; the rest is cut off */
-        EVENTS_BYTES_MAX = 128 * 1024 /* of all that are kept: 1,000 and more, as they mostly are */
+        EVENT_TEXT_MAX = 240,        /* bytes of an event's text; the rest is cut off */
+        EVENTS_BYTES_MAX = 96 * 1024 /* of all that are kept: 1,000 and more, as they mostly are */
 };
 
 /* The numbers of baton.control.Event.Kind, which says what each comes with. */

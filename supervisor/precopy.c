@@ -54,7 +54,10 @@ void precopy_forget(Precopy *precopy, Precopied *it, uint32_t number) {
         if (precopy->is_on && it->was_given && number > 0)
                 note_gone(precopy, number);
         it->was_given = false;
-        manifest_deinit(&it->given);
+        if (it->given)
+                manifest_deinit(it->given);
+        free(it->given);
+        it->given = NULL;
 }
 
 /* each() - connection there is. */

@@ -28,10 +28,10 @@ struct Precopied {
         TAILQ_ENTRY(Precopied) link; /* valid while is_changed */
         PrecopiedKind kind;
         bool is_changed;
-        bool was_given; /* the successor has it, in some state */
-        Manifest given; /* the descriptors that it has of it */
+        bool was_given;  /* the successor has it, in some state */
+        Manifest *given; /* the descriptors that it has of it; NULL: none */
 };
-#define PRECOPIED_NULL(_kind) ((Precopied){ .kind = (_kind), .given = MANIFEST_NULL })
+#define PRECOPIED_NULL(_kind) ((Precopied){ .kind = (_kind) })
 TAILQ_HEAD(PrecopiedQueue, Precopied);
 
 struct Precopy {

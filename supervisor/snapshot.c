@@ -201,7 +201,9 @@ static void save_one(Save *save, Precopied *it) {
                 save_control(save, CONTAINER_OF(it, Control, copied));
         else
                 save_instance(save, CONTAINER_OF(it, Instance, copied));
-        if (save->error == 0 && manifest_keep_new(save->manifest, from, &it->given) < 0)
+        if (save->error == 0 && !it->given)
+                it->given = calloc(1, sizeof(*it->given)); /* MANIFEST_NULL */
+        if (save->error == 0 && (!it->given || manifest_keep_new(save->manifest, from, it->given) < 0))
                 (void) fail(save, -ENOMEM, "the snapshot");
         if (save->error == 0 && it->kind == PRECOPIED_INSTANCE)
                 save_drive(save, CONTAINER_OF(it, Instance, copied));

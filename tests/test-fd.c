@@ -192,7 +192,7 @@ static void test_raise_limit(void **state) {
 }
 
 static void test_count(void **state) {
-        int before = fd_count(), fd;
+        int before = fd_count(), fd, r;
         unsigned long limit;
 
         (void) state;
@@ -200,8 +200,9 @@ static void test_count(void **state) {
         fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         assert_int_equal(fd_count(), before + 1);
         limit = test_limit_fds(0);
-        assert_int_equal(fd_count(), -EMFILE);
+        r = fd_count(); /* from 6.2 on it needs none itself */
         test_restore_fds(limit);
+        assert_true(r == before + 1 || r == -EMFILE);
         fd_close(fd);
         assert_int_equal(fd_count(), before);
 }

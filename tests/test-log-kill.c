@@ -213,6 +213,15 @@ static int reader(void *argument) {
 
 /* ---- the keeper, this program ---- */
 
+static void drop(Episode *e, KeeperFdKind kind, uint64_t tag) {
+        for (size_t i = 0; i < e->n_stored; i++)
+                if (e->stored[i].kind == kind && e->stored[i].tag == tag) {
+                        fd_close(e->stored[i].fd);
+                        e->stored[i] = e->stored[--e->n_stored];
+                        return;
+                }
+}
+
 /* serve() - one message. False: the socket has ended. */
 static bool serve(Episode *e, int socket) {
         KeeperMessage message;
@@ -225,16 +234,12 @@ static bool serve(Episode *e, int socket) {
         if (n <= 0)
                 return false;
         assert_int_equal(n, sizeof(message));
+        if (message.type == KEEPER_DROP || (message.type == KEEPER_PUT && (message.flags & KEEPER_FLAG_REPLACE)))
+                drop(e, (KeeperFdKind) message.fd_kind, message.fd_tag);
         if (message.type == KEEPER_PUT) {
                 assert_true(e->n_stored < STORED_MAX && fd >= 0 && message.instance == 0);
                 e->stored[e->n_stored++] = (Stored){ (KeeperFdKind) message.fd_kind, message.fd_tag, fd };
         }
-        for (size_t i = 0; message.type == KEEPER_DROP && i < e->n_stored; i++)
-                if (e->stored[i].kind == (KeeperFdKind) message.fd_kind && e->stored[i].tag == message.fd_tag) {
-                        fd_close(e->stored[i].fd);
-                        e->stored[i] = e->stored[--e->n_stored];
-                        break;
-                }
         message.type = KEEPER_DONE;
         message.result = 0;
         (void) cmsg_send(socket, &message, sizeof(message), NULL, 0);
