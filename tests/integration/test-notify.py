@@ -88,7 +88,7 @@ class Notifier:
         """And waits for the next one."""
         pid = self.daemon.pid(self.name)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not is_alive(pid) and (s := self.status())["state"] == "up" and s["pid"] != pid, "another instance")
+        until(lambda: not is_alive(pid) and (s := self.status())["state"] == "up" and s.get("pid", pid) != pid, "another instance")
 
 
 def interpreter():

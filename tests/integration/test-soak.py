@@ -25,6 +25,7 @@ from baton_wire import control  # noqa: E402
 from daemon_tests import TIMEOUT, test, until  # noqa: E402
 
 LONG = bool(os.environ.get("BATON_SOAK"))
+INSTRUMENTED = bool(os.environ.get("BATON_TEST_INSTRUMENTED"))
 TAKEOVERS = int(os.environ.get("BATON_TAKEOVERS", "1000" if LONG else "12"))
 DEATHS = 200 if LONG else 6
 PAUSE = 0.004  # between two connections
@@ -184,8 +185,9 @@ def settle(daemon, values):
 
 def is_constant(values, slack_fds, slack_kib):
     first, last = values[1], values[-1]  # the first of all came without a predecessor
-    return (abs(last[0] - first[0]) <= slack_fds and abs(last[1] - first[1]) <= slack_fds and
-            last[2] - first[2] <= slack_kib and last[3] - first[3] <= slack_kib)
+    same = abs(last[0] - first[0]) <= slack_fds and abs(last[1] - first[1]) <= slack_fds
+    # What a sanitizer keeps of freed memory and of stacks says nothing.
+    return same and (INSTRUMENTED or all(last[i] - first[i] <= slack_kib for i in (2, 3)))
 
 
 @test
