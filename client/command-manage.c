@@ -108,6 +108,7 @@ static const struct {
         [BATON__CONTROL__CONFIG_CHANGE__ACTION__ADD] = { "+", "add" },
         [BATON__CONTROL__CONFIG_CHANGE__ACTION__REMOVE] = { "-", "remove" },
         [BATON__CONTROL__CONFIG_CHANGE__ACTION__RESTART] = { "~", "restart" },
+        [BATON__CONTROL__CONFIG_CHANGE__ACTION__UPGRADE] = { "~", "upgrade" },
 };
 
 static size_t action_of(const Baton__Control__ConfigChange *change) {
@@ -120,7 +121,28 @@ static void print_change(const Baton__Control__ConfigChange *change) {
         (void) printf("%s %s", actions[action].sign, *change->name ? change->name : "the supervisor");
         for (size_t i = 0; i < change->n_keys; i++)
                 (void) printf("%s%s", i ? ", " : ": ", change->keys[i]);
-        (void) printf("%s\n", change->action == BATON__CONTROL__CONFIG_CHANGE__ACTION__RESTART ? " (restart)" : "");
+        if (change->upgrades > 0 && change->restarts > 0)
+                (void) printf(" (upgrade %u, restart %u)\n", change->upgrades, change->restarts);
+        else
+                (void) printf("%s\n", change->action == BATON__CONTROL__CONFIG_CHANGE__ACTION__RESTART   ? " (restart)"
+                                      : change->action == BATON__CONTROL__CONFIG_CHANGE__ACTION__UPGRADE ? " (upgrade)"
+                                                                                                         : "");
+}
+
+static void report_failures(Ask *ask, const Baton__Control__ReloadResponse *response) {
+        for (size_t i = 0; i < response->n_changes; i++)
+                for (size_t j = 0; j < response->changes[i]->n_failures; j++) {
+                        output_error("reload: %s", response->changes[i]->failures[j]);
+                        ask->code = EXIT_CODE_STATUS + STATUS_ABORTED;
+                }
+}
+
+static json_t *strings_to_json(char *const *strings, size_t n) {
+        json_t *array = json_array();
+
+        for (size_t i = 0; i < n; i++)
+                (void) json_array_append_new(array, json_string(strings[i]));
+        return array;
 }
 
 static json_t *changes_to_json(const Baton__Control__ReloadResponse *response) {
@@ -128,12 +150,13 @@ static json_t *changes_to_json(const Baton__Control__ReloadResponse *response) {
 
         for (size_t i = 0; i < response->n_changes; i++) {
                 const Baton__Control__ConfigChange *change = response->changes[i];
-                json_t *keys = json_array();
+                json_t *keys = strings_to_json(change->keys, change->n_keys);
+                json_t *failures = strings_to_json(change->failures, change->n_failures);
 
-                for (size_t j = 0; j < change->n_keys; j++)
-                        (void) json_array_append_new(keys, json_string(change->keys[j]));
-                (void) json_array_append_new(array, json_pack("{s:s, s:s, s:o}", "name", change->name, "action",
-                                                              actions[action_of(change)].word, "keys", keys));
+                (void) json_array_append_new(array, json_pack("{s:s, s:s, s:o, s:i, s:i, s:o}", "name", change->name,
+                                                              "action", actions[action_of(change)].word, "keys", keys,
+                                                              "upgrades", (int) change->upgrades, "restarts",
+                                                              (int) change->restarts, "failures", failures));
         }
         return array;
 }
@@ -176,6 +199,8 @@ static int reload(int argc, char **argv) {
                 print_change(response->changes[i]);
         if (response && !ask.options.json && response->n_changes == 0)
                 (void) printf("nothing has changed\n");
+        if (response)
+                report_failures(&ask, response);
         return ask_close(&ask);
 }
 
@@ -186,7 +211,9 @@ const Command command_reload = {
                 "\n"
                 "The supervisor reads its configuration again and applies the difference, all of it or, if anything "
                 "in\n"
-                "it is wrong, nothing. What is printed: + added, - removed, ~ changed, with the keys that differ.\n"
+                "it is wrong, nothing. What is printed: + added, - removed, ~ changed, with the keys that differ, "
+                "and\n"
+                "whether a process is replaced: (upgrade) where it can hand on its state, else (restart).\n"
                 "\n"
                 "  --dry-run               only say what would change\n" WAIT_HELP COMMON_HELP "\n"
                 "Example: baton reload --dry-run\n",

@@ -172,29 +172,33 @@ static bool same_hooks(const RunnerConfig *a, const RunnerConfig *b) {
 
 enum { KEY_LIMITS, KEY_HOOKS, KEY_SOCKETS }; /* their places in the table */
 
+/*
+ * What a process gets at its start is UPGRADE. RESTART is what two processes could not be side by side with: sockets, of which
+ * the predecessor may have the address, and the kind of a runner.
+ */
 static const Key keys[] = {
-        [KEY_LIMITS] = BY("limits", limits, NULL, RESTART),
+        [KEY_LIMITS] = BY("limits", limits, NULL, UPGRADE),
         [KEY_HOOKS] = BY("hooks", hooks, NULL, NONE),
         [KEY_SOCKETS] = BY("sockets", sockets, NULL, RESTART),
         BY("socket_variable", socket_variable, same_socket_variable, RESTART),
         PLAIN("fd_store.max", fd_store_max, NONE),
         PLAIN("fd_store.timeout", fd_store_timeout_us, NONE),
         BY("description", description, same_string, NONE),
-        BY("command", command, same_strings, RESTART),
-        BY("env", env, same_strings, RESTART),
-        BY("env_file", env_file, same_strings, RESTART),
-        PLAIN("inherit_env", inherit_env, RESTART),
-        PLAIN("uds_path", uds_path, RESTART),
-        PLAIN("channels", channels, RESTART),
-        BY("cwd", cwd, same_string, RESTART),
-        BY("user", user, same_user, RESTART),
-        PLAIN("umask", umask, RESTART),
-        PLAIN("nice", nice, RESTART),
-        PLAIN("ioprio", ioprio, RESTART),
-        PLAIN("oom_score_adj", oom_score_adj, RESTART),
-        BY("cgroup", cgroup, same_cgroup, RESTART),
+        BY("command", command, same_strings, UPGRADE),
+        BY("env", env, same_strings, UPGRADE),
+        BY("env_file", env_file, same_strings, UPGRADE),
+        PLAIN("inherit_env", inherit_env, UPGRADE),
+        PLAIN("uds_path", uds_path, UPGRADE),
+        PLAIN("channels", channels, UPGRADE),
+        BY("cwd", cwd, same_string, UPGRADE),
+        BY("user", user, same_user, UPGRADE),
+        PLAIN("umask", umask, UPGRADE),
+        PLAIN("nice", nice, UPGRADE),
+        PLAIN("ioprio", ioprio, UPGRADE),
+        PLAIN("oom_score_adj", oom_score_adj, UPGRADE),
+        BY("cgroup", cgroup, same_cgroup, UPGRADE),
         PLAIN("ready", ready, RESTART),
-        BY("rpc", rpc, same_rpc, RESTART),
+        BY("rpc", rpc, same_rpc, UPGRADE),
         PLAIN("service", service_manual, NONE),
         PLAIN("upgrade.timeout", upgrade_timeout_us, NONE),
         PLAIN("upgrade.drain", upgrade_drain_us, NONE),
@@ -202,7 +206,7 @@ static const Key keys[] = {
         PLAIN("upgrade.signal", upgrade_signal, NONE),
         PLAIN("recover", recover, NONE),
         PLAIN("checkpoint.every", checkpoint_every_us, NONE),
-        PLAIN("pending", pending, RESTART),
+        PLAIN("pending", pending, UPGRADE),
         PLAIN("rpc.max_attached", max_attached, NONE),
         PLAIN("start_timeout", start_timeout_us, NONE),
         PLAIN("stop_timeout", stop_timeout_us, NONE),
@@ -326,7 +330,13 @@ static void print_change(FILE *out, const ConfigChange *change) {
                         (void) fprintf(out, "%s%s", separator, keys[i].name);
                         separator = ", ";
                 }
-        (void) fprintf(out, "%s\n", change->effect == CONFIG_EFFECT_RESTART ? " (restart)" : "");
+        if (change->n_upgrades > 0 && change->n_restarts > 0)
+                (void) fprintf(out, " (upgrade %u, restart %u)\n", change->n_upgrades, change->n_restarts);
+        else
+                (void) fprintf(out, "%s\n",
+                               change->effect == CONFIG_EFFECT_NONE ? ""
+                               : change->n_upgrades > 0             ? " (upgrade)"
+                                                                    : " (restart)");
 }
 
 char *config_difference_text(const ConfigDifference *difference) {

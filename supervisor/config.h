@@ -424,14 +424,16 @@ char *config_errors_text(const ConfigErrors *errors);
 /* --------------------------------------------------------------------------------------------------------- difference */
 
 typedef enum ConfigEffect {
-        CONFIG_EFFECT_NONE,    /* holds from the next event on: a process that runs is left alone */
-        CONFIG_EFFECT_RESTART, /* a process that runs is to be replaced */
+        CONFIG_EFFECT_NONE, /* holds from the next event on: a process that runs is left alone */
+        CONFIG_EFFECT_UPGRADE, /* a process that runs is to be replaced, by an upgrade where it can be, see fleet_compare() */
+        CONFIG_EFFECT_RESTART, /* a process that runs is to be replaced, and ends first */
 } ConfigEffect;
 
 typedef struct ConfigChange {
         RunnerConfig *before, *after; /* borrowed from the two; NULL before: added; NULL after: removed */
         uint64_t keys;                /* of one that changed: bits 1 << the number of a key, see config_key_name() */
         ConfigEffect effect;
+        uint32_t n_upgrades, n_restarts; /* processes that are replaced so; config_compare() knows of none */
 } ConfigChange;
 
 typedef struct ConfigDifference {
@@ -449,5 +451,5 @@ bool config_difference_is_empty(const ConfigDifference *difference);
 /* config_key_name() - "command", ... as in the file; NULL: there is no such number. */
 const char *config_key_name(unsigned key);
 
-/* config_difference_text() - for people, a line each: "~ web: command, env (restart)"; the caller's to free. */
+/* config_difference_text() - for people, a line each: "~ web: command, env (upgrade)"; the caller's to free. */
 char *config_difference_text(const ConfigDifference *difference);

@@ -19,6 +19,7 @@
 #include "supervisor/reload.h"
 #include "supervisor/settle.h"
 #include "supervisor/runner-status.h"
+#include "supervisor/upgrade.h"
 
 /* -------------------------------------------------------------------------------------------------------------- Status */
 
@@ -291,16 +292,60 @@ typedef struct ChangeMessage {
         char *keys[CHANGE_KEYS_MAX];
 } ChangeMessage;
 
-static void fill_change(ChangeMessage *message, const ConfigChange *from) {
+/* describe_failure() - of the upgrade of @runner to @after; NULL: it has not failed, or not yet, or there is no memory. */
+static char *describe_failure(const Runner *runner, const RunnerConfig *after) {
+        const UpgradeHistory *history = runner->upgrades;
+        const UpgradeRecord *last = history && history->n > 0 ? &history->records[history->n - 1] : NULL;
+        const Instance *instance = runner->instance;
+        char *text;
+
+        if (runner->config != after || runner->upgrade || runner_pid(runner) <= 0 || instance->config == after)
+                return NULL;
+        if (!last || !last->why || last->check)
+                return NULL;
+        return asprintf(&text,
+                        "runner %s: upgrade failed while %s: %s; pid %d serves with its former configuration until it "
+                        "is upgraded or restarted",
+                        runner->name, upgrade_phase_name(last->phase), last->why, runner_pid(runner)) < 0
+                       ? NULL
+                       : text;
+}
+
+/* fill_failures() - an array and lines of its own, see clear_failures(). Those without memory are in the log. */
+static void fill_failures(Baton__Control__ConfigChange *change, const Supervisor *supervisor,
+                          const ConfigChange *from) {
+        const Runner *runner;
+
+        change->failures = calloc(from->n_upgrades, sizeof(char *));
+        for (runner = runner_first(supervisor); change->failures && runner && change->n_failures < from->n_upgrades;
+             runner = runner_next(runner)) {
+                change->failures[change->n_failures] = describe_failure(runner, from->after);
+                change->n_failures += change->failures[change->n_failures] != NULL;
+        }
+}
+
+static void clear_failures(Baton__Control__ConfigChange *change) {
+        for (size_t i = 0; i < change->n_failures; i++)
+                free(change->failures[i]);
+        free(change->failures);
+}
+
+static void fill_change(ChangeMessage *message, const Supervisor *supervisor, const ConfigChange *from) {
         Baton__Control__ConfigChange *change = &message->change;
         const char *key;
 
         baton__control__config_change__init(change);
         change->name = (char *) (from->after ? from->after->name : from->before->name);
-        change->action = !from->before                           ? BATON__CONTROL__CONFIG_CHANGE__ACTION__ADD
-                         : !from->after                          ? BATON__CONTROL__CONFIG_CHANGE__ACTION__REMOVE
-                         : from->effect == CONFIG_EFFECT_RESTART ? BATON__CONTROL__CONFIG_CHANGE__ACTION__RESTART
-                                                                 : BATON__CONTROL__CONFIG_CHANGE__ACTION__UPDATE;
+        change->action = !from->before                        ? BATON__CONTROL__CONFIG_CHANGE__ACTION__ADD
+                         : !from->after                       ? BATON__CONTROL__CONFIG_CHANGE__ACTION__REMOVE
+                         : from->effect == CONFIG_EFFECT_NONE ? BATON__CONTROL__CONFIG_CHANGE__ACTION__UPDATE
+                         : from->n_upgrades > 0 && from->n_restarts == 0
+                                 ? BATON__CONTROL__CONFIG_CHANGE__ACTION__UPGRADE
+                                 : BATON__CONTROL__CONFIG_CHANGE__ACTION__RESTART;
+        change->upgrades = from->n_upgrades;
+        change->restarts = from->n_restarts;
+        if (from->n_upgrades > 0)
+                fill_failures(change, supervisor, from);
         for (unsigned i = 0; i < CHANGE_KEYS_MAX && (key = config_key_name(i)); i++)
                 if (from->before && from->after && from->keys & UINT64_C(1) << i)
                         message->keys[change->n_keys++] = (char *) key;
@@ -325,12 +370,15 @@ typedef struct ReloadAnswer {
 } ReloadAnswer;
 
 static void reload_answer_deinit(ReloadAnswer *answer) {
+        for (size_t i = 0; i < answer->response.n_changes; i++)
+                clear_failures(answer->pointers[i]);
         free(answer->messages);
         free(answer->pointers);
 }
 
 /* reload_answer() - false: no memory; to be deinit in any case. */
-static bool reload_answer(const ConfigDifference *difference, ReloadAnswer *ret_answer) {
+static bool reload_answer(const Change *change, ReloadAnswer *ret_answer) {
+        const ConfigDifference *difference = &change->reload.difference;
         size_t n = difference->n_changes, n_all = n + (difference->groups || difference->supervisor);
         ReloadAnswer answer = {
                 .response = BATON__CONTROL__RELOAD_RESPONSE__INIT,
@@ -341,7 +389,7 @@ static bool reload_answer(const ConfigDifference *difference, ReloadAnswer *ret_
 
         for (size_t i = 0; whole && i < n_all; i++) {
                 if (i < n)
-                        fill_change(&answer.messages[i], &difference->changes[i]);
+                        fill_change(&answer.messages[i], change->settle.supervisor, &difference->changes[i]);
                 else
                         fill_section(&answer.messages[i], difference);
                 answer.pointers[i] = &answer.messages[i].change;
@@ -360,7 +408,7 @@ static void answer_reload(Change *change) {
                 (void) call_answer_message(change->call, &change->response->base);
                 return;
         }
-        if (reload_answer(&change->reload.difference, &answer))
+        if (reload_answer(change, &answer))
                 (void) call_answer_message(change->call, &answer.response.base);
         else
                 (void) call_fail(change->call, STATUS_RESOURCE_EXHAUSTED,
@@ -446,7 +494,7 @@ static void give_response(const Change *change, Baton__Snapshot__ChangeCommand *
         const Baton__Control__ReloadResponse *response = change->response;
         ReloadAnswer answer;
 
-        (void) reload_answer(&change->reload.difference, &answer);
+        (void) reload_answer(change, &answer);
         if (!response)
                 response = &answer.response;
         command->response.len = baton__control__reload_response__get_packed_size(response);

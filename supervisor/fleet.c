@@ -22,7 +22,9 @@
 #include "supervisor/holder.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-save.h"
+#include "supervisor/service.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/upgrade.h"
 
 /* New runners that nobody knows of yet. */
 typedef struct Made {
@@ -147,9 +149,38 @@ static void remove_from(Supervisor *supervisor, const RunnerConfig *config, uint
                 remove_one(find_instance(supervisor, config, 0));
 }
 
+/* is_replaced() - whether a change of this effect replaces its process. */
+static bool is_replaced(const Runner *runner, ConfigEffect effect) {
+        return effect != CONFIG_EFFECT_NONE && !runner->removed && runner_has_process(runner) &&
+               runner->desired == DESIRED_UP;
+}
+
+/* is_upgraded() - rather than restarted, to become what @after says. Asked before it is given that. */
+static bool is_upgraded(const Runner *runner, const RunnerConfig *after, ConfigEffect effect) {
+        int r;
+
+        if (effect != CONFIG_EFFECT_UPGRADE || after->oneshot || after->schedule || upgrade_refusal(runner, &r))
+                return false;
+        return runner_config_native(after) ? service_state(runner->instance) == SERVICE_STATE_RUNNING
+                                           : after->ready != CONFIG_READY_NONE;
+}
+
+static void replace(Runner *runner, bool by_upgrade) {
+        static const UpgradeOptions as_configured;
+        char reason[UPGRADE_REASON_SIZE];
+
+        if (by_upgrade) {
+                if (upgrade_begin(runner, &as_configured, reason) == 0)
+                        return;
+                log_warning("runner %s: is restarted, since it could not be upgraded: %s", runner->name, reason);
+        }
+        (void) runner_restart(runner);
+}
+
 /* change() - one that was there, and is still. */
 static void change(Runner *runner, RunnerConfig *config, ConfigEffect effect) {
-        bool was_removed = runner->removed;
+        bool was_removed = runner->removed, replaced = is_replaced(runner, effect);
+        bool upgraded = replaced && is_upgraded(runner, config, effect);
 
         runner->removed = false;
         give(runner, config);
@@ -159,8 +190,8 @@ static void change(Runner *runner, RunnerConfig *config, ConfigEffect effect) {
                 runner_raise(runner, POLICY_EVENT_NEXT);
         else if (runner->state == POLICY_FAILED || runner->state == POLICY_BACKOFF)
                 runner_reset(runner);
-        else if (effect == CONFIG_EFFECT_RESTART && runner_has_process(runner) && runner->desired == DESIRED_UP)
-                (void) runner_restart(runner);
+        else if (replaced)
+                replace(runner, upgraded);
 }
 
 /* wanted() - how many instances of @after there shall be, where there was @before (NULL: nothing). */
@@ -173,6 +204,36 @@ static uint32_t wanted(const Supervisor *supervisor, const RunnerConfig *before,
 /* is_same_kind() - a runner and a template of one name have no runner's name in common. */
 static bool is_same_kind(const RunnerConfig *before, const RunnerConfig *after) {
         return before && after && before->is_template == after->is_template;
+}
+
+/* count_replaced() - of one that changes, and stays what it is. */
+static void count_replaced(const Supervisor *supervisor, ConfigChange *change) {
+        RunnerConfig *after = change->after;
+        uint32_t last = last_number(after, wanted(supervisor, change->before, after));
+
+        for (uint32_t number = first_number(after); number <= last; number++) {
+                const Runner *runner = find_instance(supervisor, after, number);
+
+                if (!runner || runner->transient || !is_replaced(runner, change->effect))
+                        continue;
+                if (is_upgraded(runner, after, change->effect))
+                        change->n_upgrades++;
+                else
+                        change->n_restarts++;
+        }
+}
+
+int fleet_compare(const Supervisor *supervisor, const Config *config, ConfigDifference *ret_difference) {
+        ConfigDifference difference;
+        int r = config_compare(supervisor->config, config, &difference);
+
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < difference.n_changes; i++)
+                if (is_same_kind(difference.changes[i].before, difference.changes[i].after))
+                        count_replaced(supervisor, &difference.changes[i]);
+        *ret_difference = difference;
+        return 0;
 }
 
 static const ConfigChange *find_change(const ConfigDifference *difference, const RunnerConfig *after) {
@@ -263,7 +324,7 @@ int fleet_apply(Supervisor *supervisor, Config *config, ConfigDifference *ret_di
         *error = '\0';
         if (supervisor->stopping)
                 return -ESHUTDOWN;
-        r = config_compare(before, config, &difference);
+        r = fleet_compare(supervisor, config, &difference);
         if (r < 0)
                 return r;
         r = make_all(&made, &difference);

@@ -18,13 +18,22 @@ enum { FLEET_ERROR_SIZE = 512 };
 /*
  * fleet_apply() - makes @config (a reference is taken) the one that holds, and begins what follows from it: added runners are
  * started where they shall be (autostart), removed ones stopped and forgotten, changed ones given their new configuration
- * and, where ConfigEffect says so and they are up, restarted. Runners started or stopped by a command stay as they were
+ * and, where ConfigEffect says so and they have a process, upgraded or restarted, see fleet_compare(). An upgrade that fails
+ * leaves the process that serves, with the configuration it was started with: the new one is for its next start. Runners started or stopped by a command stay as they were
  * told; templates that were scaled keep their number unless `instances' changed. @ret_difference may be NULL; else the
  * caller's to config_difference_deinit(), valid as long as both configurations. Returns 0; -ESHUTDOWN: we are stopping;
  * -EEXIST: a transient runner has the name of one that is new, see @error; -ENOMEM. After an error nothing has changed.
  */
 int fleet_apply(Supervisor *supervisor, Config *config, ConfigDifference *ret_difference,
                 char error[FLEET_ERROR_SIZE]);
+
+/*
+ * fleet_compare() - what fleet_apply() of @config would change, with the number of processes that it would upgrade and
+ * restart. Upgraded is where the change leaves two processes of a runner possible (CONFIG_EFFECT_UPGRADE) and it could be by
+ * a command: a native one whose service is running and can save, a plain one with sockets that says when it is ready. 0 or
+ * -ENOMEM; @ret_difference as above.
+ */
+int fleet_compare(const Supervisor *supervisor, const Config *config, ConfigDifference *ret_difference);
 
 /*
  * fleet_scale() - @n instances of template @name: those above are stopped and forgotten, highest first; missing ones made

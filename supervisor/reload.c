@@ -111,7 +111,7 @@ static int read_and_use(Supervisor *supervisor, char *const *paths, int kept_fd,
                 r = config_load(&reload->after, source, is_kept ? CONFIG_LOAD_AGAIN : CONFIG_LOAD_CHECK,
                                 &reload->errors);
         if (r == 0 && dry_run)
-                return config_compare(reload->before, reload->after, &reload->difference);
+                return fleet_compare(supervisor, reload->after, &reload->difference);
         return r < 0 ? r : use(supervisor, source, is_kept, reload);
 }
 

@@ -2,7 +2,7 @@
 
 /*
  * Settle: looks again whenever something has happened, from the first one that was not at rest. A runner is, when it waits
- * for nothing but the clock, or is not there any more.
+ * for nothing but the clock and is not being upgraded, or is not there any more.
  */
 
 #include "supervisor/settle.h"
@@ -16,8 +16,8 @@
 static bool is_settled(const Supervisor *supervisor, const char *name) {
         const Runner *runner = runner_find(supervisor, name);
 
-        return !runner ||
-               (!runner->removed && runner->events == 0 && runner_outcome(runner) != RUNNER_OUTCOME_PENDING);
+        return !runner || (!runner->removed && !runner->upgrade && runner->events == 0 &&
+                           runner_outcome(runner) != RUNNER_OUTCOME_PENDING);
 }
 
 static bool look(Settle *settle) {

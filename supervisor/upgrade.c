@@ -322,8 +322,10 @@ static Instance *exchange(Upgrade *upgrade) {
         runner->last_instance = new->id;
         runner->n_starts++;
         runner->up_us = clock_now();
-        runner_config_unref(runner->config);
-        runner->config = TAKE_PTR(upgrade->config);
+        if (runner->config == upgrade->base) { /* else a reload has said something newer meanwhile */
+                runner_config_unref(runner->config);
+                runner->config = TAKE_PTR(upgrade->config);
+        }
         old->is_past = true;
         old->past = runner->past;
         runner->past = old;
@@ -502,6 +504,7 @@ Upgrade *upgrade_free(Upgrade *upgrade) {
                 supervisor_unqueue_spawn(upgrade->runner->supervisor, upgrade->new);
         instance_free(upgrade->new);
         runner_config_unref(upgrade->config);
+        runner_config_unref(upgrade->base);
         free(upgrade->record.why);
         free(upgrade);
         return NULL;
@@ -612,11 +615,13 @@ static int upgrade_new(Upgrade **ret_upgrade, Runner *runner, const UpgradeOptio
                 r = with_program(runner->config, options->program, &upgrade->config);
         else
                 upgrade->config = runner_config_ref(runner->config);
-        if (r < 0)
+        if (r < 0) {
                 free(upgrade);
-        else
-                *ret_upgrade = upgrade;
-        return r;
+                return r;
+        }
+        upgrade->base = runner_config_ref(runner->config);
+        *ret_upgrade = upgrade;
+        return 0;
 }
 
 int upgrade_begin(Runner *runner, const UpgradeOptions *options, char reason[UPGRADE_REASON_SIZE]) {

@@ -97,6 +97,7 @@ struct Upgrade {
         const UpgradeKind *kind;
         Instance *old, *new;  /* NULL: nothing is left of it */
         RunnerConfig *config; /* of the new one */
+        RunnerConfig *base;   /* of the runner, when it began: a newer one stays */
         UpgradePhase phase;
         uint8_t events[8]; /* UpgradeEvents, raised and not handled */
         uint8_t n_events;

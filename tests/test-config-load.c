@@ -827,6 +827,61 @@ static void assert_difference(const char *one, const char *other, const char *ex
         config_difference_deinit(&difference);
 }
 
+/* What a change of a key needs of a process that there is. */
+static void test_effects(void **state) {
+        static const struct {
+                const char *keys;
+                ConfigEffect effect;
+        } cases[] = {
+                { "description: x", CONFIG_EFFECT_NONE },
+                { "upgrade: { signal: QUIT }", CONFIG_EFFECT_NONE },
+                { "env: { A: 1 }", CONFIG_EFFECT_UPGRADE },
+                { "cwd: /", CONFIG_EFFECT_UPGRADE },
+                { "limits: { cpu: 1 }", CONFIG_EFFECT_UPGRADE },
+                { "rpc: { max_calls: 1 }", CONFIG_EFFECT_UPGRADE },
+                { "env: { A: 1 }, stop_timeout: 1s", CONFIG_EFFECT_UPGRADE },
+                { "ready: notify", CONFIG_EFFECT_RESTART },
+                { "ready: notify, env: { A: 1 }", CONFIG_EFFECT_RESTART },
+                { "sockets: [ { tcp: 80 } ]", CONFIG_EFFECT_RESTART },
+                { "instances: 1", CONFIG_EFFECT_RESTART },
+        };
+        static const struct {
+                uint32_t n_upgrades, n_restarts;
+                const char *text;
+        } numbers[] = {
+                { 0, 0, "~ a: env (restart)\n" },
+                { 0, 2, "~ a: env (restart)\n" },
+                { 2, 0, "~ a: env (upgrade)\n" },
+                { 2, 1, "~ a: env (upgrade 2, restart 1)\n" },
+        };
+        _cleanup_(config_unrefp) Config *first = load_text(A), *second = NULL;
+        ConfigDifference difference;
+
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                _cleanup_(config_unrefp) Config *changed = NULL;
+                char text[256];
+
+                (void) snprintf(text, sizeof(text), "runners: { a: { command: x, %s } }\n", cases[i].keys);
+                changed = load_text(text);
+                assert_int_equal(config_compare(first, changed, &difference), 0);
+                assert_int_equal(difference.n_changes, 1);
+                assert_int_equal(difference.changes[0].effect, cases[i].effect);
+                config_difference_deinit(&difference);
+        }
+        second = load_text("runners: { a: { command: x, env: { A: 1 } } }\n");
+        assert_int_equal(config_compare(first, second, &difference), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+                _cleanup_free_ char *text = NULL;
+
+                difference.changes[0].n_upgrades = numbers[i].n_upgrades;
+                difference.changes[0].n_restarts = numbers[i].n_restarts;
+                text = config_difference_text(&difference);
+                assert_string_equal(text, numbers[i].text);
+        }
+        config_difference_deinit(&difference);
+}
+
 static void test_compare(void **state) {
         static const struct {
                 const char *keys, *difference;
@@ -957,8 +1012,8 @@ int main(void) {
                 TEST(test_everything), TEST(test_defaults),  TEST(test_limit_names), TEST(test_errors),
                 TEST(test_cycle),      TEST(test_several),   TEST(test_many_errors), TEST(test_directory),
                 TEST(test_unreadable), TEST(test_rubbish),   TEST(test_bomb),        TEST_SLOW(test_too_many, 60),
-                TEST(test_check),      TEST(test_pack),      TEST(test_unpack),      TEST(test_compare),
-                TEST(test_no_memory),  TEST(test_footprint),
+                TEST(test_check),      TEST(test_pack),      TEST(test_unpack),      TEST(test_effects),
+                TEST(test_compare),    TEST(test_no_memory), TEST(test_footprint),
         };
         char folder[] = "test-config-load-XXXXXX", command[64], *before = getcwd(NULL, 0);
         int r;

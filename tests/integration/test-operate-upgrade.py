@@ -232,6 +232,102 @@ def a_predecessor_that_dies_is_restarted(daemon):
     serves(daemon, after, "0")
 
 
+def reload_with(daemon, value, *options, check=True):
+    """The runner as it was started, with another environment."""
+    command = json.dumps([RUNNER, "--plan", daemon.plan])
+    daemon.configure(f"runners:\n  s: {{ command: {command}, ready: hello, env: {{ WORD: {value} }} }}\n")
+    return daemon.baton("reload", *options, check=check, timeout=60)
+
+
+def word(pid):
+    with open(f"/proc/{pid}/environ", encoding="utf-8") as file:
+        return dict(line.split("=", 1) for line in file.read().split("\0") if line).get("WORD")
+
+
+@test
+def a_reload_upgrades_one_that_can(daemon):
+    before = start(daemon)["pid"]
+    peer = connect(daemon)
+    stop, counts, failed = threading.Event(), [], []
+
+    def work():
+        request = wire.control.CallRequest(name="s", method="state.Counter/Add")
+        while not stop.is_set() and not failed:
+            answer = peer.wait(peer.message("baton.Control/Call", request))
+            if answer.status == wire.OK:
+                counts.append(int(answer.payload))
+            else:
+                failed.append((answer.status, answer.message))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        until(lambda: len(counts) > 10 or failed, "calls before")
+        assert reload_with(daemon, "one", "--dry-run").stdout == "~ s: env (upgrade)\n"
+        assert daemon.pid("s") == before and not daemon.status("s").get("upgrades")
+        assert reload_with(daemon, "one").stdout == "~ s: env (upgrade)\n"
+        middle = daemon.pid("s")
+        assert middle != before and word(middle) == "one"
+        change, = json.loads(reload_with(daemon, "two", "--json").stdout)["changes"]
+        assert change == {"name": "s", "action": "upgrade", "keys": ["env"], "upgrades": 1, "restarts": 0,
+                          "failures": []}, change
+        after, seen = daemon.pid("s"), len(counts)
+        assert after != middle and word(after) == "two"
+        until(lambda: len(counts) > seen + 10 or failed, "calls after")
+    finally:
+        stop.set()
+        thread.join()
+    peer.close()
+    assert not failed and counts == list(range(1, len(counts) + 1)), (failed, len(counts))
+    serves(daemon, after, str(len(counts)))
+    assert daemon.status("s")["upgrades_done"] == 2 and daemon.status("s")["restarts"] == 0
+
+
+@test
+def a_reload_whose_successor_fails_leaves_the_predecessor(daemon):
+    before = start(daemon)["pid"]
+    call(daemon, "Add", 7)
+    plan(daemon, "restore=refuse")
+    done = reload_with(daemon, "one", check=False)
+    assert done.returncode == 26 and done.stdout == "~ s: env (upgrade)\n", (done.returncode, done.stdout)
+    assert "reload: runner s: upgrade failed while crossing: the successor: Takeover" in done.stderr, done.stderr
+    assert f"pid {before} serves with its former configuration" in done.stderr, done.stderr
+    serves(daemon, before, "7")
+    assert word(before) is None and daemon.status("s")["upgrades_failed"] == 1
+    assert daemon.baton("reload").stdout == "nothing has changed\n"
+    plan(daemon)
+    assert word(upgrade(daemon)["pid"]) == "one" and call(daemon, "Get") == "7"
+
+
+@test
+def a_reload_restarts_one_that_cannot(daemon):
+    echo = [daemon_tests.BUILD + "/baton-runner-echo"]
+
+    def config(value):
+        return f"""runners:
+  echo: {{ command: {json.dumps(echo)}, ready: hello, env: {{ WORD: {value} }} }}
+  t: {{ command: [{RUNNER}], ready: hello, service: manual, instances: 3, env: {{ WORD: {value} }} }}
+  plain: {{ command: [sleep, 1000], env: {{ WORD: {value} }} }}
+"""
+    daemon.start(config("one"))
+    for name in ("echo", "plain", "t.1", "t.2", "t.3"):
+        daemon.until_state(name, "up")
+    for name in ("t.1", "t.3"):
+        daemon.baton("service", name, "mount")
+        daemon.baton("service", name, "start")
+    before = {name: daemon.pid(name) for name in ("echo", "plain", "t.1", "t.2", "t.3")}
+    daemon.configure(config("two"))
+    expected = "~ echo: env (restart)\n~ plain: env (restart)\n~ t: env (upgrade 2, restart 1)\n"
+    done = daemon.baton("reload", "--dry-run").stdout
+    assert done == expected, done
+    assert {name: daemon.pid(name) for name in before} == before
+    done = daemon.baton("reload", timeout=60).stdout
+    assert done == expected, done
+    assert all(word(daemon.pid(name)) == "two" and daemon.pid(name) != pid for name, pid in before.items())
+    done = {name: daemon.status(name).get("upgrades_done", 0) for name in before}
+    assert done == {"echo": 0, "plain": 0, "t.1": 1, "t.2": 0, "t.3": 1}, done
+
+
 @test
 def a_supervisor_that_is_killed_in_the_middle(daemon):
     """Before the commit the predecessor serves afterwards, after it the successor; never none, never two."""
