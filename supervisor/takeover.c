@@ -146,6 +146,7 @@ static void hear_keeper(Frozen *frozen) {
                         (void) fault_point(FAULT_PREDECESSOR, TAKEOVER_PHASE_RESUME);
                         if (r == 0 && frozen->reload)
                                 (void) kill(getppid(), SIGHUP);
+                        fault_end();
                         _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS); /* nothing of ours may be ended in order */
                 }
                 frozen->reload |= m.type == KEEPER_RELOAD;
