@@ -390,7 +390,7 @@ static int scenario_hangs(void) {
 
 static void test_hangs(void **state) {
         Outcome outcome =
-                perform("hangs", (Play){ .daemon = true, .hang_timeout_us = 60000, .ladder = ALWAYS_HEALTHY });
+                perform("hangs", (Play){ .daemon = true, .hang_timeout_us = 250000, .ladder = ALWAYS_HEALTHY });
 
         (void) state;
         assert_int_equal(outcome.status, 5);
@@ -415,7 +415,7 @@ static int scenario_slow(void) {
 }
 
 static void test_slow(void **state) {
-        Outcome outcome = perform("slow", (Play){ .daemon = true, .hang_timeout_us = 40000 });
+        Outcome outcome = perform("slow", (Play){ .daemon = true, .hang_timeout_us = 250000 });
 
         (void) state;
         assert_int_equal(outcome.status, 5);

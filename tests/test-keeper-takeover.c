@@ -311,7 +311,7 @@ static int scenario_never(void) {
 
 static void test_never(void **state) {
         Outcome outcome =
-                perform("never", (Play){ .daemon = true, .hang_timeout_us = 100000, .ladder = ALWAYS_HEALTHY });
+                perform("never", (Play){ .daemon = true, .hang_timeout_us = 250000, .ladder = ALWAYS_HEALTHY });
 
         (void) state;
         if (outcome.status != 5)
