@@ -214,7 +214,7 @@ def fio(daemon, word):
     mount = Mount(daemon)
     for engine, mode in (("psync", "randrw"), ("mmap", "randwrite"), ("libaio", "randwrite")):
         mount.storm(word, "fio", "--name=verified", f"--directory={mount.at}", f"--ioengine={engine}", f"--rw={mode}",
-                    "--size=4M", "--bsrange=4k-128k", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1",
+                    "--verify_state_save=0", "--size=4M", "--bsrange=4k-128k", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1",
                     "--fsync=16", "--group_reporting", "--minimal", rounds=ROUNDS // 3)
     mount.end()
 
