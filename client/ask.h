@@ -20,9 +20,9 @@ struct Ask {
 int ask_open(Ask *ask, const Command *command, const ControlSyntax *syntax, int argc, char **argv);
 
 /*
- * ask_call() - `baton.Control/@method'. Its answer, for message_free(); NULL: there is none, and ask->code says why, after its
- * words, which begin with @what (NULL: nothing). @ret_failure (may be NULL) is then what the supervisor said, the caller's
- * to deinit, and nothing was printed.
+ * ask_call() - `baton.Control/@method'. Its answer, for message_free(); NULL: there is none, and ask->code says why, after
+ * its words, which begin with @what (NULL: nothing). @ret_failure (may be NULL) is then what the supervisor said, the
+ * caller's to deinit, and nothing was printed.
  */
 void *ask_call(Ask *ask, const char *method, const ProtobufCMessage *request,
                const ProtobufCMessageDescriptor *response, const char *what, ControlFailure *ret_failure);

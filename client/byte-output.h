@@ -26,7 +26,10 @@ struct ByteOutput {
         size_t begin, size, capacity;
 };
 
-/* byte_output_open() - @changed is called when there is room again, when all is written, and after an error. 0, -EMFILE, -ENOMEM, ... */
+/*
+ * byte_output_open() - @changed is called when there is room again, when all is written, and after an error. 0, -EMFILE,
+ * -ENOMEM, ...
+ */
 int byte_output_open(ByteOutput *output, Endpoint *endpoint, int fd, void (*changed)(ByteOutput *output),
                      void *userdata);
 void byte_output_close(ByteOutput *output);

@@ -21,7 +21,10 @@ int call_output_json(json_t *all_consume);
 /* call_output_exit() - {"how": "exited", "status": 3}. NULL: no memory. */
 json_t *call_output_exit(const ControlExit *how);
 
-/* call_output_details() - what is known of the runner that did not start, or ended: reason, exit, last_output. NULL: no memory. */
+/*
+ * call_output_details() - what is known of the runner that did not start, or ended: reason, exit, last_output. NULL: no
+ * memory.
+ */
 json_t *call_output_details(const ControlFailure *failure);
 
 /*

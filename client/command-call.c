@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * baton call: calls one method of a runner, which may be started for it, and prints the answer, and with --stream the items that
- * come before it. The request is made before anything is started, so that a mistyped value costs nothing.
+ * baton call: calls one method of a runner, which may be started for it, and prints the answer, and with --stream the items
+ * that come before it. The request is made before anything is started, so that a mistyped value costs nothing.
  */
 
 #include <errno.h>

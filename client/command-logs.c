@@ -310,7 +310,7 @@ static int find_names(LogsCommand *c) {
         return MIN(r, 0);
 }
 
-/* ------------------------------------------------------------------------------------------------------- from start to end */
+/* ---------------------------------------------------------------------------------------------------- from start to end */
 
 /*
  * connect_again() - 0, or -ECANCELED with the exit code, or -EINTR. A keeper that has no supervisor for now, or one that

@@ -12,7 +12,7 @@ int connect_path(const char *socket, char path[PLACES_PATH_MAX]);
 
 /*
  * connect_supervisor() - a connection to the socket @path, which is a lane; @ret_pid (may be NULL) is the process that made
- * the socket: the keeper. 0; -ENOENT: there is no such socket; -ECONNREFUSED: nobody is behind it any more; -EACCES; -ENOTSOCK:
- * something else is there; -ETIMEDOUT: whoever is behind it accepts nobody; -EMFILE, ...
+ * the socket: the keeper. 0; -ENOENT: there is no such socket; -ECONNREFUSED: nobody is behind it any more; -EACCES;
+ * -ENOTSOCK: something else is there; -ETIMEDOUT: whoever is behind it accepts nobody; -EMFILE, ...
  */
 int connect_supervisor(const char *path, int *ret_fd, pid_t *ret_pid);

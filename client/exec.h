@@ -2,8 +2,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * One use of a runner: with `--exec' one that is started for it, and stopped when it is served; else one that runs, by its name,
- * over a lane of our own, which is left as it is.
+ * One use of a runner: with `--exec' one that is started for it, and stopped when it is served; else one that runs, by its
+ * name, over a lane of our own, which is left as it is.
  */
 
 #include "client/control.h"
@@ -32,7 +32,10 @@ struct Exec {
         bool given_up; /* the runner may still be at it: it gets little time for its end */
 };
 
-/* exec_run() - starts, works, stops; or connects, attaches, works, leaves. The fields up to @work are set, the others zero. Returns the exit code. */
+/*
+ * exec_run() - starts, works, stops; or connects, attaches, works, leaves. The fields up to @work are set, the others zero.
+ * Returns the exit code.
+ */
 int exec_run(Exec *exec);
 
 /* exec_elapsed() - microseconds since exec_run() began. */

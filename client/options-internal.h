@@ -39,8 +39,8 @@ enum {
 #define ERROR(_error, ...) ((void) snprintf((_error), OPTIONS_ERROR_MAX, __VA_ARGS__), -EINVAL)
 
 /*
- * options_parse() - all options, @letters ("+:" and those there are) and @options, each given to @take with @userdata, but for --help: OPTIONS_HELP. What follows them is at
- * optind.
+ * options_parse() - all options, @letters ("+:" and those there are) and @options, each given to @take with @userdata, but
+ * for --help: OPTIONS_HELP. What follows them is at optind.
  */
 int options_parse(int argc, char **argv, const char *letters, const struct option *options,
                   int (*take)(void *userdata, int option, char *error), void *userdata, char *error);
@@ -55,8 +55,8 @@ int options_take_max_frame(uint64_t *ret_size, char *error);
 int options_take_runner(RunnerOptions *runner, int option, char *error);
 
 /*
- * options_take_which() - which runner: with --exec PROGRAM [ARGUMENT...], else NAME, up to the first `--' or the end. How many
- * these are, or -EINVAL.
+ * options_take_which() - which runner: with --exec PROGRAM [ARGUMENT...], else NAME, up to the first `--' or the end. How
+ * many these are, or -EINVAL.
  */
 ssize_t options_take_which(RunnerOptions *runner, char **arguments, size_t n, char *error);
 

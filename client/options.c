@@ -2,8 +2,9 @@
 
 /*
  * Command lines: options come first and end at the first argument that is none, since everything after it belongs to
- * the program that is to run; without --exec that argument is the name of a runner. In `call' the first `--' after the program ends its arguments; what follows is the method
- * and its values, whatever they look like. Parsing only: a result can be tested without starting anything.
+ * the program that is to run; without --exec that argument is the name of a runner. In `call' the first `--' after the
+ * program ends its arguments; what follows is the method and its values, whatever they look like. Parsing only: a result
+ * can be tested without starting anything.
  */
 
 #include "client/options-internal.h"

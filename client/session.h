@@ -36,8 +36,8 @@ struct Session {
 uint64_t session_max_object(uint64_t max_frame);
 
 /*
- * session_open() - @max_frame, 0: 8 MiB, is what is accepted from the runner. From here on INT, TERM and HUP, unless they are ignored, and a broken pipe, are for this session. 0, or
- * a negative errno after one line on standard error.
+ * session_open() - @max_frame, 0: 8 MiB, is what is accepted from the runner. From here on INT, TERM and HUP, unless they
+ * are ignored, and a broken pipe, are for this session. 0, or a negative errno after one line on standard error.
  */
 int session_open(Session *session, const char *command, uint64_t max_frame);
 
@@ -52,8 +52,8 @@ enum {
 int session_try(Session *session, const char *command, const char *socket, uint64_t timeout_us, pid_t *ret_keeper);
 
 /*
- * session_connect() - to the supervisor behind @socket (NULL: where the environment says), until it has said Hello. Signals as
- * session_open(). 0; else -ECANCELED, and the exit code is in @ret_code, after its words.
+ * session_connect() - to the supervisor behind @socket (NULL: where the environment says), until it has said Hello. Signals
+ * as session_open(). 0; else -ECANCELED, and the exit code is in @ret_code, after its words.
  */
 int session_connect(Session *session, const char *command, const char *socket, int *ret_code);
 

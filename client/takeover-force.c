@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * By force: whoever hangs cannot be asked to go. The keeper is told by SIGUSR1, which is how the system itself sees to it that
- * only its user and root can; who it is says the control socket, as the keeper made it. It kills the supervisor and starts the
- * next one, for which we wait. One that answers is not killed: there is `baton takeover' for that.
+ * By force: whoever hangs cannot be asked to go. The keeper is told by SIGUSR1, which is how the system itself sees to it
+ * that only its user and root can; who it is says the control socket, as the keeper made it. It kills the supervisor and
+ * starts the next one, for which we wait. One that answers is not killed: there is `baton takeover' for that.
  */
 
 #include "client/takeover-force.h"

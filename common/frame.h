@@ -75,7 +75,10 @@ static inline int frame_reader_next(FrameReader *reader, const uint8_t **ret_bod
         return FRAME_READY;
 }
 
-/* frame_reader_trim() - gives back a large buffer that is empty and was not needed since the last call. False: it is not large. */
+/*
+ * frame_reader_trim() - gives back a large buffer that is empty and was not needed since the last call. False: it is not
+ * large.
+ */
 bool frame_reader_trim(FrameReader *reader);
 
 /* frame_reader_is_partial() - whether bytes of an unfinished frame are there: the other side owes us the rest. */

@@ -4,8 +4,8 @@
 /*
  * What keeper, supervisor and a child that is about to become a runner say to each other over a SOCK_SEQPACKET pair:
  * one structure of fixed size in native byte order for all messages, at most one descriptor with it, but for RESERVE.
- * Nobody sends a message of length 0: it would read as the end. Both sides are built from one tree; @version is checked all the same,
- * since a takeover may put two versions at the two ends.
+ * Nobody sends a message of length 0: it would read as the end. Both sides are built from one tree; @version is checked all
+ * the same, since a takeover may put two versions at the two ends.
  *
  * A supervisor's first reading. Each new supervisor, the first one included, is sent the keeper's table before anything
  * else: SLOT for every slot, STORED with every descriptor (those of instance 0 belong to no runner: control listener,

@@ -72,9 +72,9 @@ void loop_run(Loop *loop);
 void loop_stop(Loop *loop);
 
 /*
- * loop_hold() - from here on nobody is called back, and what there is to be told waits for loop_release(), which tells it; what
- * has passed meanwhile is told all the same. loop_turn() - one turn without waiting: a loop that is held has the kernel know
- * of all its watchers afterwards.
+ * loop_hold() - from here on nobody is called back, and what there is to be told waits for loop_release(), which tells it;
+ * what has passed meanwhile is told all the same. loop_turn() - one turn without waiting: a loop that is held has the
+ * kernel know of all its watchers afterwards.
  */
 void loop_hold(Loop *loop);
 void loop_turn(Loop *loop);

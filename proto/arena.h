@@ -157,7 +157,10 @@ typedef struct ArenaView {
 
 int arena_map_new(ArenaMap **ret_map, const ArenaMapLimits *limits); /* 0, -ENOMEM */
 
-/* arena_map_free() - all arenas of this peer go, those with open views when the last is released. Accepts NULL, returns NULL. */
+/*
+ * arena_map_free() - all arenas of this peer go, those with open views when the last is released. Accepts NULL, returns
+ * NULL.
+ */
 ArenaMap *arena_map_free(ArenaMap *map);
 DEFINE_CLEANUP(ArenaMap *, arena_map_free);
 

@@ -62,8 +62,8 @@ void endpoint_cancel(Endpoint *endpoint, EndpointTask *task);
 
 /*
  * endpoint_dispatch() - flushes what is queued, waits at most @timeout_ms (-1: for ever) for something to do, does it,
- * and flushes. Where flushing has called back already, it does not wait. 0, or a negative errno: -EBUSY (called from one of its own callbacks), or the epoll set's; -EINTR is not
- * one of them (a signal ends the wait, 0).
+ * and flushes. Where flushing has called back already, it does not wait. 0, or a negative errno: -EBUSY (called from one of
+ * its own callbacks), or the epoll set's; -EINTR is not one of them (a signal ends the wait, 0).
  */
 int endpoint_dispatch(Endpoint *endpoint, int timeout_ms);
 

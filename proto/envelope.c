@@ -4,7 +4,8 @@
  * Envelope: every frame has one, so its cost is the cost of a call. protobuf-c walks fifteen field descriptors to find
  * the three or four that a CALL or an ANSWER really has: measured (callgrind, 64-byte calls) that was 40 % of all
  * instructions. Frames that hold only numbers and the three strings are therefore packed and unpacked here, field by
- * field; one with a Hello, details, metadata, descriptors, blocks, an object or a field we do not know goes to protobuf-c whole.
+ * field; one with a Hello, details, metadata, descriptors, blocks, an object or a field we do not know goes to protobuf-c
+ * whole.
  *
  * Both ways accept the same bytes and give the same structure; the short one never reads what it does not understand.
  */

@@ -61,7 +61,8 @@ void call_unclaim(Call *call);
 void call_bind(Call *call, CallDone done, CallItem item, CallWritable writable, void *userdata);
 
 /*
- * peer_own() - the peer is ours alone from here on: it is flushed, and takes events. Nothing, where it is already. Calls of ours that nobody bound go on, and
- * nobody hears of their end; calls of the other side's that nobody took (peer_restored_call()) are answered INTERNAL.
+ * peer_own() - the peer is ours alone from here on: it is flushed, and takes events. Nothing, where it is already. Calls of
+ * ours that nobody bound go on, and nobody hears of their end; calls of the other side's that nobody took
+ * (peer_restored_call()) are answered INTERNAL.
  */
 void peer_own(Peer *peer);

@@ -354,7 +354,10 @@ const Baton__Envelope *call_envelope(const Call *call);
 const uint8_t *call_payload(const Call *call, size_t *ret_size);
 /* call_fds() - the descriptors listed, in order; the caller may take one by leaving -1. Valid until the call is ended. */
 int *call_fds(Call *call, size_t *ret_n);
-/* call_shared() - the payload lies in shared memory: valid until the handler returns, unless it takes the view. NULL: inline. */
+/*
+ * call_shared() - the payload lies in shared memory: valid until the handler returns, unless it takes the view. NULL:
+ * inline.
+ */
 ArenaView *call_shared(Call *call);
 Peer *call_peer(const Call *call); /* NULL once the peer is gone */
 unsigned call_channel(const Call *call);

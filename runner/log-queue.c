@@ -11,9 +11,9 @@
  *
  * Logging must never stop a runner: the loop's thread never waits, since it is what makes room; others wait only where the
  * runner asked for it. A hand-off takes the records of all threads; it bounds memory by count and bytes, from the moment a
- * record comes in until it is acknowledged, and counts what does not fit. The loop gives the numbers at its other end: order between threads is the order of arrival, times are those of the
- * call, and a gap becomes a record of its own, before the record that came after it, or, with none after it, as soon as
- * there is room.
+ * record comes in until it is acknowledged, and counts what does not fit. The loop gives the numbers at its other end:
+ * order between threads is the order of arrival, times are those of the call, and a gap becomes a record of its own, before
+ * the record that came after it, or, with none after it, as soon as there is room.
  */
 
 #include "runner/log-queue.h"

@@ -47,8 +47,8 @@ void bootstrap_init(Bootstrap *bootstrap, Loop *loop, const char *label,
 int bootstrap_open(Bootstrap *bootstrap, const char *template, uid_t uid, const char **ret_step);
 
 /*
- * bootstrap_adopt() - of a runner that a predecessor has started: @path of the socket, whose listener is @listener_fd_consume,
- * taken on every path. 0 or a negative errno, and then nothing is left, the names excepted.
+ * bootstrap_adopt() - of a runner that a predecessor has started: @path of the socket, whose listener is
+ * @listener_fd_consume, taken on every path. 0 or a negative errno, and then nothing is left, the names excepted.
  */
 int bootstrap_adopt(Bootstrap *bootstrap, const char *path, uid_t uid, int listener_fd_consume);
 

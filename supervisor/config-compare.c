@@ -173,8 +173,8 @@ static bool same_hooks(const RunnerConfig *a, const RunnerConfig *b) {
 enum { KEY_LIMITS, KEY_HOOKS, KEY_SOCKETS }; /* their places in the table */
 
 /*
- * What a process gets at its start is UPGRADE. RESTART is what two processes could not be side by side with: sockets, of which
- * the predecessor may have the address, and the kind of a runner.
+ * What a process gets at its start is UPGRADE. RESTART is what two processes could not be side by side with: sockets, of
+ * which the predecessor may have the address, and the kind of a runner.
  */
 static const Key keys[] = {
         [KEY_LIMITS] = BY("limits", limits, NULL, UPGRADE),

@@ -1,7 +1,10 @@
 #pragma once
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* What the files of control share, and nobody else includes: control.c (the connection), control-runner.c, ... (the methods). */
+/*
+ * What the files of control share, and nobody else includes: control.c (the connection), control-runner.c, ... (the
+ * methods).
+ */
 
 #include "common/clock.h"
 #include "proto/control.pb-c.h"

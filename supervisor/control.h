@@ -27,8 +27,8 @@ int control_new(Control **ret_control, Supervisor *supervisor, int lane_fd_consu
 
 /*
  * control_restore() - a client's connection that has come from the predecessor, see peer_restore(). The errors of that; the
- * reason is logged. control_go_on() - and a call in it that waits; @method without `baton.Control/'; @begun and @request as the
- * snapshot has them. False: it is none that can be called so, and was not touched.
+ * reason is logged. control_go_on() - and a call in it that waits; @method without `baton.Control/'; @begun and @request as
+ * the snapshot has them. False: it is none that can be called so, and was not touched.
  */
 int control_restore(Control **ret_control, Supervisor *supervisor, const ControlClient *client,
                     const Baton__Handover__Peer *state, const char *prefix, Manifest *manifest);

@@ -206,7 +206,7 @@ static void serve(const Daemon *daemon) {
                 (void) keeper_link_notify(supervisor->link, KEEPER_NOTIFY_READY, NULL);
 }
 
-/* ------------------------------------------------------------------------------------------------ one that follows another */
+/* --------------------------------------------------------------------------------------------- one that follows another */
 
 static void find_logs(const Supervisor *supervisor) {
         const char *name;

@@ -85,7 +85,10 @@ void events_publish(Events *events, const Event *event);
  * and times that it has; one after the other. events_set_next() - and the number of the next one.
  */
 void events_clear(Events *events);
-/* events_hold() - before that: what is published is not an event, since whoever serves knows of it. events_release() - it is. */
+/*
+ * events_hold() - before that: what is published is not an event, since whoever serves knows of it. events_release() - it
+ * is.
+ */
 void events_hold(Events *events);
 void events_release(Events *events);
 void events_restore(Events *events, const Event *event);

@@ -19,10 +19,11 @@ enum { FLEET_ERROR_SIZE = 512 };
  * fleet_apply() - makes @config (a reference is taken) the one that holds, and begins what follows from it: added runners are
  * started where they shall be (autostart), removed ones stopped and forgotten, changed ones given their new configuration
  * and, where ConfigEffect says so and they have a process, upgraded or restarted, see fleet_compare(). An upgrade that fails
- * leaves the process that serves, with the configuration it was started with: the new one is for its next start. Runners started or stopped by a command stay as they were
- * told; templates that were scaled keep their number unless `instances' changed. @ret_difference may be NULL; else the
- * caller's to config_difference_deinit(), valid as long as both configurations. Returns 0; -ESHUTDOWN: we are stopping;
- * -EEXIST: a transient runner has the name of one that is new, see @error; -ENOMEM. After an error nothing has changed.
+ * leaves the process that serves, with the configuration it was started with: the new one is for its next start. Runners
+ * started or stopped by a command stay as they were told; templates that were scaled keep their number unless `instances'
+ * changed. @ret_difference may be NULL; else the caller's to config_difference_deinit(), valid as long as both
+ * configurations. Returns 0; -ESHUTDOWN: we are stopping; -EEXIST: a transient runner has the name of one that is new, see
+ * @error; -ENOMEM. After an error nothing has changed.
  */
 int fleet_apply(Supervisor *supervisor, Config *config, ConfigDifference *ret_difference,
                 char error[FLEET_ERROR_SIZE]);
@@ -44,8 +45,8 @@ int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *
                 char error[FLEET_ERROR_SIZE]);
 
 /*
- * fleet_recover_number() - of @template, which was scaled to @n before: missing instances are made, others forgotten; those of
- * them that have a process that was adopted are removed.
+ * fleet_recover_number() - of @template, which was scaled to @n before: missing instances are made, others forgotten; those
+ * of them that have a process that was adopted are removed.
  */
 void fleet_recover_number(Supervisor *supervisor, const char *template, uint32_t n);
 

@@ -33,8 +33,8 @@ void hooks_run(const Runner *runner, unsigned event);
 
 /*
  * hooks_save() - into @snapshot's hooks, for a successor. 0 or a negative errno. In the successor hooks_restore() makes
- * them, each `crossed', as fleet_restore() makes runners; hooks_find() is the one that runs under the name @name, or NULL; and
- * hooks_restore_crossed() restores what they were (runner_restore_crossed()).
+ * them, each `crossed', as fleet_restore() makes runners; hooks_find() is the one that runs under the name @name, or NULL;
+ * and hooks_restore_crossed() restores what they were (runner_restore_crossed()).
  */
 int hooks_save(const Hooks *hooks, Manifest *manifest, Baton__Snapshot__Snapshot *snapshot);
 void hooks_restore(Hooks *hooks, const Baton__Snapshot__Snapshot *snapshot);

@@ -2,9 +2,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What the files of the instance share, with what saves and restores it, and nobody else includes: instance.c (its life), instance-start.c, instance-adopt.c
- * (taken over from a supervisor before), instance-ready.c
- * (when it is ready, and that it lives), instance-service.c, instance-stop.c, instance-methods.c (what it may call).
+ * What the files of the instance share, with what saves and restores it, and nobody else includes: instance.c (its life),
+ * instance-start.c, instance-adopt.c (taken over from a supervisor before), instance-ready.c (when it is ready, and that it
+ * lives), instance-service.c, instance-stop.c, instance-methods.c (what it may call).
  */
 
 #include "supervisor/instance.h"

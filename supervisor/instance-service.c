@@ -66,8 +66,9 @@ void instance_serve(Instance *instance) {
 }
 
 /*
- * A successor is there with its Hello: the upgrade leads it on. One that was adopted is asked what it is, since its Hello need not
- * say whether it has a service; it goes on from where it is, unless an upgrade was broken off, which is to end with it RUNNING.
+ * A successor is there with its Hello: the upgrade leads it on. One that was adopted is asked what it is, since its Hello
+ * need not say whether it has a service; it goes on from where it is, unless an upgrade was broken off, which is to end
+ * with it RUNNING.
  */
 void instance_said_hello(Instance *instance) {
         ServiceState state = service_state(instance);

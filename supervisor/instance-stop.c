@@ -3,8 +3,8 @@
 /*
  * Instance, its stop: politely, then less so. A native runner's service is led to STOPPED (it drains what it serves); what
  * it answers is not judged, since the next step comes anyway unless it exits. A plain one, and one that is not ready yet,
- * begins with its stop signal. Half of the time is for asking, the rest for the signal; at the deadline SIGKILL goes to the whole group. Signals to groups are
- * the keeper's, which alone knows that the leader's number still means the leader.
+ * begins with its stop signal. Half of the time is for asking, the rest for the signal; at the deadline SIGKILL goes to the
+ * whole group. Signals to groups are the keeper's, which alone knows that the leader's number still means the leader.
  *
  * One timer carries the steps; each time-out is an event of the table, whose action (escalate) looks at the step. SIGKILL
  * is repeated every second: the request may have found no room, and a process in uninterruptible sleep is worth a line.

@@ -157,8 +157,8 @@ DEFINE_CLEANUP(Instance *, instance_free);
 int instance_adopt(Runner *runner, Recovered *slot);
 
 /*
- * instance_restore_peer_again() - of one that was adopted with the peer of its predecessor: there is a later state of that. 0,
- * or as peer_restore(): it has no peer then.
+ * instance_restore_peer_again() - of one that was adopted with the peer of its predecessor: there is a later state of that.
+ * 0, or as peer_restore(): it has no peer then.
  */
 int instance_restore_peer_again(Instance *instance, const char *prefix, Manifest *manifest);
 

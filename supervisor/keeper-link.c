@@ -7,8 +7,8 @@
  * kernel took it.
  *
  * Unanswered requests are kept in the order they were sent, which is the order in which the keeper answers, several by one
- * DONE; one with a serial of none of them means that the two have lost each other, which ends the link. Answers from before are dropped with it:
- * without a keeper there is nothing to go on with (the supervisor dies with it).
+ * DONE; one with a serial of none of them means that the two have lost each other, which ends the link. Answers from before
+ * are dropped with it: without a keeper there is nothing to go on with (the supervisor dies with it).
  *
  * STARTED of several instances is one message, at the end of the turn or before whatever else is said: nothing waits for it.
  *

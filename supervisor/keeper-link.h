@@ -5,8 +5,9 @@
  * The supervisor's side of the keeper's socket: requests go out in order, as fast as the keeper answers them, and never
  * block; answers, exits and the end come back as callbacks from the loop.
  *
- * How a runner is started: keeper_link_reserve() with its descriptors, wait for keeper_link_idle() (all of it is in the kernel, in front of the child's BORN), spawn(), keeper_link_spawned(). Answers are not awaited: where
- * the reservation turns out to be refused, the keeper kills the child, and no EXIT comes for it.
+ * How a runner is started: keeper_link_reserve() with its descriptors, wait for keeper_link_idle() (all of it is in the
+ * kernel, in front of the child's BORN), spawn(), keeper_link_spawned(). Answers are not awaited: where the reservation
+ * turns out to be refused, the keeper kills the child, and no EXIT comes for it.
  *
  * How a supervisor begins: from its first turn of the loop on it is given the keeper's table by slot() and stored(), what
  * the supervisor before has left and what the keeper holds for all of them; loaded() is the end of that, and comes always.

@@ -30,9 +30,9 @@ DEFINE_CLEANUP(LogStore *, log_store_free);
 /*
  * After a crash, before the first log: log_store_adopt() for each descriptor of these kinds that the keeper gives, in any
  * order, then once log_store_recover(), which finishes what had been begun; a negative errno: there cannot be logs.
- * @fd_consume is taken on every path; -EINVAL: it is none of ours. Then the logs are made (runner_log_new() with the name finds its ring) and the pipes of the instances
- * that live on are adopted (log_input_adopt()). At the end log_store_settle(): lines of instances that are no more end,
- * rings of runners that are no more go.
+ * @fd_consume is taken on every path; -EINVAL: it is none of ours. Then the logs are made (runner_log_new() with the name
+ * finds its ring) and the pipes of the instances that live on are adopted (log_input_adopt()). At the end
+ * log_store_settle(): lines of instances that are no more end, rings of runners that are no more go.
  */
 int log_store_adopt(LogStore *store, KeeperFdKind kind, uint64_t tag, int fd_consume);
 int log_store_recover(LogStore *store);
@@ -41,7 +41,8 @@ void log_store_settle(LogStore *store);
 /*
  * A successor, while its predecessor writes: log_store_hold() first of all, log_store_adopt() as above and at any time.
  * log_store_follow() - what has come since is brought together; a negative errno: it cannot be used. Logs that exist find
- * rings by log_store_next_found(), and take them with runner_log_follow_on(). log_store_forget() - the ring is no more. log_store_release() - all of it is ours.
+ * rings by log_store_next_found(), and take them with runner_log_follow_on(). log_store_forget() - the ring is no more.
+ * log_store_release() - all of it is ours.
  */
 void log_store_hold(LogStore *store);
 int log_store_follow(LogStore *store);

@@ -301,9 +301,9 @@ static void recover_kept(Supervisor *supervisor, Recovered *slot) {
 }
 
 /*
- * preference() - of the processes of a runner, the lower first. The one that the keeper was told to be the active one serves, or, without
- * that word, the elder: a successor that was not made the active one has not served. One that has ended before it ever did, as
- * its record says, gives way to its predecessor.
+ * preference() - of the processes of a runner, the lower first. The one that the keeper was told to be the active one
+ * serves, or, without that word, the elder: a successor that was not made the active one has not served. One that has ended
+ * before it ever did, as its record says, gives way to its predecessor.
  */
 static int preference(const Recovered *slot) {
         bool ended = slot->state == KEEPER_SLOT_EXITED || slot->flags & KEEPER_FLAG_DOOMED;

@@ -84,9 +84,9 @@ bool recovery_uses(const Recovery *recovery, const char *name);
 void recovery_run(Recovery *recovery, Supervisor *supervisor);
 
 /*
- * recovery_follow() - the same for a successor, while its predecessor still changes the table, as often as there was a change:
- * what is settled is adopted, what has ended or is gone is discarded, and nothing is said to anybody. What is on its way
- * from one state to another waits for the last time, @is_final, when nobody changes anything any more. 0, or a negative
- * errno: not all of it can be taken up, for @reason.
+ * recovery_follow() - the same for a successor, while its predecessor still changes the table, as often as there was a
+ * change: what is settled is adopted, what has ended or is gone is discarded, and nothing is said to anybody. What is on
+ * its way from one state to another waits for the last time, @is_final, when nobody changes anything any more. 0, or a
+ * negative errno: not all of it can be taken up, for @reason.
  */
 int recovery_follow(Recovery *recovery, Supervisor *supervisor, bool is_final, char reason[RECOVERY_REASON_SIZE]);

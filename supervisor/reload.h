@@ -23,16 +23,16 @@ struct Reload {
 void reload_deinit(Reload *reload);
 
 /*
- * reload_first() - the configuration of a supervisor that begins: read from @paths (ended by NULL), or, where @kept_fd (borrowed)
- * is not -1, as a supervisor before this one had read it. Runners are made, and begun. Says itself what is wrong. 0 or a
- * negative errno.
+ * reload_first() - the configuration of a supervisor that begins: read from @paths (ended by NULL), or, where @kept_fd
+ * (borrowed) is not -1, as a supervisor before this one had read it. Runners are made, and begun. Says itself what is
+ * wrong. 0 or a negative errno.
  */
 int reload_first(Supervisor *supervisor, char *const *paths, int kept_fd);
 
 /*
- * reload_run() - reads it again from where it was read, and applies what changed, all of it or nothing; with @dry_run only says
- * what would. 0; -EINVAL: it cannot be used, see ret_reload->errors; -ENOENT: this supervisor has no configuration; errors
- * of fleet_apply(). @ret_reload is written in any case, and the caller's to deinit.
+ * reload_run() - reads it again from where it was read, and applies what changed, all of it or nothing; with @dry_run only
+ * says what would. 0; -EINVAL: it cannot be used, see ret_reload->errors; -ENOENT: this supervisor has no configuration;
+ * errors of fleet_apply(). @ret_reload is written in any case, and the caller's to deinit.
  */
 int reload_run(Supervisor *supervisor, bool dry_run, Reload *ret_reload);
 

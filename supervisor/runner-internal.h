@@ -26,8 +26,8 @@ void runner_note_exit(Runner *runner, const RunnerExit *exit);
 
 /* ---- runner-life.c ---- */
 /*
- * runner_raise() - an event of its policy, handled in the loop. One of a kind waits at a time; what is wanted of the runner is
- * in `desired', so that of START, STOP and RESTART the last one counts.
+ * runner_raise() - an event of its policy, handled in the loop. One of a kind waits at a time; what is wanted of the runner
+ * is in `desired', so that of START, STOP and RESTART the last one counts.
  */
 void runner_raise(Runner *runner, PolicyEvent event);
 /* runner_handle() - all that was raised. Called by the supervisor's task. */

@@ -418,7 +418,7 @@ void runner_handle(Runner *runner) {
                 supervisor_queue_runner(runner->supervisor, runner);
 }
 
-/* --------------------------------------------------------------------------------------------- from its instance, outside */
+/* ------------------------------------------------------------------------------------------- from its instance, outside */
 
 void runner_instance_ready(Runner *runner) {
         if (!runner->config->oneshot)

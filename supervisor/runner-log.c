@@ -440,7 +440,7 @@ void runner_log_status(const RunnerLog *log, LogStatus *ret_status) {
         ret_status->file_error = log->file ? log_file_error(log->file) : 0;
 }
 
-/* ---------------------------------------------------------------------------------------------- the last lines, for people */
+/* ------------------------------------------------------------------------------------------- the last lines, for people */
 
 /* utf8_step() - bytes of the character at @text, of which @size are left; 0: not UTF-8. */
 static size_t utf8_step(const char *text, size_t size) {

@@ -167,7 +167,7 @@ int runner_save(const Runner *runner, Manifest *manifest, Baton__Snapshot__Runne
         return save_done(&save, message, ret_message);
 }
 
-/* -------------------------------------------------------------------------------------------------- an instance, restored */
+/* ------------------------------------------------------------------------------------------------ an instance, restored */
 
 /* use_configuration() - it was started with another one than its runner has now. */
 static void use_configuration(Instance *instance, const StartMessage *message) {
@@ -287,7 +287,7 @@ static bool restore_start(Runner *runner, const StartMessage *message, Manifest 
         return is_there || message->over;
 }
 
-/* ------------------------------------------------------------------------------------------------------ a runner, restored */
+/* --------------------------------------------------------------------------------------------------- a runner, restored */
 
 /* find_configuration() - a reference: its own, or that of its name, or template. 0, -EPROTO or -ENOMEM. */
 static int find_configuration(const Supervisor *supervisor, const RunnerMessage *message, RunnerConfig **ret_config) {

@@ -3,8 +3,9 @@
 
 /*
  * Runner: the named thing that is supervised, from the configuration or from a client's Start until it is removed. It has a
- * policy (policy.h), and one instance that serves or is to; an upgrade makes another one, and leaves one to finish (upgrade.h). What is wanted, what is being done about it, and what the
- * process is at, are three variables. It outlives its instances, and so does its log.
+ * policy (policy.h), and one instance that serves or is to; an upgrade makes another one, and leaves one to finish
+ * (upgrade.h). What is wanted, what is being done about it, and what the process is at, are three variables. It outlives
+ * its instances, and so does its log.
  *
  * Everything that is done to it is asked here and happens later, in the loop; who wants to know what came of it watches it.
  */

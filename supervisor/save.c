@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Save: how messages are made, for whoever writes down a part of the supervisor. Shortage of memory is noted once, at the end. */
+/*
+ * Save: how messages are made, for whoever writes down a part of the supervisor. Shortage of memory is noted once, at the
+ * end.
+ */
 
 #include "supervisor/save.h"
 

@@ -3,8 +3,8 @@
 
 /*
  * The service of a native instance, driven: from the state that it is in, by events of the table of proto/service.h and no
- * others, to where somebody wants it. The runner's own word about its state is asked for first; each event has an id of its own,
- * so that one that is asked for again takes effect once.
+ * others, to where somebody wants it. The runner's own word about its state is asked for first; each event has an id of its
+ * own, so that one that is asked for again takes effect once.
  */
 
 #include <stdbool.h>
@@ -49,23 +49,23 @@ struct ServiceResult {
 typedef void (*ServiceDone)(Instance *instance, const ServiceResult *result, void *userdata);
 
 /*
- * service_goal_next() - the event that leads on from @state, when @n_sent have been sent: 1 and @ret_event; 0: it is there; -EPERM: none
- * does, and @ret_event is the one that is refused.
+ * service_goal_next() - the event that leads on from @state, when @n_sent have been sent: 1 and @ret_event; 0: it is there;
+ * -EPERM: none does, and @ret_event is the one that is refused.
  */
 int service_goal_next(ServiceGoal goal, ServiceState state, unsigned n_sent, ServiceEvent *ret_event);
 
 /*
  * service_drive() - @done is called once, later, also when @instance's connection ends, unless service_cancel() comes
- * before. One drive of an instance at a time: -EBUSY. @patient: an event that is under way in the runner is waited for, instead
- * of a refusal. @timeout_us 0: no end. @socket_consume is for TAKEOVER, else -1, and
- * taken on every path. 0; -ENOTCONN: it has no connection; -ENOMEM.
+ * before. One drive of an instance at a time: -EBUSY. @patient: an event that is under way in the runner is waited for,
+ * instead of a refusal. @timeout_us 0: no end. @socket_consume is for TAKEOVER, else -1, and taken on every path. 0;
+ * -ENOTCONN: it has no connection; -ENOMEM.
  */
 int service_drive(Instance *instance, ServiceGoal goal, bool patient, uint64_t timeout_us, int socket_consume,
                   ServiceDone done, void *userdata);
 
 /*
- * service_cancel() - nobody wants to hear of it any more. service_abort() - the drive ends at once, ABORTED with @why. An event
- * that was sent takes effect all the same. Both do nothing where there is no drive.
+ * service_cancel() - nobody wants to hear of it any more. service_abort() - the drive ends at once, ABORTED with @why. An
+ * event that was sent takes effect all the same. Both do nothing where there is no drive.
  */
 void service_cancel(Instance *instance);
 void service_abort(Instance *instance, const char *why);

@@ -39,7 +39,7 @@ void snapshot_instance(char prefix[SNAPSHOT_PREFIX_SIZE], uint64_t id) {
         (void) snprintf(prefix, SNAPSHOT_PREFIX_SIZE, "instance/%" PRIx64, id);
 }
 
-/* ----------------------------------------------------------------------------------------------------- what is in the way */
+/* --------------------------------------------------------------------------------------------------- what is in the way */
 
 static bool _printf_(2, 3) because(char reason[MANIFEST_REASON_SIZE], const char *format, ...) {
         va_list arguments;

@@ -33,8 +33,8 @@ void snapshot_instance(char prefix[SNAPSHOT_PREFIX_SIZE], uint64_t id);
 void snapshot_service(char name[SNAPSHOT_PREFIX_SIZE], uint64_t id);
 
 /*
- * snapshot_obstacle() - what is in the way of writing down everything, which is at rest (supervisor_rest()), in @reason: a call
- * that cannot cross. It passes by itself. False: nothing.
+ * snapshot_obstacle() - what is in the way of writing down everything, which is at rest (supervisor_rest()), in @reason: a
+ * call that cannot cross. It passes by itself. False: nothing.
  */
 bool snapshot_obstacle(const Supervisor *supervisor, char reason[MANIFEST_REASON_SIZE]);
 

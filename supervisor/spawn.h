@@ -107,8 +107,9 @@ typedef struct SpawnResult {
 
 /*
  * spawn_reserve() - at the start of a supervisor, before anything else is opened: fills what is free of 3-15 with
- * /dev/null and makes all of it CLOEXEC. Gives real-time signals that were ignored back to their defaults. Until the process ends these numbers are not closed but replaced. Returns 0 or a
- * negative errno; -EBUSY: something is open there besides the three fixed ones.
+ * /dev/null and makes all of it CLOEXEC. Gives real-time signals that were ignored back to their defaults. Until the
+ * process ends these numbers are not closed but replaced. Returns 0 or a negative errno; -EBUSY: something is open there
+ * besides the three fixed ones.
  */
 int spawn_reserve(void);
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Successor. It builds all there is while the predecessor serves: runners and instances from the keeper's table, which is told
- * to it and told again where it changes; connections from the predecessor's partial snapshots, each of which replaces what an
- * earlier one has said of the same connection. Meanwhile the loop and the keeper's link are held, the logs are not written,
- * and every watcher is known to the kernel (a held turn of the loop after each change): nothing is left for the freeze but to
- * take up what has changed last.
+ * Successor. It builds all there is while the predecessor serves: runners and instances from the keeper's table, which is
+ * told to it and told again where it changes; connections from the predecessor's partial snapshots, each of which replaces
+ * what an earlier one has said of the same connection. Meanwhile the loop and the keeper's link are held, the logs are not
+ * written, and every watcher is known to the kernel (a held turn of the loop after each change): nothing is left for the
+ * freeze but to take up what has changed last.
  *
- * Until GO only two sockets are looked at, by poll(2). Whatever fails is a refusal, after which the keeper ends us, and none of
- * the descriptors that we share is touched: so also without a keeper nothing is ended in order.
+ * Until GO only two sockets are looked at, by poll(2). Whatever fails is a refusal, after which the keeper ends us, and
+ * none of the descriptors that we share is touched: so also without a keeper nothing is ended in order.
  *
  * READY is said when the last of both has been taken up: the table's final END, and the snapshot that is not partial.
  */

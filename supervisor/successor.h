@@ -27,7 +27,10 @@ void successor_go(Successor *successor);
  */
 void successor_wait(Successor *successor);
 
-/* successor_has_peer() - whether the predecessor has given the connection of an instance. successor_forget_peer() - it is gone. */
+/*
+ * successor_has_peer() - whether the predecessor has given the connection of an instance. successor_forget_peer() - it is
+ * gone.
+ */
 bool successor_has_peer(const Successor *successor, uint64_t instance);
 void successor_forget_peer(Successor *successor, uint64_t instance);
 

@@ -64,7 +64,7 @@ void supervisor_instance_gone(Supervisor *supervisor, Instance *instance) {
                 loop_task_queue(supervisor->loop, &supervisor->down);
 }
 
-/* ---------------------------------------------------------------------------------------------------- the runners' policy */
+/* -------------------------------------------------------------------------------------------------- the runners' policy */
 
 void supervisor_queue_runner(Supervisor *supervisor, Runner *runner) {
         if (runner->queued)
@@ -157,7 +157,7 @@ static void spawn_queued(LoopTask *task) {
                 supervisor_begin_now(supervisor, instance);
 }
 
-/* ---------------------------------------------------------------------------------------------------------------- at rest */
+/* -------------------------------------------------------------------------------------------------------------- at rest */
 
 /* One answer of the keeper's leads to the next request a few times: an end to DROPs, and these to the next start. */
 enum { REST_TURNS_MAX = 16, REST_US = 50000 };

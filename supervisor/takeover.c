@@ -550,8 +550,8 @@ static Takeover *takeover_new(Supervisor *supervisor, Call *call, const Baton__C
 }
 
 /*
- * fits() - whether a successor can have all that we have: it raises its limit as we did, to the hard one. What the keeper needs
- * for it is within what it keeps free of stored descriptors.
+ * fits() - whether a successor can have all that we have: it raises its limit as we did, to the hard one. What the keeper
+ * needs for it is within what it keeps free of stored descriptors.
  */
 static bool fits(char reason[MANIFEST_REASON_SIZE]) {
         struct rlimit limit;

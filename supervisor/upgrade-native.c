@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The upgrade of a native runner: its service is led from RUNNING to READY with everything kept as it is (Stop, with handover),
- * then Save and Takeover are asked for at once, with the two ends of one pair of sockets: what crosses goes from one to the
- * other and does not come by here. Clients and open calls cross with it (docs/upgrade.md).
+ * The upgrade of a native runner: its service is led from RUNNING to READY with everything kept as it is (Stop, with
+ * handover), then Save and Takeover are asked for at once, with the two ends of one pair of sockets: what crosses goes from
+ * one to the other and does not come by here. Clients and open calls cross with it (docs/upgrade.md).
  *
  * The predecessor begins again by Start, from whichever state it is found in; what it was asked for and has not done yet is
  * waited for first.

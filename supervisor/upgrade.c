@@ -5,13 +5,13 @@
  * only raises an event, all are handled in one task, so that nothing ever runs inside a callback of an instance or a call.
  *
  * Who owns what: the runner's instance stays the predecessor until FINISH, which exchanges the two; the other one is the
- * upgrade's. A predecessor that has to finish what it has begun is one of runner->past from then on, and is an instance like any other
- * that is being stopped, but that it is given the time `upgrade.drain' and asked to Exit, so that it leaves what it has
- * mounted to who serves. Its end is nobody's failure.
+ * upgrade's. A predecessor that has to finish what it has begun is one of runner->past from then on, and is an instance
+ * like any other that is being stopped, but that it is given the time `upgrade.drain' and asked to Exit, so that it leaves
+ * what it has mounted to who serves. Its end is nobody's failure.
  *
- * Calls that come while nobody serves are held here, as requests, and asked anew of who serves then. Their number and bytes are
- * bounded. An end of the predecessor before the commit is told to the runner's policy when the successor is gone: so there
- * are never three of a runner that all might serve.
+ * Calls that come while nobody serves are held here, as requests, and asked anew of who serves then. Their number and bytes
+ * are bounded. An end of the predecessor before the commit is told to the runner's policy when the successor is gone: so
+ * there are never three of a runner that all might serve.
  */
 
 #include "supervisor/upgrade.h"

@@ -7,8 +7,8 @@
  * whatever fails on the way, and whoever dies: upgrade-phase.h has the steps, and the keeper's record of the active one
  * decides for a supervisor that follows this one.
  *
- * How the state crosses is the runner's kind: a native one is asked to save it, and the successor to take over (upgrade-native.c); a
- * plain program has what it needs in its sockets, and is only told to finish.
+ * How the state crosses is the runner's kind: a native one is asked to save it, and the successor to take over
+ * (upgrade-native.c); a plain program has what it needs in its sockets, and is only told to finish.
  */
 
 #include <stdbool.h>

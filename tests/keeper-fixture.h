@@ -75,7 +75,10 @@ uint32_t generation(void);
 bool is_successor(void);
 int successor_fd(void);
 
-/* wait_word() - until a message of @type comes that is none of the above: RELOAD, PING. 0 or -1. A PING is answered, unless it is awaited. */
+/*
+ * wait_word() - until a message of @type comes that is none of the above: RELOAD, PING. 0 or -1. A PING is answered, unless
+ * it is awaited.
+ */
 int wait_word(KeeperType type);
 /* word_text() - what came with the last one. */
 const char *word_text(void);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A supervisor of another version of the snapshot, by what is wrapped around one of ours. $BATON_TEST_SNAPSHOT_VERSION is which:
- * the one before ours knows nothing of runners; one after ours has a field more in the snapshot and in each runner, and says
- * whether it has come back. With $BATON_TEST_SNAPSHOT_DUMP each snapshot that is written goes into that file, too.
+ * A supervisor of another version of the snapshot, by what is wrapped around one of ours. $BATON_TEST_SNAPSHOT_VERSION is
+ * which: the one before ours knows nothing of runners; one after ours has a field more in the snapshot and in each runner,
+ * and says whether it has come back. With $BATON_TEST_SNAPSHOT_DUMP each snapshot that is written goes into that file, too.
  */
 
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The supervisor's end answers "test.Echo" with what it got, sends items of "test.Stream" back, records the log, and refuses everything else. It holds log
- * calls back when told to, as a supervisor does whose disk is slow.
+ * The supervisor's end answers "test.Echo" with what it got, sends items of "test.Stream" back, records the log, and
+ * refuses everything else. It holds log calls back when told to, as a supervisor does whose disk is slow.
  */
 
 #include "tests/runner-fixture.h"

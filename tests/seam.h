@@ -3,8 +3,8 @@
 
 /*
  * The seam: makes a system call, or an allocation, of the code under test fail. Product code calls plain libc functions;
- * tests are linked with `-Wl,--wrap=NAME' (seam_ldflags in Makefile.am), so that its calls arrive in seam.c first. The product itself is
- * linked without: no indirection, no table, no cost.
+ * tests are linked with `-Wl,--wrap=NAME' (seam_ldflags in Makefile.am), so that its calls arrive in seam.c first. The
+ * product itself is linked without: no indirection, no table, no cost.
  *
  * It reaches calls made by our own objects. Calls that a shared library makes (libc inside opendir(), libev, protobuf-c)
  * are not seen. Nothing is thread-safe. Every test begins and ends with a reset (tests/test.h).

@@ -50,8 +50,8 @@ static int ask_record(uint64_t instance, const char *text) {
 /* --------------------------------------------------------------------------------------------------------- succession */
 
 /*
- * 1 runs and is adopted; 2 has exited; 3 is only reserved; 4 was born and not STARTED; 5 is native without a lane, 6 with one;
- * 7 is a helper; 8 is kept from the beginning, 9 since its end; 10 was acknowledged.
+ * 1 runs and is adopted; 2 has exited; 3 is only reserved; 4 was born and not STARTED; 5 is native without a lane, 6 with
+ * one; 7 is a helper; 8 is kept from the beginning, 9 since its end; 10 was acknowledged.
  */
 static int leave_all(void) {
         KeeperMessage exit;

@@ -467,7 +467,7 @@ static void test_again_and_again(void **state) {
         (void) one_talk(2, 1, 3);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ single cases */
+/* --------------------------------------------------------------------------------------------------------- single cases */
 
 /* Before there is a lane: what is started waits for it, in whichever process. */
 static void test_before_connection(void **state) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A runner's life: bootstrap, stop and exit, renewal, the reserved channels, and the ways baton_runner_run() ends. Where the runner must wait by itself it runs in a child.
+ * A runner's life: bootstrap, stop and exit, renewal, the reserved channels, and the ways baton_runner_run() ends. Where
+ * the runner must wait by itself it runs in a child.
  */
 
 #include <errno.h>

@@ -230,7 +230,7 @@ static void test_words_between(void **state) {
         close_pair(&pair);
 }
 
-/* -------------------------------------------------------------------------------------------------------- what is refused */
+/* ------------------------------------------------------------------------------------------------------ what is refused */
 
 /* replace() - number @to becomes what @fd_consume is, after it was described. */
 static void replace(int fd_consume, int to) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The table of an upgrade, every pair: what is listed leads where it says, all else is refused. And by walking it from its beginning in every
- * order of events: whoever has left it has exactly one process that serves, if one lives, and the keeper's word is for that one.
+ * The table of an upgrade, every pair: what is listed leads where it says, all else is refused. And by walking it from its
+ * beginning in every order of events: whoever has left it has exactly one process that serves, if one lives, and the
+ * keeper's word is for that one.
  */
 
 #include "supervisor/upgrade-phase.h"

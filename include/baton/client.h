@@ -105,8 +105,9 @@ BATON_PUBLIC int baton_client_new_connected(struct baton_client **ret_client, co
 
 /*
  * baton_client_free() - closes all connections. A private supervisor is stopped with its runners, and their end waited for:
- * as long as they take to stop, at most 15 s, then they are killed. One that others share, and its runners, go on. Calls, requests and what was begun are forgotten
- * without a callback: their objects are gone, too. Not from a handler. Accepts NULL.
+ * as long as they take to stop, at most 15 s, then they are killed. One that others share, and its runners, go on. Calls,
+ * requests and what was begun are forgotten without a callback: their objects are gone, too. Not from a handler. Accepts
+ * NULL.
  */
 BATON_PUBLIC void baton_client_free(struct baton_client *client);
 
@@ -242,8 +243,8 @@ typedef void (*baton_started_fn)(struct baton_client *client, int result, const 
 /*
  * baton_client_start() - starts a runner and waits until it is there: a native one has connected, a plain one has been
  * executed. @ret_started may be NULL. BATON_UNAVAILABLE, and nothing of it is left: see baton_client_failure();
- * BATON_ALREADY_EXISTS: the name is in use; BATON_INVALID_ARGUMENT; -EINVAL: neither program nor name, or parameters without their size;
- * -EINTR; -ESHUTDOWN: the supervisor is gone; -ENOMEM.
+ * BATON_ALREADY_EXISTS: the name is in use; BATON_INVALID_ARGUMENT; -EINVAL: neither program nor name, or parameters
+ * without their size; -EINTR; -ESHUTDOWN: the supervisor is gone; -ENOMEM.
  */
 BATON_PUBLIC int baton_client_start(struct baton_client *client, const struct baton_start_parameters *parameters,
                                     struct baton_started *ret_started);

@@ -198,8 +198,8 @@ static int wait_child(idtype_t type, pid_t pid, int flags, siginfo_t *ret_info) 
 }
 
 /*
- * keeper_forget_start() - code and constants that only the start has needed are no longer ours: two thirds of a static program.
- * The kernel has them in its cache, and maps again what is used.
+ * keeper_forget_start() - code and constants that only the start has needed are no longer ours: two thirds of a static
+ * program. The kernel has them in its cache, and maps again what is used.
  */
 void keeper_forget_start(void) {
         const ElfW(Phdr) *header = (const void *) getauxval(AT_PHDR);

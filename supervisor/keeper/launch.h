@@ -31,7 +31,8 @@ int launch_open_program(char *path, size_t size);
 
 /*
  * launch_supervisor() - a child with the descriptors above, nothing else but 0-2, the arguments --generation=N
- * --nofile=N --stop-timeout=Nus, --private if there is a lane, else the places and configurations, default signals, and SIGKILL at the keeper's death.
- * Returns 0 once it was executed, or a negative errno with the name of the failing step in @ret_step.
+ * --nofile=N --stop-timeout=Nus, --private if there is a lane, else the places and configurations, default signals, and
+ * SIGKILL at the keeper's death. Returns 0 once it was executed, or a negative errno with the name of the failing step in
+ * @ret_step.
  */
 int launch_supervisor(const Launch *launch, pid_t *ret_pid, const char **ret_step);

@@ -2,9 +2,10 @@
 
 /*
  * Port: one supervisor as the keeper sees it. Nothing here waits and nothing is allocated: answers go to a ring as large as
- * the window that the supervisor must keep, where a success is replaced by what follows it; exit reports are not queued at all but derived from the
- * table, so that none can be lost with a port. The table itself is told once, slots first, by two cursors that survive
- * whatever happens to the table between two messages; to a successor by what the table says has changed.
+ * the window that the supervisor must keep, where a success is replaced by what follows it; exit reports are not queued at
+ * all but derived from the table, so that none can be lost with a port. The table itself is told once, slots first, by two
+ * cursors that survive whatever happens to the table between two messages; to a successor by what the table says has
+ * changed.
  *
  * Only the keeper's end has SO_PASSCRED, so every message comes with its sender's pid from the kernel: a child that says
  * BORN cannot be mistaken for another. A message is read into one byte more than it needs, since a longer one would be

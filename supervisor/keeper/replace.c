@@ -2,9 +2,10 @@
 
 /*
  * Keeper, replace: another program goes on in this very process: same pid, so that children stay children, the service
- * manager's MAINPID the same, and no runner's PR_SET_PDEATHSIG fires. There is no way back once it runs, so it is tried first,
- * by a copy of ours: a child that has every descriptor under the same number, executes the program on a copy of the state, and
- * says READY when all of it was understood and is there. It touches nothing; what it is told to try is over with it.
+ * manager's MAINPID the same, and no runner's PR_SET_PDEATHSIG fires. There is no way back once it runs, so it is tried
+ * first, by a copy of ours: a child that has every descriptor under the same number, executes the program on a copy of the
+ * state, and says READY when all of it was understood and is there. It touches nothing; what it is told to try is over with
+ * it.
  *
  * Then the state is written once more, between two turns of the loop, and the program is executed. What happens meanwhile
  * waits in the kernel: signals are blocked and stay pending, children stay zombies, messages stay in their sockets. The new
@@ -208,7 +209,7 @@ void replace_perform(Keeper *k) {
         failed(k, why);
 }
 
-/* ------------------------------------------------------------------------------------------------------- on the other side */
+/* ---------------------------------------------------------------------------------------------------- on the other side */
 
 void replace_done(Keeper *k, const char *release) {
         log_info("keeper %s goes on, pid %d", release, (int) getpid());

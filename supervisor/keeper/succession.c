@@ -6,11 +6,11 @@
  * that had is in the table. Then what nobody would look after is killed, and the next supervisor is started, which is told
  * the table and adopts the rest. Nothing is waited for in between.
  *
- * Whether a supervisor hangs is asked only while it owes something (it was started and does not serve, a successor was started
- * for it, or could not follow it, a child was born and
- * not STARTED, an exit is not acknowledged, a PING is not answered), so an idle tree has no timer. Whatever it says is a
- * sign of life: that a runner's exit takes long, since somebody still writes into its log, is no reason to kill anybody. Only
- * one that says nothing for half of the time is asked by a PING, and has the other half to answer.
+ * Whether a supervisor hangs is asked only while it owes something (it was started and does not serve, a successor was
+ * started for it, or could not follow it, a child was born and not STARTED, an exit is not acknowledged, a PING is not
+ * answered), so an idle tree has no timer. Whatever it says is a sign of life: that a runner's exit takes long, since
+ * somebody still writes into its log, is no reason to kill anybody. Only one that says nothing for half of the time is
+ * asked by a PING, and has the other half to answer.
  *
  * The first supervisor of all is not started again if it ends before it has served: there is nothing to look after yet, and
  * whoever started it is to see that its configuration is wrong.

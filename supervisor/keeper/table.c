@@ -3,9 +3,10 @@
 /*
  * Table: what must outlive a supervisor. A slot goes FREE, RESERVED, BORN, EXITED, FREE; it leaves EXITED only when the
  * supervisor says that the exit took effect, so that an exit is delivered at least once. KEPT is a record and descriptors
- * that have no process, or have none any more. One slot, instance 0, is the keeper's own and in no list. A stored descriptor belongs to
- * the table from table_put() until it is dropped or its slot is freed. Names of descriptors (kind, tag) are unique in a
- * slot: a second put is refused unless it says that it replaces, since the loser could be a listener in use.
+ * that have no process, or have none any more. One slot, instance 0, is the keeper's own and in no list. A stored
+ * descriptor belongs to the table from table_put() until it is dropped or its slot is freed. Names of descriptors (kind,
+ * tag) are unique in a slot: a second put is refused unless it says that it replaces, since the loser could be a listener
+ * in use.
  *
  * All storage is one mapping made at the start; pages that were never used cost nothing, which is why the free lists
  * begin empty and grow from slots that were used, fresh ones being taken in order (*_fresh). Full is an answer to the

@@ -83,7 +83,8 @@ Table *table_free(Table *table);
 
 /*
  * table_reserve() - a slot for @instance, RESERVED, or, by its flag, KEPT. -EINVAL: instance 0, or a name that is empty or
- * lacks its NUL; -EEXIST: the instance has a slot; -EBUSY: the name has two that are not past, or one KEPT; -ENOSPC: the table is full.
+ * lacks its NUL; -EEXIST: the instance has a slot; -EBUSY: the name has two that are not past, or one KEPT; -ENOSPC: the
+ * table is full.
  */
 int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_SIZE], uint32_t flags,
                   const uint8_t record[KEEPER_RECORD_SIZE]);
