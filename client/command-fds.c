@@ -48,9 +48,8 @@ static void print_table(const FdsResponse *response) {
                 name_width = MAX(name_width, (int) strlen(response->fds[i]->name));
                 type_width = MAX(type_width, (int) strlen(response->fds[i]->type));
         }
-        if (response->n_fds > 0)
-                (void) printf("%4s  %-6s  %-*s  %-*s  %-19s  %s\n", "FD", "KIND", name_width, "NAME", type_width,
-                              "TYPE", "SINCE", "ADDRESS");
+        (void) printf("%4s  %-6s  %-*s  %-*s  %-19s  %s\n", "FD", "KIND", name_width, "NAME", type_width, "TYPE",
+                      "SINCE", "ADDRESS");
         for (size_t i = 0; i < response->n_fds; i++) {
                 const Baton__Control__HeldFd *fd = response->fds[i];
                 char since[STATUS_TEXT_MAX];
