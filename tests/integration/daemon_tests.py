@@ -59,6 +59,15 @@ def children(pid):
         return [int(word) for word in file.read().split()]
 
 
+def words_of(pid):
+    """Its command line, as bytes; b"": it has ended meanwhile."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def descendants(pid):
     """@pid and all below it that live: some programs overwrite their environment."""
     try:

@@ -46,7 +46,7 @@ class Life:
             lane.close()
             return False
         self.supervisor = next(pid for pid in daemon_tests.children(self.daemon.keeper())
-                               if b"--generation" in open(f"/proc/{pid}/cmdline", "rb").read())
+                               if b"--generation" in daemon_tests.words_of(pid))
         return True
 
     def call(self, method, **fields):

@@ -55,8 +55,12 @@ def fails(daemon, code, text, *options):
 
 def runners(daemon):
     """Processes of the runner that live."""
-    return [pid for pid in daemon_tests.descendants(daemon.keeper())
-            if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "state-runner"]
+    def is_one(pid):
+        try:
+            return os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "state-runner"
+        except OSError:  # it has ended meanwhile
+            return False
+    return [pid for pid in daemon_tests.descendants(daemon.keeper()) if is_one(pid)]
 
 
 def serves(daemon, pid, value):

@@ -16,7 +16,7 @@ import sys
 import termios
 import time
 
-from daemon_tests import BATON, Skip, main, owned, test, until
+from daemon_tests import BATON, Skip, main, owned, test, until, words_of
 
 LIMIT = 10 * float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
 RAW = """
@@ -106,7 +106,7 @@ def a_shell(daemon):
     screen.until(r"\n42\r\n.*[$#] ")
     screen.type("sleep 1000; echo code $?\n")
     screen.until(r"code \$\?\r\n")
-    until(lambda: [pid for pid in daemon.processes() if b"sleep" in open(f"/proc/{pid}/cmdline", "rb").read()], "sleep")
+    until(lambda: [pid for pid in daemon.processes() if b"sleep" in words_of(pid)], "sleep")
     screen.type("\x03")
     screen.until(r"[$#] ")
     screen.type("exit 7\n")
@@ -153,7 +153,7 @@ def stop_and_continue(daemon):
     screen = with_job_control(daemon)
     screen.type(f"{BATON} run sh -c 'echo pid $$; exec cat'\n")
     pid = int(screen.until(r"\npid (\d+)\r\n")[1])
-    until(lambda: b"cat" in open(f"/proc/{pid}/cmdline", "rb").read(), "cat")
+    until(lambda: b"cat" in words_of(pid), "cat")
     for number in (1, 2):
         screen.type(f"some{number}")
         screen.until(f"some{number}")
