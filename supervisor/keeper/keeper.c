@@ -223,6 +223,7 @@ static void reap(Keeper *k) {
         siginfo_t info;
         int r;
 
+        k->timers[TIMER_REST] = USEC_INFINITY; /* what the supervisor has to say of it is waited for */
         (void) keeper_read_port(k);
         while ((r = wait_child(P_ALL, 0, WNOWAIT, &info)) == 0 && info.si_pid > 0) {
                 siginfo_t reaped;
