@@ -55,7 +55,6 @@ typedef Baton__Snapshot__RunnerConfig Message;
         _(upgrade_timeout_us, upgrade_timeout_us) \
         _(upgrade_drain_us, upgrade_drain_us) \
         _(upgrade_health_us, upgrade_health_us) \
-        _(checkpoint_every_us, checkpoint_every_us) \
         _(literal, literal)
 
 #define SOCKET(_) \
@@ -193,8 +192,6 @@ int runner_config_save(const RunnerConfig *config, Baton__Snapshot__RunnerConfig
         message->log_format = config->log.format;
         message->restart = config->restart;
         message->ready = config->ready;
-        message->recover = config->recover;
-        message->pending = config->pending;
         save_text(&save, &message->name, config->name);
         save_text(&save, &message->description, config->description);
         save_text(&save, &message->cwd, config->cwd);
@@ -385,8 +382,6 @@ static void restore_numbers(RunnerConfig *draft, const Message *message) {
         draft->log.format = (LogFormat) restored_number(message->log_format, _LOG_FORMAT_N, 0);
         draft->restart = (RestartPolicy) restored_number(message->restart, _RESTART_N, RESTART_NEVER);
         draft->ready = (ConfigReady) restored_number(message->ready, _CONFIG_READY_N, CONFIG_READY_NONE);
-        draft->recover = (ConfigRecover) restored_number(message->recover, _CONFIG_RECOVER_N, CONFIG_RECOVER_FRESH);
-        draft->pending = (ConfigPending) restored_number(message->pending, _CONFIG_PENDING_N, CONFIG_PENDING_NONE);
         if (draft->stop_signal == 0 || draft->stop_signal >= NSIG)
                 draft->stop_signal = SIGTERM;
         if (draft->intensity.restarts > CONFIG_RESTARTS_MAX)

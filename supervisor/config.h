@@ -58,21 +58,6 @@ typedef enum ConfigReady {
         _CONFIG_READY_N,
 } ConfigReady;
 
-/* What a replacement of a native runner that has died begins with. */
-typedef enum ConfigRecover {
-        CONFIG_RECOVER_FRESH,
-        CONFIG_RECOVER_FAILOVER, /* the last checkpoint */
-        _CONFIG_RECOVER_N,
-} ConfigRecover;
-
-/* What becomes of requests that wait in a queue of the kernel's then, where the service has such a thing. */
-typedef enum ConfigPending {
-        CONFIG_PENDING_NONE, /* they are left to whoever serves next */
-        CONFIG_PENDING_FLUSH,
-        CONFIG_PENDING_RESEND,
-        _CONFIG_PENDING_N,
-} ConfigPending;
-
 /* When a hook is run: its runner came into that PolicyState, or, as one more of them, an instance of it has ended. */
 enum { CONFIG_HOOK_EXIT = _POLICY_STATE_N };
 
@@ -180,10 +165,9 @@ struct RunnerConfig {
         const char *const *after, *const *requires;
 
         uint64_t start_timeout_us, stop_timeout_us;
-        uint64_t upgrade_timeout_us;  /* until a successor is the active one */
-        uint64_t upgrade_drain_us;    /* for what its predecessor has begun */
-        uint64_t upgrade_health_us;   /* in which its health is watched after that; 0: not */
-        uint64_t checkpoint_every_us; /* 0: only when it is asked for */
+        uint64_t upgrade_timeout_us; /* until a successor is the active one */
+        uint64_t upgrade_drain_us;   /* for what its predecessor has begun */
+        uint64_t upgrade_health_us;  /* in which its health is watched after that; 0: not */
         uint64_t watchdog_us; /* no answer or WATCHDOG=1 for this long: it is killed and restarted; 0: not watched */
         PolicyBackoff backoff;
         uint64_t backoff_reset_us; /* up for this long: the next delay is the first one again */
@@ -200,8 +184,6 @@ struct RunnerConfig {
         uint8_t upgrade_signal; /* tells a plain one that has a successor to finish; 0: stop_signal */
         uint16_t fd_store_max;  /* descriptors that it may have stored */
         RestartPolicy restart;
-        ConfigRecover recover;
-        ConfigPending pending;
         ConfigReady ready;
         bool is_template;    /* `instances' was given: instances have numbers, be it only one */
         bool oneshot;        /* done, and up for those that wait, when it has exited with success */

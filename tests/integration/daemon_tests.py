@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -75,6 +76,31 @@ def descendants(pid):
     except OSError:
         return []
     return [pid, *below] if is_alive(pid) else below
+
+
+class Load(threading.Thread):
+    """@work(n), again and again until end(), which raises what has gone wrong."""
+
+    def __init__(self, work):
+        super().__init__(daemon=True)
+        self.work, self.count, self.error, self.over = work, 0, None, False
+        self.start()
+
+    def run(self):
+        try:
+            while not self.over:
+                self.work(self.count)
+                self.count += 1
+        except BaseException as error:  # whatever it is: the test is to see it
+            self.error = error
+
+    def end(self):
+        self.over = True
+        self.join(6 * TIMEOUT)
+        assert not self.is_alive(), "a call hangs"
+        if self.error:
+            raise self.error
+        return self.count
 
 
 class Daemon:

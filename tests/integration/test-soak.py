@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import baton_wire as wire
@@ -22,7 +21,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, test, until  # noqa: E402
+from daemon_tests import TIMEOUT, Load, test, until  # noqa: E402
 
 LONG = bool(os.environ.get("BATON_SOAK"))
 INSTRUMENTED = bool(os.environ.get("BATON_TEST_INSTRUMENTED"))
@@ -64,31 +63,6 @@ def supervised(peer, payload):
         return None
     assert call.status != wire.OK or call.payload == payload, (call.payload, payload)
     return call.status
-
-
-class Load(threading.Thread):
-    """@work(n), again and again until end(), which raises what has gone wrong."""
-
-    def __init__(self, work):
-        super().__init__(daemon=True)
-        self.work, self.count, self.error, self.over = work, 0, None, False
-        self.start()
-
-    def run(self):
-        try:
-            while not self.over:
-                self.work(self.count)
-                self.count += 1
-        except BaseException as error:  # whatever it is: the test is to see it
-            self.error = error
-
-    def end(self):
-        self.over = True
-        self.join(6 * TIMEOUT)
-        assert not self.is_alive(), "a call hangs"
-        if self.error:
-            raise self.error
-        return self.count
 
 
 class Load4:

@@ -12,7 +12,6 @@ import resource
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import baton_wire as wire
@@ -21,7 +20,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, is_alive, test, until  # noqa: E402
+from daemon_tests import TIMEOUT, Load, is_alive, test, until  # noqa: E402
 
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
 FLEET = f"""
@@ -74,31 +73,6 @@ def call_native(peer, payload):
     request = control.CallRequest(name="native", method="echo.Echo/Unary", payload=payload)
     call = peer.wait(peer.message("baton.Control/Call", request))
     assert call.status == wire.OK and call.payload == payload, (call.status, call.message)
-
-
-class Load(threading.Thread):
-    """@work(), again and again until end(), which raises what has gone wrong."""
-
-    def __init__(self, work):
-        super().__init__(daemon=True)
-        self.work, self.count, self.error, self.over = work, 0, None, False
-        self.start()
-
-    def run(self):
-        try:
-            while not self.over:
-                self.work(self.count)
-                self.count += 1
-        except BaseException as error:  # whatever it is: the test is to see it
-            self.error = error
-
-    def end(self):
-        self.over = True
-        self.join(TIMEOUT)
-        assert not self.is_alive(), "a call hangs"
-        if self.error:
-            raise self.error
-        return self.count
 
 
 def descriptors(pid):
