@@ -233,13 +233,13 @@ static void make_over(Runner *runner, const StartMessage *message) {
         runner->instance = instance;
 }
 
-/* make_waiting() - in the queue of those to begin. False: no memory. */
+/* make_waiting() - in the queue of those to begin. False: no memory, or there is one of that number. */
 static bool make_waiting(Runner *runner, const StartMessage *message, Manifest *manifest) {
         Supervisor *supervisor = runner->supervisor;
         char name[64];
         Instance *instance;
 
-        if (instance_new(&instance, runner, message->id) < 0)
+        if (supervisor_find_instance(supervisor, message->id) || instance_new(&instance, runner, message->id) < 0)
                 return false;
         if (supervisor_add_instance(supervisor, instance) < 0) {
                 instance_free(instance);
@@ -282,7 +282,7 @@ static bool restore_start(Runner *runner, const StartMessage *message, Manifest 
                 make_over(runner, message);
         else if (is_there && !instance->waiting)
                 restore_adopted(instance, message);
-        else if (!is_there && message->waiting)
+        else if (!is_there && message->waiting && runner_has_process(runner))
                 return make_waiting(runner, message, manifest);
         return is_there || message->over;
 }
@@ -371,9 +371,13 @@ static void restore_exits(Runner *runner, const RunnerMessage *message) {
 }
 
 static void restore_state(Runner *runner, const RunnerMessage *message) {
+        PolicyState adopted = runner->state;
+
         runner->events = 0;
         runner->over = false;
         runner->state = (PolicyState) restored_number(message->state, _POLICY_STATE_N, POLICY_DOWN);
+        if (runner->instance && !runner->instance->over && !runner_has_process(runner))
+                runner->state = adopted; /* it runs, whatever is said of it */
         runner->desired = (Desired) restored_number(message->desired, _DESIRED_N, DESIRED_DOWN);
         runner->unmet = (RunnerUnmet) restored_number(message->unmet, UNMET_GROUP + 1, UNMET_NOTHING);
         runner->completed = message->completed;
