@@ -7,7 +7,8 @@
 Each server is asked by 4 clients with a connection for each request and 4 that keep theirs (bench/http-load), all on this
 machine's loopback, while it is upgraded N times (20), one after the other. Of each: requests answered, connections refused,
 those reset with a request on them, kept ones that the server ended with notice, the longest time in which nobody got an
-answer, and the longest that one answer took. A server that is not installed is named, and left out."""
+answer, and the longest that one answer took. A server that is not installed is named, and left out. Last a runner with an
+attached client that calls it without a pause, beside one long stream (bench/call-load)."""
 
 import argparse
 import contextlib
@@ -123,6 +124,10 @@ class Baton:
     def upgrade(self):
         subprocess.run([BATON, "upgrade", "web"], env=self.environment, check=True, capture_output=True)
 
+    def is_up(self):
+        done = subprocess.run([BATON, "status", "--json", "web"], env=self.environment, capture_output=True, check=False)
+        return done.returncode == 0 and json.loads(done.stdout)["runners"][0]["state"] == "up"
+
     def end(self):
         self.process.terminate()
         self.process.wait()
@@ -208,6 +213,14 @@ def free_port():
         return one.getsockname()[1]
 
 
+def run_upgrades(server, upgrades):
+    """How long they took, one after the other."""
+    began = time.monotonic()
+    for _ in range(upgrades):
+        server.upgrade()
+    return time.monotonic() - began
+
+
 def measure(make, upgrades):
     with tempfile.TemporaryDirectory(prefix="bench-upgrade-") as folder:
         port = free_port()
@@ -217,15 +230,38 @@ def measure(make, upgrades):
             load = subprocess.Popen([os.path.join(BUILD, "bench", "http-load"), str(port), "600", "4", "4", "500"],
                                     stdout=subprocess.PIPE, text=True)
             time.sleep(0.3)
-            began = time.monotonic()
-            for _ in range(upgrades):
-                server.upgrade()
-            took = time.monotonic() - began
+            took = run_upgrades(server, upgrades)
             load.send_signal(signal.SIGTERM)
             out, _ = load.communicate()
         finally:
             server.end()
     return {**json.loads(out), "upgrade_us": int(took / upgrades * 1e6)}
+
+
+def measure_calls(upgrades):
+    """A runner that counts, and a client with a connection of its own: calls without a pause, beside one long stream."""
+    with tempfile.TemporaryDirectory(prefix="bench-upgrade-") as folder:
+        server = Baton(folder, f"runners: {{ web: {{ command: [{BUILD}/examples/counter], ready: hello, "
+                               "upgrade: { drain: 1h } } }\n")
+        try:
+            until(server.is_up, "the runner")
+            load = subprocess.Popen([os.path.join(BUILD, "bench", "call-load"), "web", "600", "100000"],
+                                    env=server.environment, stdout=subprocess.PIPE, text=True)
+            load.stdout.readline()
+            took = run_upgrades(server, upgrades)
+            load.send_signal(signal.SIGTERM)
+            out, _ = load.communicate()
+        finally:
+            server.end()
+    return {**json.loads(out), "upgrade_us": int(took / upgrades * 1e6)}
+
+
+def print_calls(one):
+    print(f"\n{'':30} {'calls':>8} {'failed':>8} {'items':>11} {'disordered':>12} {'ended':>6} {'gap ms':>7} "
+          f"{'slowest ms':>11} {'upgrade ms':>11}")
+    print(f"{'attached client, baton upgrade':30} {one['calls']:8} {one['failed'] + one['wrong']:8} {one['items']:11} "
+          f"{one['disordered']:12} {int(one['lost']):6} {one['gap_us'] / 1e3:7.1f} {one['slowest_us'] / 1e3:11.1f} "
+          f"{one['upgrade_us'] / 1e3:11.1f}", flush=True)
 
 
 def main():
@@ -246,6 +282,8 @@ def main():
         print(f"{name:30} {new['done'] + kept['done']:8} {new['refused'] + kept['refused']:8} {new['reset']:11} "
               f"{kept['reset']:12} {kept['closed']:6} {one['gap_us'] / 1e3:7.1f} "
               f"{max(new['slowest_us'], kept['slowest_us']) / 1e3:11.1f} {one['upgrade_us'] / 1e3:11.1f}", flush=True)
+    results["attached client, baton upgrade"] = measure_calls(options.upgrades)
+    print_calls(results["attached client, baton upgrade"])
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=1)
