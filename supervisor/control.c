@@ -80,6 +80,10 @@ static const Method methods[] = {
         { "Events", &baton__control__events_request__descriptor, control_events, ROLE_READ, false, NULL },
 };
 
+const char *control_method(size_t number) {
+        return number < ARRAY_SIZE(methods) ? methods[number].name : NULL;
+}
+
 /* ---------------------------------------------------------------------------------------------------------- who may what */
 
 void control_deny(const Control *control, Call *call, const char *what, Role role) {

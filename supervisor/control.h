@@ -40,6 +40,9 @@ int control_restore_again(Control *control, const Baton__Handover__Peer *state, 
                           Manifest *manifest);
 bool control_go_on(Control *control, Call *call, const char *method, bool begun, const uint8_t *request, size_t size);
 
+/* control_method() - the name of each that there is, from number 0 on, without `baton.Control/'; NULL after the last. */
+const char *control_method(size_t number);
+
 /* control_peer(), control_client() - of a connection that lives. */
 Peer *control_peer(const Control *control);
 const ControlClient *control_client(const Control *control);

@@ -28,8 +28,6 @@
                         abort();   \
         } while (0)
 
-enum { TURN_US = 2000 };
-
 static const char configuration[] = "runners:\n"
                                     "  native: { command: [/x], ready: hello }\n"
                                     "  web: { command: [/x, a], instances: 3 }\n"
@@ -41,64 +39,8 @@ static const char configuration[] = "runners:\n"
                                     "groups:\n"
                                     "  g: { strategy: one_for_all, members: [web] }\n";
 
-static ConfigSource *make_source(void) {
-        ConfigSource *source = calloc(1, sizeof(*source));
-
-        CHECK(source);
-        source->paths = calloc(2, sizeof(*source->paths));
-        CHECK(source->paths);
-        source->paths[source->n_paths++] = strdup("/x");
-        source->files[0] = (ConfigFile){ .name = strdup("x"), .text = strdup(configuration) };
-        source->files[0].size = strlen(configuration);
-        source->n = 1;
-        return source;
-}
-
-static void configure(Supervisor *supervisor) {
-        char error[FLEET_ERROR_SIZE] = "";
-        ConfigSource *source = make_source();
-        ConfigErrors errors = { 0 };
-        Config *config;
-
-        CHECK(config_load(&config, source, 0, &errors) == 0);
-        CHECK(fleet_apply(supervisor, config, NULL, error) == 0);
-        config_unref(config);
-        config_source_free(source);
-        config_errors_deinit(&errors);
-}
-
-void snapshot_fixture_open(SnapshotFixture *fixture) {
-        SupervisorOptions options = {
-                .generation = 2,
-                .stop_timeout_us = USEC_PER_SEC,
-                .private_fd_consume = -1,
-                .handover_fd_consume = -1,
-        };
-        int link[2];
-
-        log_set_level(2);
-        CHECK(fd_socketpair(SOCK_SEQPACKET, link) == 0);
-        options.keeper_fd_consume = link[0];
-        fixture->keeper = link[1];
-        CHECK(supervisor_new(&fixture->supervisor, &options) == 0);
-        configure(fixture->supervisor);
-}
-
-static void stop_now(LoopTimer *timer) {
-        loop_stop(timer->loop);
-}
-
-void snapshot_fixture_turn(SnapshotFixture *fixture) {
-        LoopTimer timer = LOOP_TIMER_NULL(stop_now);
-
-        loop_timer_set(fixture->supervisor->loop, &timer, clock_after(clock_now(), TURN_US));
-        loop_run(fixture->supervisor->loop);
-        loop_timer_stop(&timer);
-}
-
-void snapshot_fixture_close(SnapshotFixture *fixture) {
-        fixture->supervisor = supervisor_free(fixture->supervisor);
-        fd_close(fixture->keeper);
+void snapshot_fixture_open(SupervisorFixture *fixture) {
+        supervisor_fixture_open(fixture, 2, configuration);
 }
 
 static void client_ended(Control *control, void *userdata) {
@@ -128,7 +70,7 @@ static void make_manifest(Manifest *manifest) {
         manifest_deinit(&given);
 }
 
-static Control *restore_client(SnapshotFixture *fixture, const Baton__Snapshot__Connection *message,
+static Control *restore_client(SupervisorFixture *fixture, const Baton__Snapshot__Connection *message,
                                Manifest *manifest) {
         const ControlClient client = {
                 .credentials = { message->pid, message->uid, message->gid },
@@ -143,7 +85,7 @@ static Control *restore_client(SnapshotFixture *fixture, const Baton__Snapshot__
         return control;
 }
 
-static void restore_relays(SnapshotFixture *fixture, const Baton__Snapshot__Snapshot *snapshot,
+static void restore_relays(SupervisorFixture *fixture, const Baton__Snapshot__Snapshot *snapshot,
                            const Control *control) {
         Instance *instance = NULL;
 
@@ -192,7 +134,7 @@ static void restore_events(Events *events, const Baton__Snapshot__Snapshot *snap
                 events_set_next(events, snapshot->events_next);
 }
 
-size_t snapshot_fixture_restore(SnapshotFixture *fixture, const Baton__Snapshot__Snapshot *snapshot) {
+size_t snapshot_fixture_restore(SupervisorFixture *fixture, const Baton__Snapshot__Snapshot *snapshot) {
         Supervisor *supervisor = fixture->supervisor;
         Manifest manifest;
         size_t n = 0;

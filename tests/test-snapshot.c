@@ -52,7 +52,7 @@ static Snapshot *unpack_recorded(const char *name) {
         return snapshot;
 }
 
-static const Runner *find(const SnapshotFixture *fixture, const char *name) {
+static const Runner *find(const SupervisorFixture *fixture, const char *name) {
         const Runner *runner = runner_find(fixture->supervisor, name);
 
         assert_non_null(runner);
@@ -63,7 +63,7 @@ static const Runner *find(const SnapshotFixture *fixture, const char *name) {
 
 static void test_this_version(void **state) {
         Snapshot *snapshot = unpack_recorded("snapshot-2");
-        SnapshotFixture fixture;
+        SupervisorFixture fixture;
         const Runner *runner;
 
         (void) state;
@@ -88,13 +88,13 @@ static void test_this_version(void **state) {
         assert_true(find(&fixture, "web.1")->over && find(&fixture, "late")->over);
         assert_int_equal(find(&fixture, "slow")->state, POLICY_STOPPING);
         assert_int_equal(find(&fixture, "slow")->desired, DESIRED_DOWN);
-        snapshot_fixture_close(&fixture);
+        supervisor_fixture_close(&fixture);
         baton__snapshot__snapshot__free_unpacked(snapshot, NULL);
 }
 
 static void test_former_version(void **state) {
         Snapshot *snapshot = unpack_recorded("snapshot-1");
-        SnapshotFixture fixture;
+        SupervisorFixture fixture;
 
         (void) state;
         assert_int_equal(snapshot->n_runners, 0);
@@ -104,7 +104,7 @@ static void test_former_version(void **state) {
         /* As the configuration has made them: the keeper's table will say the rest. */
         assert_int_equal(find(&fixture, "web.3")->state, POLICY_DOWN);
         assert_true(find(&fixture, "web.3")->events & 1u << POLICY_EVENT_START);
-        snapshot_fixture_close(&fixture);
+        supervisor_fixture_close(&fixture);
         baton__snapshot__snapshot__free_unpacked(snapshot, NULL);
 }
 
@@ -125,7 +125,7 @@ static void assert_same(const ProtobufCMessage *a, const ProtobufCMessage *b) {
 static void test_runners_are_what_they_were(void **state) {
         static const char *const names[] = { "failed", "backs", "often" };
         Snapshot *snapshot = unpack_recorded("snapshot-2");
-        SnapshotFixture fixture;
+        SupervisorFixture fixture;
         unsigned n = 0;
 
         (void) state;
@@ -145,7 +145,7 @@ static void test_runners_are_what_they_were(void **state) {
                         n++;
                 }
         assert_int_equal(n, ARRAY_SIZE(names));
-        snapshot_fixture_close(&fixture);
+        supervisor_fixture_close(&fixture);
         baton__snapshot__snapshot__free_unpacked(snapshot, NULL);
 }
 
@@ -271,13 +271,13 @@ static void test_unknown_fields(void **state) {
 
 static void try(const uint8_t *data, size_t size) {
         Snapshot *snapshot = baton__snapshot__snapshot__unpack(NULL, size, data);
-        SnapshotFixture fixture;
+        SupervisorFixture fixture;
 
         if (!snapshot)
                 return;
         snapshot_fixture_open(&fixture);
         (void) snapshot_fixture_restore(&fixture, snapshot);
-        snapshot_fixture_close(&fixture);
+        supervisor_fixture_close(&fixture);
         baton__snapshot__snapshot__free_unpacked(snapshot, NULL);
 }
 
@@ -311,7 +311,7 @@ static void test_runners_that_cannot_be(void **state) {
                                 number = BATON__SNAPSHOT__RUNNER__INIT, numbers = BATON__SNAPSHOT__RUNNER__INIT;
         Baton__Snapshot__Runner *runners[] = { &none, &unknown, &number, &numbers };
         Snapshot snapshot = BATON__SNAPSHOT__SNAPSHOT__INIT;
-        SnapshotFixture fixture;
+        SupervisorFixture fixture;
 
         (void) state;
         unknown.name = (char *) "nobody";
@@ -326,7 +326,7 @@ static void test_runners_that_cannot_be(void **state) {
         assert_null(runner_find(fixture.supervisor, "nobody"));
         assert_null(runner_find(fixture.supervisor, "web.01"));
         assert_int_equal(find(&fixture, "failed")->state, POLICY_DOWN);
-        snapshot_fixture_close(&fixture);
+        supervisor_fixture_close(&fixture);
 }
 
 int main(void) {

@@ -18,16 +18,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common/clock.h"
 #include "common/fd.h"
-#include "common/log.h"
-#include "supervisor/config-internal.h"
 #include "supervisor/control.h"
-#include "supervisor/fleet.h"
 #include "supervisor/peer-loop.h"
-#include "supervisor/supervisor.h"
+#include "tests/supervisor-fixture.h"
 
-enum { CALLS_MAX = 16, TURN_US = 3000 };
+enum { CALLS_MAX = 16 };
 
 #define CHECK(_condition)          \
         do {                       \
@@ -38,21 +34,15 @@ enum { CALLS_MAX = 16, TURN_US = 3000 };
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int __wrap_clone(int (*function)(void *), void *stack, int flags, void *argument, ...);
 
-static const char *const methods[] = {
-        "Start", "Stop",   "Restart", "Reset",  "Scale",   "Reload", "Shutdown", "Signal",
-        "Call",  "Attach", "Logs",    "Status", "Metrics", "Events", "Nothing",
-};
-
 static const char configuration[] = "runners:\n"
                                     "  web: { command: [/x, a], instances: 2, autostart: false }\n"
                                     "  store: { command: [/x], autostart: false, requires: web }\n"
                                     "  native: { command: [/x], ready: hello, autostart: false }\n";
 
 typedef struct Fixture {
-        Supervisor *supervisor;
+        SupervisorFixture base;
         Control *control;
         Peer *client;
-        int keeper;
         unsigned n_open;
         uint8_t answered[CALLS_MAX];
 } Fixture;
@@ -67,32 +57,6 @@ int __wrap_clone(int (*function)(void *), void *stack, int flags, void *argument
 }
 
 /* ---- the supervisor ---- */
-
-static ConfigSource *make_source(void) {
-        ConfigSource *source = calloc(1, sizeof(*source));
-
-        CHECK(source);
-        source->paths = calloc(2, sizeof(*source->paths));
-        CHECK(source->paths);
-        source->paths[source->n_paths++] = strdup("/x");
-        source->files[0] = (ConfigFile){ .name = strdup("x"), .text = strdup(configuration) };
-        source->files[0].size = strlen(configuration);
-        source->n = 1;
-        return source;
-}
-
-static void configure(Supervisor *supervisor) {
-        char error[FLEET_ERROR_SIZE] = "";
-        ConfigSource *source = make_source();
-        ConfigErrors errors = { 0 };
-        Config *config;
-
-        CHECK(config_load(&config, source, 0, &errors) == 0);
-        CHECK(fleet_apply(supervisor, config, NULL, error) == 0);
-        config_unref(config);
-        config_source_free(source);
-        config_errors_deinit(&errors);
-}
 
 static void control_ended(Control *control, void *userdata) {
         Fixture *f = userdata;
@@ -112,22 +76,16 @@ static void client_ended(Peer *peer, Status status, const char *reason) {
 static const PeerHandler client_handler = { .ended = client_ended };
 
 static void fixture_open(Fixture *f, Role role) {
-        SupervisorOptions options = { .generation = 1, .stop_timeout_us = USEC_PER_SEC, .private_fd_consume = -1 };
         const ControlClient client = { .role = role, .ended = control_ended, .userdata = f };
         const PeerConfig config = { .side = 1, .n_channels = 1, .renewal = LANE_RENEWAL_NONE, .software = "fuzz" };
         PeerLoopParameters parameters = { .config = &config, .handler = &client_handler, .userdata = f };
-        int link[2], lane[2];
+        int lane[2];
 
         *f = (Fixture){ 0 };
-        log_set_level(2);
-        CHECK(fd_socketpair(SOCK_SEQPACKET, link) == 0);
-        options.keeper_fd_consume = link[0];
-        f->keeper = link[1];
-        CHECK(supervisor_new(&f->supervisor, &options) == 0);
-        configure(f->supervisor);
+        supervisor_fixture_open(&f->base, 1, configuration);
         CHECK(fd_socketpair(SOCK_STREAM, lane) == 0);
-        CHECK(control_new(&f->control, f->supervisor, lane[0], &client) == 0);
-        parameters.loop = f->supervisor->loop;
+        CHECK(control_new(&f->control, f->base.supervisor, lane[0], &client) == 0);
+        parameters.loop = f->base.supervisor->loop;
         CHECK(peer_loop_new(&f->client, &parameters, lane[1]) == 0);
 }
 
@@ -139,26 +97,24 @@ static void done(Call *call, const Answer *answer, void *userdata) {
         CHECK(++*(uint8_t *) userdata == 1);
 }
 
-static void stop_now(LoopTimer *timer) {
-        loop_stop(timer->loop);
-}
-
-static void run(Fixture *f) {
-        LoopTimer timer = LOOP_TIMER_NULL(stop_now);
-
-        loop_timer_set(f->supervisor->loop, &timer, clock_after(clock_now(), TURN_US));
-        loop_run(f->supervisor->loop);
-        loop_timer_stop(&timer);
-}
-
 /* fixture_close() - the client goes first: its calls that wait are cancelled by that, as they always are. */
 static void fixture_close(Fixture *f) {
         f->client = peer_free(f->client);
         for (unsigned i = 0; f->control && i < 100; i++)
-                run(f);
+                supervisor_fixture_turn(&f->base);
         CHECK(!f->control);
-        f->supervisor = supervisor_free(f->supervisor);
-        fd_close(f->keeper);
+        supervisor_fixture_close(&f->base);
+}
+
+/* method_name() - of those that there are, and one that there is not. */
+static const char *method_name(uint8_t number) {
+        size_t n = 0;
+        const char *name;
+
+        while (control_method(n))
+                n++;
+        name = control_method(number % (n + 1));
+        return name ? name : "Nothing";
 }
 
 static void start_call(Fixture *f, uint8_t method, const uint8_t *payload, size_t size) {
@@ -166,7 +122,7 @@ static void start_call(Fixture *f, uint8_t method, const uint8_t *payload, size_
         const CallParameters parameters = { .channel = CHANNEL_RPC, .method = name, .payload = payload, .size = size };
         Call *call;
 
-        (void) snprintf(name, sizeof(name), "baton.Control/%s", methods[method % ARRAY_SIZE(methods)]);
+        (void) snprintf(name, sizeof(name), "baton.Control/%s", method_name(method));
         (void) call_start(f->client, &parameters, done, &f->answered[f->n_open], &call);
         f->n_open++;
 }
@@ -196,7 +152,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 data += 3 + n;
                 size -= 3 + n;
         }
-        run(&f);
+        supervisor_fixture_turn(&f.base);
         fixture_close(&f);
         return 0;
 }

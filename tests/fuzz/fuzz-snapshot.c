@@ -44,14 +44,14 @@ __attribute__((constructor)) static void fill_low_fds(void) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         Baton__Snapshot__Snapshot *snapshot = baton__snapshot__snapshot__unpack(NULL, size, data);
-        SnapshotFixture fixture;
+        SupervisorFixture fixture;
 
         if (!snapshot)
                 return 0;
         snapshot_fixture_open(&fixture);
         (void) snapshot_fixture_restore(&fixture, snapshot);
-        snapshot_fixture_turn(&fixture);
-        snapshot_fixture_close(&fixture);
+        supervisor_fixture_turn(&fixture);
+        supervisor_fixture_close(&fixture);
         baton__snapshot__snapshot__free_unpacked(snapshot, NULL);
         return 0;
 }
