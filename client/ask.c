@@ -40,7 +40,7 @@ static void failed(Ask *ask, int r, ControlCall *call, const char *what, Control
         } else {
                 if (call->failure.status == STATUS_OK)
                         call->failure.status = STATUS_INTERNAL;
-                ask->code = session_report(&ask->session, what ? what : ask->command->name, &call->failure);
+                ask->code = session_report(&ask->session, what, &call->failure);
         }
 }
 

@@ -172,7 +172,7 @@ static void print_errors(const Ask *ask, const ControlFailure *failure) {
         if (errors && errors->n_lines > 0)
                 output_error("reload: nothing was changed");
         else
-                (void) session_report(&ask->session, "reload", failure);
+                (void) session_report(&ask->session, NULL, failure);
 }
 
 static int reload(int argc, char **argv) {

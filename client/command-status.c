@@ -356,7 +356,7 @@ static bool wait_for_event(Ask *ask, uint64_t last_event) {
         ask->options.timeout_us = timeout_us;
         late = failure.status == STATUS_DEADLINE_EXCEEDED;
         if (failure.status != STATUS_OK && !late)
-                (void) session_report(&ask->session, "status", &failure);
+                (void) session_report(&ask->session, NULL, &failure);
         if (late)
                 ask->code = EXIT_CODE_OK;
         control_failure_deinit(&failure);

@@ -404,8 +404,8 @@ int session_report(const Session *session, const char *what, const ControlFailur
                 output_error("%s: cannot start: %s%s", session->command, failure_text(failure),
                              hint(session, failure));
         else
-                output_error("%s %s: %s: %s", session->command, what, status_name(failure->status),
-                             failure_text(failure));
+                output_error("%s%s%s: %s: %s", session->command, what ? " " : "", what ? what : "",
+                             status_name(failure->status), failure_text(failure));
         if (failure->start)
                 print_lines(failure->start->last_output, failure->start->n_last_output);
         if (failure->ended)

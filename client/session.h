@@ -78,7 +78,7 @@ int session_start(Session *session, const RunnerOptions *options, const char *pa
                   ControlStarted **ret_started, ControlFailure *ret_failure);
 
 /*
- * session_report() - the failure as one line on standard error, and below it the last lines the runner wrote. Returns the
- * exit code for it; EXIT_CODE_BROKEN where it was the supervisor that failed.
+ * session_report() - the failure as one line on standard error, and below it the last lines the runner wrote. @what was asked
+ * for by name, or NULL. Returns the exit code for it; EXIT_CODE_BROKEN where it was the supervisor that failed.
  */
 int session_report(const Session *session, const char *what, const ControlFailure *failure);

@@ -42,7 +42,7 @@ static void fail(KeeperReplacement *replacement, const char *why) {
                 call_on_cancel(call, NULL, NULL);
         supervisor->replacement = control_keeper_free(replacement);
         if (call)
-                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: the keeper is not replaced: %s", why);
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "the keeper is not replaced: %s", why);
 }
 
 /* asked() - 0: it is being tried, and a word of it follows. */
@@ -118,7 +118,7 @@ void control_replace_keeper(Control *control, Call *call, const ProtobufCMessage
         int r;
 
         if (!supervisor->followed || supervisor->takeover || supervisor->replacement || supervisor->stopping) {
-                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: the keeper is not replaced: %s",
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "the keeper is not replaced: %s",
                                  !supervisor->followed  ? "it is that of a private tree"
                                  : supervisor->stopping ? "the supervisor is stopping"
                                                         : "a takeover is under way");
@@ -126,13 +126,13 @@ void control_replace_keeper(Control *control, Call *call, const ProtobufCMessage
         }
         program = open_program(request->program, path, sizeof(path));
         if (program < 0) {
-                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "takeover: cannot open %.512s: %s", path,
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "cannot open %.512s: %s", path,
                                  program == -EINVAL ? "the path must be absolute" : strerror(-program));
                 return;
         }
         supervisor->replacement = calloc(1, sizeof(*supervisor->replacement));
         if (!supervisor->replacement) {
-                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "takeover: no memory, or descriptors");
+                (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory, or descriptors");
                 return;
         }
         *supervisor->replacement = (KeeperReplacement){ supervisor, call, clock_now() };

@@ -266,7 +266,7 @@ def others_read(daemon):
         done = run("stop", "store")
         assert (done.returncode, done.stderr) == (23, DENIED.format("stop store", "Stop", "operate", "read")), done
         done = run("shutdown")
-        assert (done.returncode, done.stderr) == (23, DENIED.format("shutdown shutdown", "Shutdown", "admin", "read")), done
+        assert (done.returncode, done.stderr) == (23, DENIED.format("shutdown", "Shutdown", "admin", "read")), done
     assert daemon.status("store")["state"] == "up"
     said = [json.loads(line).get("text", "") for line in check(daemon, "events", "--json").splitlines()]
     assert any(re.fullmatch(r"uid 65534, pid \d+ \(baton\): Stop store: PERMISSION_DENIED: .*", text) for text in said), said
@@ -289,7 +289,7 @@ def operators(daemon):
         assert (done.returncode, done.stdout) == (0, "store: down; killed by signal 15 (SIGTERM)\n"), done
         done = run("shutdown", groups=[60123])
         assert (done.returncode, done.stderr) == (
-            23, DENIED.format("shutdown shutdown", "Shutdown", "admin", "operate")), done
+            23, DENIED.format("shutdown", "Shutdown", "admin", "operate")), done
 
 
 @test
