@@ -2,13 +2,17 @@
 
 /* baton upgrade: another process goes on as a runner, with its state, its clients and their calls. */
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "client/command.h"
 #include "client/exit-code.h"
 #include "client/operate.h"
+#include "client/options-internal.h"
+#include "client/output.h"
 #include "client/status-text.h"
 
 static void begin(const Operate *operate, Control *control, OperateTarget *target) {
@@ -42,12 +46,67 @@ static void read_upgrade(const Operate *operate, const void *message, OperateOut
                                 pause);
 }
 
+/* choose() - with --all whose program or configuration is not the present one, with --changed whose program is not. */
+static int choose(const Operate *operate, const Baton__Control__RunnerStatus *runner, OperateTarget *target) {
+        const Baton__Control__UpgradeOutlook *outlook = runner->outlook;
+        bool is_up = runner->state == BATON__CONTROL__RUNNER_STATUS__STATE__UP;
+        bool is_old;
+
+        if (!outlook)
+                return -EPROTO;
+        is_old = outlook->program || (outlook->configuration && !operate->options->changed);
+        if (*outlook->cannot) {
+                target->choice = is_old ? OPERATE_CANNOT : OPERATE_CURRENT;
+                target->why = strdup(outlook->cannot);
+                return target->why ? 0 : -ENOMEM;
+        }
+        target->choice = is_old || (operate->options->force && is_up) ? OPERATE_CHOSEN : OPERATE_CURRENT;
+        return 0;
+}
+
+static int check_options(const ControlOptions *options, char *error) {
+        bool chooses = options->all || options->changed;
+
+        if (!chooses && options->n_operands == 0)
+                return ERROR(error, "the name of a runner is missing, or --all, or --changed");
+        if (options->all && options->n_operands > 0)
+                return ERROR(error, "--all goes with no name");
+        if (chooses && options->exec)
+                return ERROR(error, "--exec goes with names alone, not with --all and --changed");
+        if (options->force && !chooses)
+                return ERROR(error, "--force goes with --all or --changed: what is named is upgraded anyway");
+        if (options->no_wait && (chooses || options->batch > 0))
+                return ERROR(error, "--no-wait does not go with batches, which wait for what comes of each");
+        return 0;
+}
+
+static void print_count(const char **between, size_t n, const char *what) {
+        if (n == 0)
+                return;
+        (void) printf("%s%zu %s", *between, n, what);
+        *between = ", ";
+}
+
+/* print_summary() - what was done, and what was not. */
+static void print_summary(const Operate *operate) {
+        const char *between = "";
+
+        print_count(&between, operate->n_finished - operate->n_failed,
+                    operate->options->check ? "possible" : "upgraded");
+        print_count(&between, operate->n_failed, "failed");
+        print_count(&between, operate->n_untouched, "untouched");
+        print_count(&between, operate->n_cannot, "to be restarted");
+        print_count(&between, operate->n_current, "up to date");
+        (void) printf("%s\n", *between ? "" : "there is no runner");
+        (void) output_flush(stdout);
+}
+
 static int upgrade(int argc, char **argv) {
         static const ControlSyntax syntax = {
-                CONTROL_TAKES_JSON | CONTROL_TAKES_WAIT | CONTROL_TAKES_PROGRAM,
-                1,
+                CONTROL_TAKES_JSON | CONTROL_TAKES_WAIT | CONTROL_TAKES_PROGRAM | CONTROL_TAKES_BATCHES,
+                0,
                 SIZE_MAX,
-                "the name of a runner is",
+                "",
         };
         Operate operate = { .response = &baton__control__upgrade_response__descriptor,
                             .begin = begin,
@@ -55,9 +114,11 @@ static int upgrade(int argc, char **argv) {
         char error[OPTIONS_ERROR_MAX] = "";
         _cleanup_free_ char *program = NULL;
         ControlOptions options;
-        int code =
-                command_parsed(&command_upgrade, control_options_parse(&syntax, argc, argv, &options, error), error);
+        int code, r = control_options_parse(&syntax, argc, argv, &options, error);
 
+        if (r == 0)
+                r = check_options(&options, error);
+        code = command_parsed(&command_upgrade, r, error);
         if (code != COMMAND_GO_ON)
                 return code;
         if (options.exec) {
@@ -67,13 +128,19 @@ static int upgrade(int argc, char **argv) {
         operate.command = command_upgrade.name;
         operate.options = &options;
         operate.n_names = options.n_operands;
-        return operate_run(&operate);
+        operate.choose = options.all || options.changed ? choose : NULL;
+        operate.batch = options.batch > 0 ? options.batch : operate.choose != NULL;
+        code = operate_run(&operate);
+        if (operate.batch > 0 && operate.n_targets > 0 && !options.json)
+                print_summary(&operate);
+        return code;
 }
 
 const Command command_upgrade = {
         .name = "upgrade",
         .summary = "replace the process of a runner while it serves",
         .help = "Usage: baton upgrade NAME... [OPTION...]\n"
+                "       baton upgrade --all | --changed [NAME...] [OPTION...]\n"
                 "\n"
                 "Starts another process of each runner, which takes its state, its clients and their calls over; the\n"
                 "process before finishes what it has begun, and leaves. If anything fails, the process before serves "
@@ -82,6 +149,17 @@ const Command command_upgrade = {
                 "must\n"
                 "be kept from expanding.\n"
                 "\n"
+                "With --all or --changed in batches: one that fails is the last, and the same command goes on with "
+                "what "
+                "is left.\n"
+                "\n"
+                "  --all                   every runner whose program or configuration is not the present one\n"
+                "  --changed               those, of the named or of all, whose program on the disk is another one "
+                "now\n"
+                "  --force                 with them: those that are up to date, too\n"
+                "  --batch=N               N at a time, and none after one that has failed (1 with --all and "
+                "--changed;\n"
+                "                          without them and --batch all at once, whatever fails)\n"
                 "  --exec=PATH             the program, instead of the configured one, until the next reload\n"
                 "  --check                 try everything but the replacement itself\n"
                 "  --no-wait               return when it is on its way, not when it is done\n"
@@ -90,6 +168,7 @@ const Command command_upgrade = {
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"
                 "  --help\n"
                 "\n"
-                "Example: baton upgrade db --exec /usr/local/bin/db-2\n",
+                "Example: baton upgrade db --exec /usr/local/bin/db-2\n"
+                "         baton upgrade --changed --batch 4 'web.*'\n",
         .run = upgrade,
 };

@@ -5,6 +5,10 @@
  * anything was done. Then all calls are
  * under way at once, but for a bound, and outcomes are told as they come, failures on standard error. What depends on what
  * is the supervisor's to know: it holds back what has to wait.
+ *
+ * Batches are ours alone. What would have to be remembered to go on after one that has failed, or after our own end, is what
+ * each runner is at, and that the supervisor tells whoever asks: so a command that is run again chooses what is left. A
+ * supervisor that drove them would have to hand its plan on to its successor, and to keep it through its death, for nothing.
  */
 
 #include "client/operate.h"
@@ -26,29 +30,37 @@ enum { OPEN_MAX_CALLS = 256 };
 
 /* ---- the names ---- */
 
-static int add_target(Operate *o, const char *name) {
+static int add_target(Operate *o, const Baton__Control__RunnerStatus *runner) {
         OperateTarget *grown;
 
         for (size_t i = 0; i < o->n_targets; i++)
-                if (strcmp(o->targets[i].name, name) == 0)
+                if (strcmp(o->targets[i].name, runner->name) == 0)
                         return 0;
         grown = reallocarray(o->targets, o->n_targets + 1, sizeof(*grown));
         if (!grown)
                 return -ENOMEM;
         o->targets = grown;
-        grown[o->n_targets] = (OperateTarget){ .name = strdup(name) };
-        return grown[o->n_targets++].name ? 0 : -ENOMEM;
+        grown[o->n_targets] = (OperateTarget){ .name = strdup(runner->name) };
+        if (!grown[o->n_targets++].name)
+                return -ENOMEM;
+        return o->choose ? o->choose(o, runner, &grown[o->n_targets - 1]) : 0;
 }
 
 /* cannot_expand() - returns the exit code. */
 static int cannot_expand(Operate *o, int r, const ControlCall *call) {
         if (r == -EINTR && o->session.signal)
                 return EXIT_CODE_SIGNAL + o->session.signal;
+        if (r == -EPROTO) {
+                output_error("%s: the supervisor is older than this command, and does not tell what has changed: "
+                             "`baton takeover' replaces it",
+                             o->command);
+                return EXIT_CODE_STATUS + STATUS_UNIMPLEMENTED;
+        }
         if (r < 0) {
                 output_error("%s: %s", o->command, strerror(-r));
                 return EXIT_CODE_BROKEN;
         }
-        return session_report(&o->session, o->options->operands[0], &call->failure);
+        return session_report(&o->session, o->n_names > 0 ? o->options->operands[0] : "all", &call->failure);
 }
 
 /* expand() - asks what the names stand for. 0, else the exit code after its words. */
@@ -60,11 +72,12 @@ static int expand(Operate *o) {
 
         request.names = o->options->operands;
         request.n_names = o->n_names;
+        request.outlook = o->choose != NULL;
         control_begin(&o->session.control, &call, "Status", &request.base, o->options->timeout_us);
         r = control_wait(&o->session.control, &call);
         response = control_unpack(&call, &baton__control__status_response__descriptor);
         for (size_t i = 0; response && r == 0 && i < response->n_runners; i++)
-                r = add_target(o, response->runners[i]->name);
+                r = add_target(o, response->runners[i]);
         if (r < 0 || !response)
                 code = cannot_expand(o, r, &call);
         control_call_deinit(&call);
@@ -132,39 +145,96 @@ static int tell(Operate *o, OperateTarget *target, int *code) {
         int r;
 
         target->finished = true;
-        o->n_finished++;
+        o->n_finished += target->begun;
         if (!response && target->call.failure.status == STATUS_OK)
                 target->call.failure.status = STATUS_INTERNAL;
         r = response ? tell_success(o, target, response, code) : tell_failure(o, target, code);
+        o->n_failed += target->begun && !response;
         control_call_deinit(&target->call);
         return r < 0 ? r : output_flush(stdout);
 }
 
+/* tell_cannot() - as if it had been tried. */
+static int tell_cannot(Operate *o, OperateTarget *target, int *code) {
+        o->n_cannot++;
+        target->call.failure.status = STATUS_FAILED_PRECONDITION;
+        if (asprintf(&target->call.failure.message, "runner %s: %s", target->name, target->why) < 0)
+                target->call.failure.message = NULL;
+        return tell(o, target, code);
+}
+
+/* tell_left() - of one that nothing was done to. */
+static int tell_left(Operate *o, const OperateTarget *target) {
+        bool current = target->choice == OPERATE_CURRENT;
+
+        o->n_current += current;
+        o->n_untouched += !current;
+        if (o->options->json)
+                return print_json(target, current ? "current" : "untouched", EXIT_CODE_OK, "", NULL);
+        return current || printf("%s: untouched\n", target->name) >= 0 ? 0 : -errno;
+}
+
 /* ---- from start to end ---- */
 
+/* begin_more() - of a batch all, when the one before is over. */
 static void begin_more(Operate *o) {
-        while (o->n_begun < o->n_targets && o->n_begun - o->n_finished < OPEN_MAX_CALLS) {
-                o->targets[o->n_begun].begun = true;
-                o->begin(o, &o->session.control, &o->targets[o->n_begun++]);
+        size_t open = o->n_begun - o->n_finished;
+        size_t room = o->batch == 0                   ? OPEN_MAX_CALLS - open
+                      : open == 0 && o->n_failed == 0 ? MIN(o->batch, (size_t) OPEN_MAX_CALLS)
+                                                      : 0;
+
+        for (; o->next < o->n_targets && room > 0; o->next++) {
+                OperateTarget *target = &o->targets[o->next];
+
+                if (target->choice != OPERATE_CHOSEN)
+                        continue;
+                target->begun = true;
+                o->n_begun++;
+                room--;
+                o->begin(o, &o->session.control, target);
         }
 }
 
-/* take_done() - tells of the calls that are; @first is the code of the first runner, by its place, that failed. */
+/* note_code() - @first is the code of the first runner, by its place, that failed. */
+static void note_code(size_t place, int code, size_t *first_place, int *first) {
+        if (code == 0 || place >= *first_place)
+                return;
+        *first_place = place;
+        *first = code;
+}
+
+/* take_done() - tells of the calls that are. */
 static int take_done(Operate *o, size_t *first_place, int *first) {
         int r = 0, code = 0;
 
-        for (size_t i = 0; i < o->n_begun && r == 0; i++) {
+        for (size_t i = 0; i < o->next && r == 0; i++) {
                 OperateTarget *target = &o->targets[i];
 
-                if (target->finished || !target->call.done)
+                if (!target->begun || target->finished || !target->call.done)
                         continue;
                 r = tell(o, target, &code);
-                if (code != 0 && i < *first_place) {
-                        *first_place = i;
-                        *first = code;
-                }
+                note_code(i, code, first_place, first);
         }
         return r;
+}
+
+/* take_rest() - tells of those that were not begun. */
+static int take_rest(Operate *o, size_t *first_place, int *first) {
+        int r = 0, code = 0;
+
+        for (size_t i = 0; i < o->n_targets && r == 0; i++) {
+                OperateTarget *target = &o->targets[i];
+
+                if (target->begun)
+                        continue;
+                if (target->choice == OPERATE_CANNOT) {
+                        r = tell_cannot(o, target, &code);
+                        note_code(i, code, first_place, first);
+                } else {
+                        r = tell_left(o, target);
+                }
+        }
+        return r == 0 ? output_flush(stdout) : r;
 }
 
 static int work(Operate *o) {
@@ -177,9 +247,11 @@ static int work(Operate *o) {
         do {
                 r = take_done(o, &first_place, &first);
                 begin_more(o);
-                if (r == 0 && o->n_finished < o->n_targets)
+                if (r == 0 && o->n_finished < o->n_begun)
                         r = o->session.control.interrupted ? -EINTR : endpoint_dispatch(o->session.endpoint, -1);
-        } while (r == 0 && o->n_finished < o->n_targets);
+        } while (r == 0 && o->n_finished < o->n_begun);
+        if (r == 0)
+                r = take_rest(o, &first_place, &first);
         if (r == -EINTR && o->session.signal)
                 return EXIT_CODE_SIGNAL + o->session.signal;
         if (r < 0 && r != -EPIPE)
@@ -197,6 +269,7 @@ int operate_run(Operate *o) {
                 if (o->targets[i].begun)
                         control_call_deinit(&o->targets[i].call);
                 free(o->targets[i].name);
+                free(o->targets[i].why);
         }
         free(o->targets);
         session_close(&o->session);

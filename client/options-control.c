@@ -12,7 +12,10 @@
 #include "common/parse.h"
 
 enum {
-        OPTION_CHECK = 512,
+        OPTION_ALL = 512,
+        OPTION_BATCH,
+        OPTION_CHANGED,
+        OPTION_CHECK,
         OPTION_DRY_RUN,
         OPTION_EXEC_PROGRAM,
         OPTION_FAULT,
@@ -27,6 +30,9 @@ enum {
 };
 
 static const struct option all_options[] = {
+        { "all", no_argument, NULL, OPTION_ALL },
+        { "batch", required_argument, NULL, OPTION_BATCH },
+        { "changed", no_argument, NULL, OPTION_CHANGED },
         { "check", no_argument, NULL, OPTION_CHECK },
         { "dry-run", no_argument, NULL, OPTION_DRY_RUN },
         { "exec", required_argument, NULL, OPTION_EXEC_PROGRAM },
@@ -62,8 +68,13 @@ static unsigned needed(int option, unsigned takes) {
         case OPTION_CHECK:
         case OPTION_EXEC_PROGRAM:
                 return takes & (CONTROL_TAKES_TAKEOVER | CONTROL_TAKES_PROGRAM) ? 0 : CONTROL_TAKES_TAKEOVER;
-        case OPTION_FAULT:
+        case OPTION_ALL:
+        case OPTION_BATCH:
+        case OPTION_CHANGED:
+                return CONTROL_TAKES_BATCHES;
         case OPTION_FORCE:
+                return takes & (CONTROL_TAKES_TAKEOVER | CONTROL_TAKES_BATCHES) ? 0 : CONTROL_TAKES_TAKEOVER;
+        case OPTION_FAULT:
         case OPTION_KEEPER:
                 return CONTROL_TAKES_TAKEOVER;
         case OPTION_STOP_TIMEOUT:
@@ -82,8 +93,25 @@ static unsigned needed(int option, unsigned takes) {
         }
 }
 
+static int take_batch(size_t *ret_batch, char *error) {
+        uint64_t n;
+
+        if (parse_u64(optarg, CONTROL_BATCH_MAX, &n) < 0 || n == 0)
+                return ERROR(error, "--batch wants a number from 1 to %d, not '%.100s'", CONTROL_BATCH_MAX, optarg);
+        *ret_batch = (size_t) n;
+        return 0;
+}
+
 static int take(ControlOptions *options, int option, char *error) {
         switch (option) {
+        case OPTION_ALL:
+                options->all = true;
+                return 0;
+        case OPTION_BATCH:
+                return take_batch(&options->batch, error);
+        case OPTION_CHANGED:
+                options->changed = true;
+                return 0;
         case OPTION_CHECK:
                 options->check = true;
                 return 0;

@@ -89,6 +89,8 @@ typedef struct BenchOptions {
         bool json;
 } BenchOptions;
 
+enum { CONTROL_BATCH_MAX = 256 /* runners of one batch */ };
+
 /* The command lines of the commands that go to a supervisor that runs. */
 typedef struct ControlOptions {
         const char *socket; /* NULL: where the environment says */
@@ -100,6 +102,8 @@ typedef struct ControlOptions {
         uint64_t since;           /* number of an event; 0: the oldest */
         bool has_since;
         bool keeper, force; /* what is replaced, and how */
+        bool all, changed;  /* which runners */
+        size_t batch;       /* 0: not given */
         char **operands;    /* argv's */
         size_t n_operands;
 } ControlOptions;
@@ -115,7 +119,8 @@ enum {
         CONTROL_TAKES_WATCH = 1 << 6,
         CONTROL_TAKES_TAKEOVER = 1 << 7, /* --exec, --check, --fault, --timeout, --keeper, --force */
         CONTROL_TAKES_TIMEOUT = 1 << 8,
-        CONTROL_TAKES_PROGRAM = 1 << 9, /* --exec, --check */
+        CONTROL_TAKES_PROGRAM = 1 << 9,  /* --exec, --check */
+        CONTROL_TAKES_BATCHES = 1 << 10, /* --all, --batch, --changed, --force */
 };
 
 typedef struct ControlSyntax {

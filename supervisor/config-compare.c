@@ -256,6 +256,13 @@ static uint64_t compare_runner(const RunnerConfig *before, const RunnerConfig *a
         return changed;
 }
 
+ConfigEffect runner_config_effect(const RunnerConfig *before, const RunnerConfig *after) {
+        ConfigEffect effect;
+
+        (void) compare_runner(before, after, &effect);
+        return effect;
+}
+
 static bool same_groups(const Config *before, const Config *after) {
         for (size_t i = 0; i < MIN(before->n_groups, after->n_groups); i++) {
                 const GroupConfig *one = before->groups[i], *other = after->groups[i];

@@ -415,6 +415,35 @@ int runner_config_prepare(const RunnerConfig *config, const char *name, uint32_t
         return prepare(&whose, config->command, extra, ret_start, error);
 }
 
+/* in_directory() - @program, as it is to be found from here. */
+static int in_directory(const Whose *whose, const char *program, char **ret_path) {
+        _cleanup_free_ char *cwd = NULL;
+        int r;
+
+        if (*program == '/' || !whose->config->cwd)
+                return (*ret_path = strdup(program)) ? 0 : -ENOMEM;
+        cwd = runner_config_expand(whose->config, whose->config->cwd, whose->name, whose->number);
+        r = cwd ? asprintf(ret_path, "%s/%s", cwd, program) : -1;
+        return r < 0 ? -ENOMEM : 0;
+}
+
+int runner_config_program(const RunnerConfig *config, const char *name, uint32_t number, char **ret_path) {
+        const Whose whose = { config, name, number };
+        _cleanup_free_ RunnerStart *start = NULL;
+        _cleanup_free_ char *program = NULL;
+        char error[CONFIG_ERROR_SIZE];
+        int r;
+
+        program = runner_config_expand(config, config->command[0], name, number);
+        if (!program)
+                return -ENOMEM;
+        if (strchr(program, '/') || config->literal)
+                return in_directory(&whose, program, ret_path);
+        /* Which PATH it is looked for in is known when there is an environment. */
+        r = prepare(&whose, config->command, NULL, &start, error);
+        return r < 0 ? r : in_directory(&whose, start->path, ret_path);
+}
+
 int runner_config_prepare_hook(const RunnerConfig *config, const ConfigHook *hook, const char *name, uint32_t number,
                                const char *const *extra, RunnerStart **ret_start, char error[CONFIG_ERROR_SIZE]) {
         const Whose whose = { config, name, number };

@@ -280,7 +280,14 @@ typedef struct RunnerStart {
 int runner_config_prepare(const RunnerConfig *config, const char *name, uint32_t number, const char *const *extra,
                           RunnerStart **ret_start, char error[CONFIG_ERROR_SIZE]);
 
-/* runner_config_prepare_hook() - the same for a hook, which runs with the runner's environment, user and directory. */
+/*
+ * runner_config_program() - the path of the program that a start would execute, for free(); one that is not absolute is of our
+ * own directory. 0, or a negative errno as above.
+ */
+int runner_config_program(const RunnerConfig *config, const char *name, uint32_t number, char **ret_path);
+
+/* runner_config_prepare_hook() - the same as runner_config_prepare() for a hook, which runs with the
+ * runner's environment, user and directory. */
 int runner_config_prepare_hook(const RunnerConfig *config, const ConfigHook *hook, const char *name, uint32_t number,
                                const char *const *extra, RunnerStart **ret_start, char error[CONFIG_ERROR_SIZE]);
 
@@ -423,6 +430,9 @@ typedef struct ConfigDifference {
         ConfigChange *changes;    /* removed, changed, added; each by name. Those that are the same are not listed */
         bool groups, supervisor;  /* these sections changed */
 } ConfigDifference;
+
+/* runner_config_effect() - what a process that was started by @before needs, to be as @after says. */
+ConfigEffect runner_config_effect(const RunnerConfig *before, const RunnerConfig *after);
 
 /* config_compare() - @before may be NULL: nothing. 0 or -ENOMEM. Both must live as long as the difference is used. */
 int config_compare(const Config *before, const Config *after, ConfigDifference *ret_difference);

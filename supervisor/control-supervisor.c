@@ -97,7 +97,8 @@ static void fill_supervisor(const Control *control, char software[64], Baton__Co
 void control_status(Control *control, Call *call, const ProtobufCMessage *message) {
         const Baton__Control__StatusRequest *request = (const Baton__Control__StatusRequest *) message;
         unsigned details = (request->history ? RUNNER_STATUS_WITH_HISTORY : 0) |
-                           (request->last_output ? RUNNER_STATUS_WITH_OUTPUT : 0);
+                           (request->last_output ? RUNNER_STATUS_WITH_OUTPUT : 0) |
+                           (request->outlook ? RUNNER_STATUS_WITH_OUTLOOK : 0);
         Baton__Control__StatusResponse response = BATON__CONTROL__STATUS_RESPONSE__INIT;
         _cleanup_free_ Baton__Control__RunnerStatus **pointers = NULL;
         Baton__Control__SupervisorStatus supervisor;

@@ -182,6 +182,8 @@ static void fill(Instance *instance, const Recovered *slot) {
         instance->pid = instance->last_pid = slot->pid;
         instance->saves = slot->record.flags & RECORD_SAVES;
         instance->resume = slot->record.flags & RECORD_UPGRADE;
+        instance->stale = slot->record.flags & RECORD_STALE;
+        instance->program = slot->record.program;
         instance->event = (uint64_t) instance->supervisor->generation << 32; /* above all that it was told before */
         instance->started_us = slot->record.started_us ? MIN(slot->record.started_us, now) : now;
         instance->started_wall_us = slot->record.started_wall_us ? slot->record.started_wall_us : clock_wall();

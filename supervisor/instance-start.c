@@ -22,6 +22,7 @@
 #include "supervisor/holder.h"
 #include "supervisor/notify.h"
 #include "supervisor/peer-loop.h"
+#include "supervisor/program.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/successor.h"
 
@@ -189,6 +190,8 @@ void instance_prepare(Instance *instance) {
 
         if (!open_sockets(instance))
                 return;
+        if (!instance->runner->hidden)
+                instance->program = program_stamp_of(instance->runner, instance->config);
         r = log_input_open(&instance->input, instance->output_fds);
         if (r == 0)
                 r = runner_config_native(instance->config) ? make_way_in(instance, &step)

@@ -101,6 +101,7 @@ struct Instance {
         bool resume : 1;      /* adopted in the middle of an upgrade: its service is to be RUNNING */
         bool reloading : 1;   /* it says so, and is not READY again */
         bool leaving : 1;     /* STOPPING: it says that it ends */
+        bool stale : 1;       /* adopted: it was started with another configuration than its runner has */
         ExitStatus exit;
 
         pid_t pid;                 /* 0: no process */
@@ -128,8 +129,9 @@ struct Instance {
         uint64_t extended_us;                 /* monotonic: until then it has asked to be given time; 0: it has not */
         uint64_t reloading_us;                /* monotonic, since when it is reloading */
         uint64_t stop_deadline;
-        uint64_t event; /* id of the last life-cycle event */
-        Instance *past; /* the next of its runner's past ones */
+        uint64_t event;   /* id of the last life-cycle event */
+        uint64_t program; /* stamp of what it was started from, see program.h; 0: not known */
+        Instance *past;   /* the next of its runner's past ones */
         LoopTimer
                 timer; /* of the start, of signs of life, of a step of the stop, of what the peer still has to read */
 

@@ -31,6 +31,7 @@ enum {
         RECORD_SAVES = 1 << 4,     /* native: it can be upgraded, and checkpointed */
         RECORD_UPGRADE = 1 << 5,   /* it is one of the two of an upgrade: if it is the active one it is to serve */
         RECORD_PAST = 1 << 6,      /* it has a successor that serves, and only finishes what it has begun */
+        RECORD_STALE = 1 << 7,     /* it was started with another configuration than its runner has */
 
         RECORD_EXIT_SUCCESS = 1 << 0,
         RECORD_EXIT_KILLED = 1 << 1,
@@ -58,11 +59,12 @@ typedef struct Record {
         uint32_t scaled; /* RECORD_TEMPLATE: how many instances there shall be */
 
         uint64_t begun_us; /* of its schedule's last run; 0: none, or not known */
+        uint64_t program;  /* stamp of what the instance was started from; 0: not known */
 } Record;
 
 static_assert(sizeof(Record) <= KEEPER_RECORD_SIZE, "it fits");
 static_assert(offsetof(Record, started_us) == 16 && sizeof(Record) % 8 == 0, "no padding, by design");
-static_assert(sizeof(Record) == 192, "what is added is added at the end");
+static_assert(sizeof(Record) == 200, "what is added is added at the end");
 
 /* record_pack() - into the bytes the keeper stores; the version is set, the rest of them is zero. */
 void record_pack(const Record *record, uint8_t bytes[KEEPER_RECORD_SIZE]);

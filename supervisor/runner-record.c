@@ -71,7 +71,8 @@ static uint8_t flags_of(const Runner *runner, const Instance *instance) {
                           (runner->state == POLICY_UP ? RECORD_READY : 0) |
                           (instance && instance->saves ? RECORD_SAVES : 0) |
                           (upgrade_has(upgrade, instance) ? RECORD_UPGRADE : 0) |
-                          (instance && instance->is_past ? RECORD_PAST : 0));
+                          (instance && instance->is_past ? RECORD_PAST : 0) |
+                          (instance && !instance->over && !upgrade_is_configured(instance) ? RECORD_STALE : 0));
 }
 
 void runner_pack(const Runner *runner, const Instance *instance, uint8_t bytes[KEEPER_RECORD_SIZE]) {
@@ -93,6 +94,7 @@ void runner_pack(const Runner *runner, const Instance *instance, uint8_t bytes[K
         if (instance && !instance->over) {
                 record.started_us = instance->started_us;
                 record.started_wall_us = instance->started_wall_us;
+                record.program = instance->program;
                 pack_place(instance, &record);
         }
         record_pack(&record, bytes);

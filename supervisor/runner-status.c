@@ -61,6 +61,18 @@ static void fill_upgrades(RunnerStatusMessage *message, const Runner *runner) {
         status->n_upgrades = history->n;
 }
 
+static void fill_outlook(RunnerStatusMessage *message, const Runner *runner) {
+        UpgradeOutlook outlook;
+
+        upgrade_outlook(runner, &outlook);
+        baton__control__upgrade_outlook__init(&message->outlook);
+        message->outlook.program = outlook.program;
+        message->outlook.configuration = outlook.configuration;
+        if (outlook.cannot)
+                message->outlook.cannot = (char *) outlook.cannot;
+        message->status.outlook = &message->outlook;
+}
+
 /* fill_ends() - the last one, and all that are remembered, oldest first. */
 static void fill_ends(RunnerStatusMessage *message, const Runner *runner, bool history) {
         const RunnerExit *exit;
@@ -162,6 +174,8 @@ void runner_status_fill(RunnerStatusMessage *ret_message, const Runner *runner, 
         if (runner->instance && !runner->instance->over)
                 fill_instance(ret_message, runner->instance, now_us);
         fill_upgrades(ret_message, runner);
+        if (details & RUNNER_STATUS_WITH_OUTLOOK)
+                fill_outlook(ret_message, runner);
         fill_ends(ret_message, runner, details & RUNNER_STATUS_WITH_HISTORY);
         fill_waiting(ret_message, runner);
         fill_log(ret_message, runner, details & RUNNER_STATUS_WITH_OUTPUT);

@@ -19,6 +19,7 @@ enum {
 typedef enum RunnerStatusDetail {
         RUNNER_STATUS_WITH_HISTORY = 1 << 0,
         RUNNER_STATUS_WITH_OUTPUT = 1 << 1,
+        RUNNER_STATUS_WITH_OUTLOOK = 1 << 2, /* a stat() */
 } RunnerStatusDetail;
 
 /* One runner's; its strings are the runner's and its instance's, and it does not outlive this turn. */
@@ -27,6 +28,7 @@ struct RunnerStatusMessage {
         Baton__Control__ExitRecord records[RUNNER_EXITS_MAX], *pointers[RUNNER_EXITS_MAX];
         Baton__Control__Exit exits[RUNNER_EXITS_MAX];
         Baton__Control__UpgradeRecord upgrades[UPGRADE_RECORDS_MAX], *upgrade_pointers[UPGRADE_RECORDS_MAX];
+        Baton__Control__UpgradeOutlook outlook;
         char *waits_for[RUNNER_STATUS_WAITS_FOR_MAX];
         char **last_output; /* owned */
 };

@@ -532,11 +532,11 @@ const char *upgrade_refusal(const Runner *runner, int *ret_error) {
         *ret_error = -EALREADY;
         if (runner->upgrade)
                 return "is being upgraded already";
+        if (count_past(runner) >= UPGRADE_PAST_MAX)
+                return "its predecessors have not finished yet what they have begun";
         *ret_error = -ENOTCONN;
         if (runner->state != POLICY_UP || runner->over || runner_process_state(runner) != PROCESS_UP)
                 return "is not up";
-        if (count_past(runner) >= UPGRADE_PAST_MAX)
-                return "its predecessors have not finished yet what they have begun";
         *ret_error = -EBUSY;
         if (supervisor->takeover)
                 return "the supervisor is being replaced; try again when that is done";

@@ -26,6 +26,7 @@ typedef struct HeldCalls HeldCalls;
 typedef struct Upgrade Upgrade;
 typedef struct UpgradeKind UpgradeKind;
 typedef struct UpgradeOptions UpgradeOptions;
+typedef struct UpgradeOutlook UpgradeOutlook;
 typedef struct UpgradeRecord UpgradeRecord;
 typedef struct UpgradeWatcher UpgradeWatcher;
 
@@ -41,6 +42,13 @@ struct UpgradeOptions {
         const char *program; /* in place of the first word of its command */
         uint64_t timeout_us; /* until the successor is the active one */
         bool check;          /* everything but the replacement: the successor is sent away, and nobody has noticed */
+};
+
+/* Whether a runner that is up should be upgraded, see upgrade_outlook(). */
+struct UpgradeOutlook {
+        bool program; /* another file is there now than the one that it was started from, or none, or nobody knows */
+        bool configuration; /* it was started with another one, in keys that a process has to be replaced for */
+        const char *cannot; /* NULL, or why it cannot be at all, as the end of a sentence */
 };
 
 /* One that is over, or under way. */
@@ -122,6 +130,12 @@ int upgrade_begin(Runner *runner, const UpgradeOptions *options, char reason[UPG
 
 /* upgrade_refusal() - NULL, or why it could not be upgraded now, as the end of a sentence. */
 const char *upgrade_refusal(const Runner *runner, int *ret_error);
+
+/* upgrade_outlook() - looks at the file system. Nothing is to be done for one that is not up. */
+void upgrade_outlook(const Runner *runner, UpgradeOutlook *ret_outlook);
+
+/* upgrade_is_configured() - whether it runs as its runner is configured now, as far as that needs another process. */
+bool upgrade_is_configured(const Instance *instance);
 
 void upgrade_watch(Upgrade *upgrade, UpgradeWatcher *watcher);
 /* upgrade_unwatch() - does nothing for one that does not wait. */
