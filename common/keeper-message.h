@@ -153,9 +153,14 @@ typedef enum KeeperFdKind {
         /* only of instance 0 */
         KEEPER_FD_CONTROL, /* the listener of the control socket; the keeper's own, which nobody may PUT or DROP */
         KEEPER_FD_CONFIG,  /* the configuration as loaded, a sealed memfd; PUT with FLAG_REPLACE */
-        KEEPER_FD_HISTORY, /* memory with the history of takeovers */
+        KEEPER_FD_HISTORY, /* memory with the history, by its tag: KEEPER_HISTORY_... */
         _KEEPER_FD_KIND_N,
 } KeeperFdKind;
+
+enum {
+        KEEPER_HISTORY_TAKEOVERS,
+        KEEPER_HISTORY_RUNNERS, /* what has become of them */
+};
 
 /* What NOTIFY tells the service manager; with the text as its status, where there is one. */
 typedef enum KeeperNotify {

@@ -175,6 +175,23 @@ int runner_config_new(RunnerConfig **ret_config, const RunnerConfig *draft) {
         return 0;
 }
 
+int runner_config_with_program(const RunnerConfig *config, const char *program, RunnerConfig **ret_config) {
+        _cleanup_free_ const char **command = NULL;
+        RunnerConfig draft = *config;
+        size_t n = 0;
+
+        while (config->command[n])
+                n++;
+        command = calloc(n + 1, sizeof(*command));
+        if (!command)
+                return -ENOMEM;
+        memcpy(command, config->command, n * sizeof(*command));
+        command[0] = program;
+        draft.command = command;
+        draft.refs = 1;
+        return runner_config_new(ret_config, &draft);
+}
+
 RunnerConfig *runner_config_ref(RunnerConfig *config) {
         config->refs++;
         return config;

@@ -247,6 +247,9 @@ enum {
  * reference. 0 or -ENOMEM.
  */
 int runner_config_new(RunnerConfig **ret_config, const RunnerConfig *draft);
+
+/* runner_config_with_program() - as @config, but for the first word of its command. 0 or -ENOMEM. */
+int runner_config_with_program(const RunnerConfig *config, const char *program, RunnerConfig **ret_config);
 RunnerConfig *runner_config_ref(RunnerConfig *config);
 /* runner_config_unref() - accepts NULL, returns NULL. */
 RunnerConfig *runner_config_unref(RunnerConfig *config);

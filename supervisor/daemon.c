@@ -24,6 +24,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/step.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/holder.h"
 #include "supervisor/log-store.h"
 #include "supervisor/recovery.h"
@@ -132,6 +133,8 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
                 daemon->control = fd_take(&fd);
         else if (kind == KEEPER_FD_CONFIG)
                 take_config(daemon, fd_take(&fd));
+        else if (kind == KEEPER_FD_HISTORY && tag == KEEPER_HISTORY_RUNNERS)
+                chronicle_stored(daemon->supervisor->chronicle, fd_take(&fd));
         else if (kind == KEEPER_FD_HISTORY)
                 adopt_history(daemon, fd_take(&fd));
         else if (kind == KEEPER_FD_SOCKET)
@@ -189,7 +192,9 @@ static int begin(Daemon *daemon) {
         r = configure(daemon);
         if (r < 0)
                 return r;
+        chronicle_read(daemon->supervisor->chronicle);
         recovery_run(&daemon->recovery, daemon->supervisor);
+        chronicle_begin(daemon->supervisor->chronicle);
         holder_settle(daemon->supervisor->holder);
         log_store_settle(logs);
         return listen_to_clients(daemon);
@@ -256,6 +261,7 @@ int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZ
 void daemon_followed(Daemon *daemon) {
         recovery_deinit(&daemon->recovery);
         log_store_release(daemon->supervisor->logs);
+        chronicle_begin(daemon->supervisor->chronicle);
         holder_settle(daemon->supervisor->holder);
         serve(daemon);
 }

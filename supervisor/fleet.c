@@ -19,6 +19,7 @@
 
 #include "common/log.h"
 #include "proto/snapshot.pb-c.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/holder.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-save.h"
@@ -125,11 +126,14 @@ static void discard_all(Made *made) {
 
 static void give(Runner *runner, RunnerConfig *config) {
         RunnerConfig *before = runner->config;
+        bool is_other = strcmp(before->command[0], config->command[0]) != 0;
 
         runner->config = runner_config_ref(config);
         runner_log_configure(runner->log, &config->log);
         holder_trim(runner->supervisor->holder, runner);
         runner_config_unref(before);
+        if (is_other)
+                chronicle_program(runner);
 }
 
 static void remove_one(Runner *runner) {

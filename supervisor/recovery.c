@@ -25,6 +25,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/parse.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/successor.h"
@@ -209,9 +210,10 @@ static void scale_up(Supervisor *supervisor, const char *name) {
                 (void) fleet_scale(supervisor, template, number, &before, error);
 }
 
-/* make_transient() - a client had started it, and no configuration has it: as much of a runner as is known. */
+/* make_transient() - a client had started it, and no configuration has it; what it was started with should be known. */
 static Runner *make_transient(Supervisor *supervisor, const Recovered *slot) {
-        _cleanup_(runner_config_unrefp) RunnerConfig *config = NULL;
+        _cleanup_(runner_config_unrefp) RunnerConfig *config =
+                chronicle_configuration(supervisor->chronicle, slot->name);
         const char *const command[] = { slot->name, NULL };
         RunnerConfig draft = RUNNER_CONFIG_NULL;
         Runner *runner;
@@ -221,7 +223,7 @@ static Runner *make_transient(Supervisor *supervisor, const Recovered *slot) {
         draft.restart = RESTART_NEVER;
         draft.ready = slot->flags & KEEPER_FLAG_NATIVE ? CONFIG_READY_HELLO : CONFIG_READY_NONE;
         draft.literal = true;
-        if (runner_config_new(&config, &draft) < 0 || runner_new(&runner, supervisor, config, 0) < 0)
+        if ((!config && runner_config_new(&config, &draft) < 0) || runner_new(&runner, supervisor, config, 0) < 0)
                 return NULL;
         runner->transient = true;
         runner->desired = DESIRED_UP;
@@ -257,6 +259,8 @@ static int adopt(Runner *runner, Recovered *slot) {
         if (slot->has_record)
                 runner->desired = slot->record.desired == DESIRED_UP ? DESIRED_UP : DESIRED_DOWN;
         runner_restore(runner, &slot->record);
+        chronicle_restore(runner);
+        chronicle_configure(runner, slot->instance);
         return instance_adopt(runner, slot);
 }
 
@@ -330,6 +334,8 @@ void recovery_run(Recovery *recovery, Supervisor *supervisor) {
         HASH_ITER (hh, recovery->slots, slot, next)
                 if (!runner_find(supervisor, slot->name) && !is_of_template(slot))
                         scale_up(supervisor, slot->name);
+        for (Runner *runner = runner_first(supervisor); runner; runner = runner_next(runner))
+                chronicle_configure(runner, 0);
         HASH_SORT(recovery->slots, best_first);
         HASH_ITER (hh, recovery->slots, slot, next)
                 if (slot->state == KEEPER_SLOT_KEPT && !is_of_template(slot))

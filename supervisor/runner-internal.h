@@ -21,7 +21,9 @@ void runner_forget(Runner *runner);
 void runner_set_why(Runner *runner, const char *format, ...) _printf_(2, 3);
 /* runner_tell() - whoever watches it. */
 void runner_tell(Runner *runner, RunnerOutcome outcome);
-/* runner_note_exit() - into the history. */
+/* runner_forget_exits() - the history is empty. */
+void runner_forget_exits(Runner *runner);
+/* runner_note_exit() - into the history; instead of what it says of the same instance, if that is the last there. */
 void runner_note_exit(Runner *runner, const RunnerExit *exit);
 
 /* ---- runner-life.c ---- */

@@ -26,6 +26,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/events.h"
 #include "supervisor/group.h"
 #include "supervisor/holder.h"
@@ -97,6 +98,7 @@ static void note_end(Runner *runner, const Instance *instance, bool success, con
         };
 
         runner_note_exit(runner, &exit);
+        chronicle_exit(runner, &exit);
         if (runner->hidden)
                 return;
         events_publish(runner->supervisor->events, &(Event){

@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/instance.h"
 #include "supervisor/keeper-link.h"
 #include "supervisor/notify.h"
@@ -122,6 +123,7 @@ void runner_record(Runner *runner) {
         KeeperLink *link = runner->supervisor->link;
         uint8_t bytes[KEEPER_RECORD_SIZE];
 
+        chronicle_why(runner);
         if (!runner_is_recorded(runner) || runner->state == POLICY_WAITING || runner->state == POLICY_STARTING)
                 return;
         if (runner->state == POLICY_UP && runner->config->ready == CONFIG_READY_NONE)
@@ -183,7 +185,7 @@ void runner_restore(Runner *runner, const Record *record) {
         const ConfigIntensity *limit = &runner->config->intensity;
 
         policy_window_reset(&runner->window);
-        runner->n_exits = runner->next_exit = 0;
+        runner_forget_exits(runner);
         runner->n_starts = (uint32_t) record->n_starts;
         runner->n_restarts = (uint32_t) record->n_restarts;
         runner->n_failures = record->n_failures;
@@ -195,11 +197,13 @@ void runner_restore(Runner *runner, const Record *record) {
         restore_exit(runner, record);
 }
 
-/* say_why() - the very words are gone with who knew them. */
+/* say_why() - as it was said, or, where the very words are gone with who knew them, as far as its end tells. */
 static void say_why(Runner *runner) {
         const RunnerExit *exit = runner_exit(runner, 0);
         char text[EXIT_STATUS_TEXT_SIZE];
 
+        if (chronicle_restore_why(runner))
+                return;
         if (!exit)
                 runner_set_why(runner, "failed, under a supervisor before this one");
         else if (exit->pid == 0)
@@ -239,6 +243,7 @@ void runner_restore_kept(Runner *runner, const Record *record, uint64_t kept) {
 
         runner->kept = kept;
         runner_restore(runner, record);
+        chronicle_restore(runner);
         if (record->state == POLICY_FAILED || record->state == POLICY_BACKOFF)
                 say_why(runner);
         if (record->state == POLICY_FAILED || record->state == POLICY_DONE) {

@@ -27,11 +27,25 @@
 #include "supervisor/save.h"
 #include "supervisor/schedule.h"
 #include "supervisor/unknown.h"
+#include "supervisor/upgrade-history.h"
 
 typedef Baton__Snapshot__Runner RunnerMessage;
 typedef Baton__Snapshot__Start StartMessage;
 
 /* ------------------------------------------------------------------------------------------------------------- saving */
+
+void runner_exit_save(const RunnerExit *exit, Baton__Snapshot__Exit *to) {
+        to->instance = exit->instance;
+        to->started_us = exit->started_us;
+        to->ended_us = exit->ended_us;
+        to->uptime_us = exit->uptime_us;
+        to->pid = exit->pid;
+        to->cause = exit->cause;
+        to->success = exit->success;
+        to->killed = exit->killed;
+        to->how = exit->exit.how;
+        to->status = exit->exit.status;
+}
 
 static void save_exits(Save *save, const Runner *runner, RunnerMessage *message) {
         message->exits = save_array(save, runner->n_exits, sizeof(*message->exits));
@@ -42,16 +56,7 @@ static void save_exits(Save *save, const Runner *runner, RunnerMessage *message)
                 if (!to)
                         return;
                 message->exits[message->n_exits++] = to;
-                to->instance = exit->instance;
-                to->started_us = exit->started_us;
-                to->ended_us = exit->ended_us;
-                to->uptime_us = exit->uptime_us;
-                to->pid = exit->pid;
-                to->cause = exit->cause;
-                to->success = exit->success;
-                to->killed = exit->killed;
-                to->how = exit->exit.how;
-                to->status = exit->exit.status;
+                runner_exit_save(exit, to);
         }
 }
 
@@ -156,6 +161,7 @@ int runner_save(const Runner *runner, Manifest *manifest, Baton__Snapshot__Runne
         save_state(&save, runner, message);
         window_save(&save, &runner->window, &message->window);
         save_exits(&save, runner, message);
+        message->upgrades = upgrade_history_save(&save, runner->upgrades, 0);
         if (!runner->hidden && !is_configured(runner))
                 save_configuration(&save, runner->config, &message->configuration);
         if (runner->instance)
@@ -346,26 +352,28 @@ void runner_cross(Runner *runner, const Baton__Snapshot__Runner *message) {
         runner->transient = message->transient;
 }
 
+void runner_exit_restore(const Baton__Snapshot__Exit *from, RunnerExit *ret_exit) {
+        *ret_exit = (RunnerExit){
+                .instance = from->instance,
+                .started_us = from->started_us,
+                .ended_us = from->ended_us,
+                .uptime_us = from->uptime_us,
+                .pid = from->pid,
+                .cause = (RunnerCause) restored_number(from->cause, _RUNNER_CAUSE_N, RUNNER_CAUSE_LOST),
+                .success = from->success,
+                .killed = from->killed,
+                .exit = { (ExitHow) restored_number(from->how, _EXIT_HOW_N, EXIT_LOST), from->status },
+        };
+}
+
 static void restore_exits(Runner *runner, const RunnerMessage *message) {
         size_t first = message->n_exits > RUNNER_EXITS_MAX ? message->n_exits - RUNNER_EXITS_MAX : 0;
 
-        free(runner->exits);
-        runner->exits = NULL;
-        runner->n_exits = runner->next_exit = runner->room_exits = 0;
+        runner_forget_exits(runner);
         for (size_t i = first; i < message->n_exits; i++) {
-                const Baton__Snapshot__Exit *from = message->exits[i];
-                const RunnerExit exit = {
-                        .instance = from->instance,
-                        .started_us = from->started_us,
-                        .ended_us = from->ended_us,
-                        .uptime_us = from->uptime_us,
-                        .pid = from->pid,
-                        .cause = (RunnerCause) restored_number(from->cause, _RUNNER_CAUSE_N, RUNNER_CAUSE_LOST),
-                        .success = from->success,
-                        .killed = from->killed,
-                        .exit = { (ExitHow) restored_number(from->how, _EXIT_HOW_N, EXIT_LOST), from->status },
-                };
+                RunnerExit exit;
 
+                runner_exit_restore(message->exits[i], &exit);
                 runner_note_exit(runner, &exit);
         }
 }
@@ -433,6 +441,8 @@ void runner_restore_crossed(Runner *runner, Manifest *manifest) {
         restore_state(runner, message);
         window_restore(&runner->window, message->window);
         restore_exits(runner, message);
+        runner->upgrades = upgrade_history_free(runner->upgrades);
+        upgrade_history_restore(&runner->upgrades, message->upgrades);
         leftovers_free(runner->leftovers);
         runner->leftovers = leftovers_restore(message->leftovers, message->n_leftovers);
         restore_timer(runner, message);

@@ -34,5 +34,9 @@ void runner_cross(Runner *runner, const Baton__Snapshot__Runner *message);
 /* runner_cross_configuration() - of @instance, that it was started with, where its runner crosses. */
 void runner_cross_configuration(Instance *instance);
 
+/* runner_exit_save(), runner_exit_restore() - one of its ends. */
+void runner_exit_save(const RunnerExit *exit, Baton__Snapshot__Exit *to);
+void runner_exit_restore(const Baton__Snapshot__Exit *from, RunnerExit *ret_exit);
+
 /* runner_restore_crossed() - to what runner->crossed says, which is NULL afterwards. */
 void runner_restore_crossed(Runner *runner, Manifest *manifest);

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "common/fd.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/group.h"
 #include "supervisor/leftovers.h"
 #include "supervisor/runner-record.h"
@@ -127,6 +128,7 @@ void runner_forget(Runner *runner) {
         runner_unlink(runner);
         if (!runner->hidden)
                 HASH_DELETE(by_name, runner->supervisor->runners, runner);
+        chronicle_forget(runner);
         runner_tell(runner, RUNNER_OUTCOME_GONE);
         runner_free(runner);
 }
@@ -244,7 +246,19 @@ static void grow_exits(Runner *runner) {
         runner->next_exit = runner->n_exits;
 }
 
+void runner_forget_exits(Runner *runner) {
+        free(runner->exits);
+        runner->exits = NULL;
+        runner->n_exits = runner->next_exit = runner->room_exits = 0;
+}
+
 void runner_note_exit(Runner *runner, const RunnerExit *exit) {
+        RunnerExit *last = (RunnerExit *) runner_exit(runner, 0);
+
+        if (last && last->instance == exit->instance) {
+                *last = *exit;
+                return;
+        }
         if (runner->n_exits == runner->room_exits && runner->room_exits < RUNNER_EXITS_MAX)
                 grow_exits(runner);
         if (runner->room_exits == 0)

@@ -27,6 +27,7 @@
 #include "common/log.h"
 #include "common/step.h"
 #include "supervisor/cgroup.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/control.h"
 #include "supervisor/control-keeper.h"
 #include "supervisor/metrics.h"
@@ -426,6 +427,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
         if (r == 0)
                 r = takeovers_new(&supervisor->takeovers, lane < 0 ? supervisor->link : NULL, supervisor->events);
         if (r == 0)
+                r = chronicle_new(&supervisor->chronicle, supervisor);
+        if (r == 0)
                 r = log_store_new(&supervisor->logs, supervisor->loop, lane < 0 ? supervisor->link : NULL);
         if (r == 0)
                 r = holder_new(&supervisor->holder, supervisor);
@@ -482,6 +485,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         supervisor->cgroups = cgroup_tree_free(supervisor->cgroups);
         supervisor->daemon = daemon_free(supervisor->daemon);
         supervisor->takeovers = takeovers_free(supervisor->takeovers);
+        supervisor->chronicle = chronicle_free(supervisor->chronicle);
         supervisor->link = keeper_link_free(supervisor->link);
         supervisor->events = events_free(supervisor->events);
         supervisor->loop = loop_free(supervisor->loop);

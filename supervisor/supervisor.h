@@ -22,6 +22,7 @@
 #include "supervisor/takeovers.h"
 #include "supervisor/transient.h"
 
+typedef struct Chronicle Chronicle;
 typedef struct Control Control;
 typedef struct Daemon Daemon;
 typedef struct Holder Holder;
@@ -94,6 +95,7 @@ struct Supervisor {
         Takeover *takeover;      /* by a successor of ours; NULL: none is under way */
         Successor *successor;    /* what we are until we serve; NULL: we have no predecessor */
         Takeovers *takeovers;    /* their history */
+        Chronicle *chronicle;    /* that of runners */
 
         Control *control;       /* the private client; NULL: gone */
         Listener *listener;     /* of the control socket; NULL: none */

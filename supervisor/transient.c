@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "common/fd.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/supervisor.h"
 
@@ -96,6 +97,7 @@ int transient_start(Supervisor *supervisor, RunnerConfig *config, int terminal_f
         if (r < 0)
                 return r;
         runner->transient = true;
+        chronicle_made(runner);
         runner->terminal_fd = fd_take(&terminal);
         (void) runner_start(runner);
         runner_handle(runner); /* now: the next call of the client's may be to it */

@@ -24,11 +24,13 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "supervisor/chronicle.h"
 #include "supervisor/control.h"
 #include "supervisor/events.h"
 #include "supervisor/instance-internal.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-record.h"
+#include "supervisor/upgrade-history.h"
 
 #define HELD_BYTES_MAX (64 * 1024 * 1024)
 
@@ -235,8 +237,10 @@ static void committed(KeeperLink *link, int result, void *userdata) {
 
 static void commit(Upgrade *upgrade) {
         KeeperLink *link = upgrade->runner->supervisor->link;
-        int r = keeper_link_active(link, upgrade->new->id);
+        int r;
 
+        chronicle_program_of(upgrade->runner, upgrade->config, upgrade->new->id);
+        r = keeper_link_active(link, upgrade->new->id);
         if (r == 0)
                 r = keeper_link_signal(link, upgrade->new->id, 0, committed, upgrade);
         if (r < 0)
@@ -342,33 +346,6 @@ static void part(Runner *runner, Instance *old) {
                 instance_stop(old, config->upgrade_drain_us + config->stop_timeout_us);
 }
 
-/* keep() - in the history. Without memory it is in the log alone. */
-static void keep(Runner *runner, UpgradeRecord *record) {
-        UpgradeHistory *history = runner->upgrades;
-
-        if (!history)
-                history = runner->upgrades = calloc(1, sizeof(*history));
-        if (!history) {
-                free(TAKE_PTR(record->why));
-                return;
-        }
-        history->n_done += !record->check && !record->why;
-        history->n_failed += !record->check && record->why;
-        if (history->n == UPGRADE_RECORDS_MAX) {
-                free(history->records[0].why);
-                memmove(history->records, history->records + 1, sizeof(history->records) - sizeof(*history->records));
-                history->n--;
-        }
-        history->records[history->n++] = *record;
-}
-
-UpgradeHistory *upgrade_history_free(UpgradeHistory *history) {
-        for (unsigned i = 0; history && i < history->n; i++)
-                free(history->records[i].why);
-        free(history);
-        return NULL;
-}
-
 static void note_phase(Upgrade *upgrade) {
         uint64_t now = clock_now();
 
@@ -401,7 +378,9 @@ static void finish(Upgrade *upgrade) {
         if (old)
                 runner_record_instance(runner, old);
         publish(runner, &record);
-        keep(runner, &record);
+        upgrade_history_add(&runner->upgrades, &record);
+        chronicle_upgrade(runner);
+        chronicle_program(runner);
         if (old)
                 part(runner, old);
         runner_upgrade_over(runner, old_gone);
@@ -548,31 +527,20 @@ const char *upgrade_refusal(const Runner *runner, int *ret_error) {
         return kind->refuse(runner);
 }
 
-/* with_program() - as @config, but for the program. */
+/* with_program() - as @config, but for the program: a name of a file, not a text with % in it. */
 static int with_program(const RunnerConfig *config, const char *program, RunnerConfig **ret_config) {
-        _cleanup_free_ const char **command = NULL;
-        _cleanup_free_ char *path = NULL;
-        RunnerConfig draft = *config;
-        size_t n = 0, k = 0;
+        _cleanup_free_ char *path = malloc(2 * strlen(program) + 1);
+        size_t k = 0;
 
-        while (config->command[n])
-                n++;
-        command = calloc(n + 1, sizeof(*command));
-        path = malloc(2 * strlen(program) + 1);
-        if (!command || !path)
+        if (!path)
                 return -ENOMEM;
-        /* It is a name of a file, not a text with % in it. */
         for (const char *p = program; *p; p++) {
                 path[k++] = *p;
                 if (*p == '%' && !config->literal)
                         path[k++] = '%';
         }
         path[k] = '\0';
-        memcpy(command, config->command, n * sizeof(*command));
-        command[0] = path;
-        draft.command = command;
-        draft.refs = 1;
-        return runner_config_new(ret_config, &draft);
+        return runner_config_with_program(config, path, ret_config);
 }
 
 /* make_new() - the successor: in the supervisor's table, and on its way. */

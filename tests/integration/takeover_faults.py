@@ -14,7 +14,7 @@ import baton_wire as wire
 import daemon_tests
 import takeover_steps
 from baton_wire import control
-from daemon_tests import TIMEOUT, Daemon, owned, until
+from daemon_tests import TIMEOUT, Daemon, descriptors, owned, until
 
 # How long one that does nothing is waited for: longer where time is to be multiplied, but not by as much.
 PATIENCE = f"{int(2000 * min(TIMEOUT / 10, 2.5))}ms"
@@ -149,10 +149,6 @@ class Follower:
         owned.discard(self.process.pid)
         self.thread.join(TIMEOUT)
         self.process.stdout.close()
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def descriptors_at_rest(pid):

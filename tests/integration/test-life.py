@@ -98,7 +98,7 @@ class Life:
         return self.until_event(lambda e: e.kind in (Kind.CONFIGURATION_LOADED, Kind.CONFIGURATION_REFUSED), now)
 
     def descriptors(self):
-        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (self.supervisor, self.daemon.keeper())]
+        return [daemon_tests.descriptors(pid) for pid in (self.supervisor, self.daemon.keeper())]
 
 
 def has(text, *parts):

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -97,9 +98,8 @@ class Fleet:
         until(lambda: self.runners() == before, "the list of all runners")
 
     def descriptors(self):
-        """Of the keeper, without the memory of the history, which comes with the first thing that is in it."""
-        folder = f"/proc/{self.daemon.keeper()}/fd"
-        return len([fd for fd in os.listdir(folder) if "baton-takeovers" not in os.readlink(f"{folder}/{fd}")])
+        """Of the keeper."""
+        return daemon_tests.descriptors(self.daemon.keeper())
 
     def kill(self, number=signal.SIGKILL):
         """Kills the supervisor; returns when the next one serves."""
@@ -275,6 +275,67 @@ def what_is_at_rest_stays(daemon):
     assert daemon.said().count("started again in") == count
     with open(os.path.join(daemon.folder, "once"), encoding="ascii") as file:
         assert file.read() == "\n"
+
+
+@test
+def what_was_is_known(daemon):
+    """Ends, upgrades, reasons, a program that an upgrade has brought, and what a client's runner was started with."""
+    runner, other = os.path.join(daemon_tests.BUILD, "tests", "state-runner"), os.path.join(daemon.folder, "other-program")
+    shutil.copy(runner, other)
+    plan = os.path.join(daemon.folder, "plan")
+    with open(daemon.folder + "/script", "w", encoding="utf-8") as file:
+        file.write("#!/nowhere/at-all\n")
+    os.chmod(daemon.folder + "/script", 0o755)
+    fleet = Fleet(daemon, f"""
+      runners:
+        s: {{ command: [{runner}, --plan, {plan}], ready: hello }}
+        t: {{ command: [{runner}, --plan, {plan}], ready: hello, instances: 2 }}
+        fails: {{ command: [{daemon.folder}/script], intensity: {{ restarts: 1, within: 1h }}, backoff: {{ initial: 1ms }} }}
+        ends: {{ command: [sh, -c, "exit 3"], intensity: {{ restarts: 4, within: 1h }}, backoff: {{ initial: 1ms }} }}
+    """)
+    for name in ("s", "t.1", "t.2"):
+        daemon.until_state(name, "up")
+    for name in ("fails", "ends"):
+        daemon.until_state(name, "failed")
+    before = {name: daemon.status(name) for name in ("fails", "ends")}
+    assert len(before["ends"]["history"]) == 5 and "/script" in before["fails"]["reason"]
+    with open(plan, "w", encoding="utf-8") as file:
+        file.write("restore=die\n")
+    assert daemon.baton("upgrade", "s", check=False).returncode != 0
+    os.unlink(plan)
+    for name in ("s", "t.2"):
+        daemon.baton("upgrade", "--exec", other, name)
+    fleet.call("Start", name="client", program=ECHO.encode(), max_attached=1)
+    upgrades = daemon.status("s")["upgrades"]
+    assert [bool(one.get("reason")) for one in upgrades] == [True, False] and daemon.status("s")["upgrades_failed"] == 1
+    for _ in range(3):
+        fleet.kill()
+        status = daemon.status("s")
+        assert status["upgrades"] == upgrades and status["upgrades_done"] == status["upgrades_failed"] == 1, status
+        for name, was in before.items():
+            status = daemon.status(name)
+            assert [status[key] for key in ("history", "reason", "state")] == [was[key] for key in ("history", "reason", "state")], status
+
+    peer = fleet.connect()
+    attached = [peer.wait(peer.message("baton.Control/Attach", control.AttachRequest(name="client"))) for _ in range(2)]
+    assert [call.status for call in attached] == [wire.OK, wire.RESOURCE_EXHAUSTED], [call.message for call in attached]
+    peer.lane.close()
+
+    def program(name):
+        return command_line(daemon.pid(name))[0].decode()
+    for name, wanted in (("s", other), ("t.1", runner), ("t.2", other)):  # and the next one is of it, too
+        daemon.baton("restart", name)
+        assert program(name) == wanted, name
+    daemon.baton("takeover")
+    assert daemon.status("s")["upgrades"] == upgrades
+    fleet.kill()
+    daemon.baton("restart", "s")
+    assert program("s") == other and daemon.status("s")["upgrades"] == upgrades
+    assert len(daemon.status("s")["history"]) == 3, daemon.status("s")["history"]
+    daemon.baton("reload")
+    fleet.kill()
+    daemon.baton("restart", "s")
+    assert program("s") == runner
 
 
 # ---------------------------------------------------------------------------------------------------- in the middle of it

@@ -21,7 +21,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, Load, test, until  # noqa: E402
+from daemon_tests import TIMEOUT, Load, descriptors, test, until  # noqa: E402
 
 LONG = bool(os.environ.get("BATON_SOAK"))
 INSTRUMENTED = bool(os.environ.get("BATON_TEST_INSTRUMENTED"))
@@ -118,10 +118,6 @@ class Load4:
         self.attached.lane.close()
         self.peer.lane.close()
         return dict(zip(("attached", "supervised", "connections", "lines"), counts))
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def memory_kib(pid):
