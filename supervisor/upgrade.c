@@ -307,6 +307,8 @@ static void publish(const Runner *runner, const UpgradeRecord *record) {
                 log_info("runner %s: %s, pid %d, pause %.1f ms", runner->name,
                          record->check ? "an upgrade would succeed" : "upgraded", runner_pid(runner),
                          (double) record->pause_us / USEC_PER_MSEC);
+        if (record->check)
+                return; /* nothing has happened */
         events_publish(runner->supervisor->events, &(Event){
                                                            .kind = EVENT_RUNNER_UPGRADED,
                                                            .runner = runner->name,

@@ -95,6 +95,8 @@ def a_check_changes_nothing(daemon):
     plan(daemon, "restore=refuse")
     assert "no restore today" in fails(daemon, 26, "Takeover", "--check")
     serves(daemon, before, "7")
+    events = daemon.baton("events", "--json").stdout
+    assert "runner_upgraded" not in events, events
 
 
 @test
