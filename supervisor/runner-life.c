@@ -197,15 +197,15 @@ void runner_stop_timer(Runner *runner) {
 }
 
 void runner_set_timer(Runner *runner, uint64_t deadline_us) {
-        if (!runner->timer)
-                runner->timer = malloc(sizeof(*runner->timer));
         if (!runner->timer) {
-                log_warning("runner %s: no memory for its delay: it ends now", runner->name);
-                runner_raise(runner, POLICY_EVENT_TIME);
-                return;
-        }
-        if (runner->timer->runner != runner)
+                runner->timer = malloc(sizeof(*runner->timer));
+                if (!runner->timer) {
+                        log_warning("runner %s: no memory for its delay: it ends now", runner->name);
+                        runner_raise(runner, POLICY_EVENT_TIME);
+                        return;
+                }
                 *runner->timer = (RunnerTimer){ LOOP_TIMER_NULL(timer_fired), runner };
+        }
         loop_timer_set(runner->supervisor->loop, &runner->timer->timer, deadline_us);
 }
 
