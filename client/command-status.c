@@ -253,7 +253,8 @@ static void print_upgrades(const Runner *runner) {
                 else if (record->check)
                         (void) snprintf(text, sizeof(text), "%s  checked", time);
                 else
-                        (void) snprintf(text, sizeof(text), "%s  done, pause %.1f ms", time,
+                        (void) snprintf(text, sizeof(text), "%s  %s, pause %.1f ms", time,
+                                        record->back ? "back to the one before" : "done",
                                         (double) record->pause_us / 1000);
                 print_line(i ? "" : "upgrades", text);
         }

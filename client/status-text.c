@@ -157,7 +157,7 @@ static json_t *exits_to_json(const Baton__Control__RunnerStatus *runner) {
 }
 
 static const char *const upgrade_phases[] = { "starting", "crossing", "committing", "beginning",
-                                              "undoing",  "resuming", "over" };
+                                              "undoing",  "resuming", "over",       "watching" };
 
 json_t *status_upgrade_json(const Baton__Control__UpgradeRecord *record) {
         json_t *object = json_pack("{s:I, s:I, s:I, s:b, s:b, s:I}", "time_us", (json_int_t) record->time_us, "from",
@@ -167,10 +167,13 @@ json_t *status_upgrade_json(const Baton__Control__UpgradeRecord *record) {
 
         if (!object || !times)
                 return NULL;
-        for (size_t i = 0; i + 1 < ARRAY_SIZE(upgrade_phases) && i < record->n_phase_us; i++)
-                set_number(times, upgrade_phases[i], record->phase_us[i]);
+        for (size_t i = 0; i < ARRAY_SIZE(upgrade_phases) && i < record->n_phase_us; i++)
+                if (i != BATON__CONTROL__UPGRADE_RECORD__PHASE__OVER)
+                        set_number(times, upgrade_phases[i], record->phase_us[i]);
         (void) json_object_set_new(object, "phases_us", times);
         set_text(object, "reason", record->reason);
+        if (record->back)
+                (void) json_object_set_new(object, "back", json_true());
         if (*record->reason && (size_t) record->phase < ARRAY_SIZE(upgrade_phases))
                 set_text(object, "phase", upgrade_phases[record->phase]);
         return object;

@@ -8,7 +8,8 @@
  *         counter.Counter/Stream   as many items as the request's u64 says, each a u64, from 1 on; the answer is how many
  *
  * With --acknowledge an Add is answered when a checkpoint holds it: what was answered is then counted whatever becomes of
- * this process. Without, a checkpoint that is made now and then loses what came after it.
+ * this process. Without, a checkpoint that is made now and then loses what came after it. With --unhealthy it counts, and
+ * says that it is not serving to whoever asks for its health: to see what then becomes of an upgrade to it.
  */
 
 #include <baton/runner.h>
@@ -146,10 +147,13 @@ static void begin_stream(struct baton_call *call, void *userdata) {
 int main(int argc, char **argv) {
         struct counter counter = { 0 };
         struct baton_service service = { .size = sizeof(service), .save = save, .restore = restore };
-        int r;
+        int unhealthy = 0, r;
 
         service.description = "a counter";
-        counter.acknowledges = argc > 1 && strcmp(argv[1], "--acknowledge") == 0;
+        for (int i = 1; i < argc; i++) {
+                counter.acknowledges |= strcmp(argv[i], "--acknowledge") == 0;
+                unhealthy |= strcmp(argv[i], "--unhealthy") == 0;
+        }
         r = baton_runner_new(&counter.runner, NULL);
         if (r == 0)
                 r = baton_runner_set_service(counter.runner, &service, &counter);
@@ -159,6 +163,8 @@ int main(int argc, char **argv) {
                 r = baton_runner_add_method(counter.runner, "counter.Counter/Get", get, &counter);
         if (r == 0)
                 r = baton_runner_add_method(counter.runner, "counter.Counter/Stream", begin_stream, &counter);
+        if (r == 0 && unhealthy)
+                r = baton_runner_set_health(counter.runner, NULL, 0);
         if (r == 0)
                 r = baton_runner_run(counter.runner);
         baton_runner_free(counter.runner);

@@ -167,7 +167,8 @@ struct RunnerConfig {
         uint64_t start_timeout_us, stop_timeout_us;
         uint64_t upgrade_timeout_us; /* until a successor is the active one */
         uint64_t upgrade_drain_us;   /* for what its predecessor has begun */
-        uint64_t upgrade_health_us;  /* in which its health is watched after that; 0: not */
+        uint64_t
+                upgrade_health_us; /* in which its health is watched once it serves; 0: not. Plain: see upgrade-plain.c */
         uint64_t watchdog_us; /* no answer or WATCHDOG=1 for this long: it is killed and restarted; 0: not watched */
         PolicyBackoff backoff;
         uint64_t backoff_reset_us; /* up for this long: the next delay is the first one again */

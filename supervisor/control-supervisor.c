@@ -296,7 +296,7 @@ typedef struct ChangeMessage {
 /* describe_failure() - of the upgrade of @runner to @after; NULL: it has not failed, or not yet, or there is no memory. */
 static char *describe_failure(const Runner *runner, const RunnerConfig *after) {
         const UpgradeHistory *history = runner->upgrades;
-        const UpgradeRecord *last = history && history->n > 0 ? &history->records[history->n - 1] : NULL;
+        const UpgradeRecord *last = history ? upgrade_history_last(history) : NULL;
         const Instance *instance = runner->instance;
         char *text;
 

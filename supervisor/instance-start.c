@@ -190,7 +190,9 @@ void instance_prepare(Instance *instance) {
 
         if (!open_sockets(instance))
                 return;
-        if (!instance->runner->hidden)
+        if (instance->program_fd >= 0)
+                instance->program = program_stamp_fd(instance->program_fd);
+        else if (!instance->runner->hidden)
                 instance->program = program_stamp_of(instance->runner, instance->config);
         r = log_input_open(&instance->input, instance->output_fds);
         if (r == 0)
@@ -327,6 +329,21 @@ static void spawned(Instance *instance, const RunnerStart *start, const SpawnPar
                 instance_raise(instance, PROCESS_EVENT_READY);
 }
 
+/* use_program() - in place of the one at its path. False: it cannot be, and the start has failed. */
+static bool use_program(Instance *instance, SpawnParameters *parameters) {
+        if (instance->program_fd < 0)
+                return true;
+        if (parameters->n_fds > SPAWN_FDS_CHEAP) {
+                instance_fail(
+                        instance, INSTANCE_FAILURE_SYSTEM,
+                        ": it is passed too many descriptors to be executed from a file that is not there any more");
+                instance_doom(instance, RUNNER_CAUSE_START_FAILED, PROCESS_EVENT_FAILED);
+                return false;
+        }
+        parameters->program_fd = instance->program_fd;
+        return true;
+}
+
 static void use_terminal(SpawnParameters *parameters, int fd) {
         for (size_t i = 0; i < ARRAY_SIZE(parameters->stdio); i++)
                 parameters->stdio[i] = fd;
@@ -362,10 +379,13 @@ void instance_spawn(Instance *instance) {
         if (instance->runner->terminal_fd >= 0)
                 use_terminal(&parameters, instance->runner->terminal_fd);
         pass_descriptors(instance, start, &pass, &parameters);
+        if (!use_program(instance, &parameters))
+                return;
         parameters.nofile = instance->supervisor->has_nofile ? &instance->supervisor->nofile : NULL;
         (void) spawn(&parameters, &result);
         fd_close_all(instance->output_fds, LOG_PIPES);
         instance->ready_fd = fd_close(instance->ready_fd);
+        instance->program_fd = fd_close(instance->program_fd);
         instance->runner->terminal_fd = fd_close(instance->runner->terminal_fd);
         spawned(instance, start, &parameters, &result);
 }

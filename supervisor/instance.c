@@ -72,7 +72,7 @@ int instance_new(Instance **ret_instance, Runner *runner, uint64_t id) {
         instance->config = runner_config_ref(runner->config);
         instance->id = id;
         instance->copied = PRECOPIED_NULL(PRECOPIED_INSTANCE);
-        instance->pidfd = instance->lane = instance->ready_fd = -1;
+        instance->pidfd = instance->lane = instance->ready_fd = instance->program_fd = -1;
         instance->output_fds[0] = instance->output_fds[1] = -1;
         instance->watchdog_us = instance->config->watchdog_us;
         instance->timer = LOOP_TIMER_NULL(timer_fired);
@@ -125,6 +125,7 @@ Instance *instance_free(Instance *instance) {
         log_input_deinit(&instance->input);
         fd_close_all(instance->output_fds, LOG_PIPES);
         fd_close(instance->ready_fd);
+        fd_close(instance->program_fd);
         fd_close(instance->lane);
         fd_close(instance->pidfd);
         runner_config_unref(instance->config);
@@ -225,6 +226,7 @@ static void end_of_process(Instance *instance, uint64_t linger_us) {
         supervisor_unqueue_spawn(instance->supervisor, instance);
         fd_close_all(instance->output_fds, LOG_PIPES);
         instance->ready_fd = fd_close(instance->ready_fd);
+        instance->program_fd = fd_close(instance->program_fd);
         instance_close_bootstrap(instance);
         instance_close_ready(instance);
         log_input_finish(&instance->input);
@@ -278,12 +280,14 @@ static void tell_gone(LoopTask *task) {
 
         instance->over = true;
         supervisor_instance_gone(instance->supervisor, instance);
-        if (upgrade_has(runner->upgrade, instance))
+        if (upgrade_has(runner->upgrade, instance)) {
                 upgrade_instance_gone(runner->upgrade, instance);
-        else if (instance_is_present(instance))
+        } else if (instance_is_present(instance)) {
+                upgrade_present_gone(runner->upgrade, instance);
                 runner_instance_over(runner);
-        else
+        } else {
                 runner_past_over(runner, instance);
+        }
 }
 
 /* ---------------------------------------------------------------------------------------------------- the peer's side */

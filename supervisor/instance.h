@@ -111,6 +111,7 @@ struct Instance {
         int pidfd;                 /* -1: none */
         int lane;                  /* our duplicate, the one watched; -1: none */
         int output_fds[LOG_PIPES]; /* write ends, until the runner has them */
+        int program_fd;            /* executed in place of the file at its path; -1: that one */
         int ready_fd;              /* write end for readiness, until the runner has it; -1: none */
 
         Bootstrap *bootstrap; /* the way in of a native one; NULL: not a native one, or it is in */

@@ -36,6 +36,12 @@ uint64_t program_stamp(const struct stat *st) {
         return hash ? hash : 1;
 }
 
+uint64_t program_stamp_fd(int fd) {
+        struct stat st;
+
+        return fstat(fd, &st) < 0 ? 0 : program_stamp(&st);
+}
+
 uint64_t program_stamp_of(const Runner *runner, const RunnerConfig *config) {
         _cleanup_free_ char *path = NULL;
         struct stat st;

@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 
 #include "common/clock.h"
+#include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/chronicle.h"
 #include "supervisor/events.h"
@@ -231,6 +232,7 @@ static void make_instance(Runner *runner) {
                 runner_instance_over(runner);
                 return;
         }
+        instance->program_fd = fd_take(&runner->program_fd);
         runner->instance = instance;
         runner->begun_us = clock_now();
         runner->last_instance = instance->id;

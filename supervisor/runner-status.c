@@ -34,6 +34,7 @@ void runner_status_upgrade(const UpgradeRecord *record, Baton__Control__UpgradeR
         ret_message->to = record->to;
         ret_message->phase = (Baton__Control__UpgradeRecord__Phase) record->phase;
         ret_message->check = record->check;
+        ret_message->back = record->back;
         if (record->why)
                 ret_message->reason = record->why;
         ret_message->pause_us = record->pause_us;

@@ -46,7 +46,7 @@ static int make(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *confi
         (void) strcpy(runner->name, name);
         runner->supervisor = supervisor;
         runner->number = number;
-        runner->terminal_fd = -1;
+        runner->terminal_fd = runner->program_fd = -1;
         LIST_INIT(&runner->watchers);
         if (runner_log_new(&runner->log, supervisor->logs, runner->name, &config->log) < 0) {
                 free(runner);
@@ -111,6 +111,7 @@ void runner_free(Runner *runner) {
         runner_log_free(runner->log);
         runner_config_unref(runner->config);
         fd_close(runner->terminal_fd);
+        fd_close(runner->program_fd);
         free(runner->timer);
         free(runner->why);
         free(runner->status);

@@ -117,6 +117,7 @@ struct Runner {
         uint32_t number;   /* in its template, from 1; 0: it is of none */
         uint32_t position; /* in its group */
         int terminal_fd;   /* of a transient one, until its process has it; -1: none */
+        int program_fd;    /* for its next process, in place of the file at its path; -1: that one */
         Desired desired : 8;
         PolicyState state : 8;
         RunnerUnmet unmet : 8; /* it fails, or has failed, not by its own fault */

@@ -31,9 +31,16 @@ void upgrade_history_add(UpgradeHistory **history, UpgradeRecord *record) {
                 free(TAKE_PTR(record->why));
                 return;
         }
-        (*history)->n_done += !record->check && !record->why;
-        (*history)->n_failed += !record->check && record->why;
+        (*history)->n_done += !record->check && !record->back && !record->why;
+        (*history)->n_failed += !record->check && !record->back && record->why;
         push(*history, record);
+}
+
+const UpgradeRecord *upgrade_history_last(const UpgradeHistory *history) {
+        for (unsigned i = history->n; i > 0; i--)
+                if (!history->records[i - 1].back)
+                        return &history->records[i - 1];
+        return NULL;
 }
 
 UpgradeHistory *upgrade_history_free(UpgradeHistory *history) {
@@ -50,6 +57,7 @@ static void save_record(Save *save, const UpgradeRecord *record, Baton__Snapshot
         to->to = record->to;
         to->phase = record->phase;
         to->check = record->check;
+        to->back = record->back;
         save_text(save, &to->why, record->why);
         save_numbers(save, &to->phase_us, &to->n_phase_us, record->phase_us, ARRAY_SIZE(record->phase_us));
 }
@@ -82,6 +90,7 @@ static void restore_record(const Baton__Snapshot__Upgrade *from, UpgradeRecord *
                 .to = from->to,
                 .phase = (UpgradePhase) restored_number(from->phase, _UPGRADE_PHASE_N, UPGRADE_OVER),
                 .check = from->check,
+                .back = from->back,
                 .why = restored_text(from->why),
         };
         for (size_t i = 0; i < from->n_phase_us && i < ARRAY_SIZE(record->phase_us); i++)

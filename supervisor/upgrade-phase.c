@@ -6,6 +6,8 @@
  *   predecessor serve again. So there are never two that serve, and while one of them lives never none.
  * - From COMMITTING on the predecessor is not needed: its end then changes nothing. What fails on the successor's side
  *   takes the way back, with the keeper's word first, so that a supervisor that follows us goes the same way.
+ * - From SWITCH on the predecessor is on its way out, and cannot be called back: it may be gone, and its state is old. So what
+ *   fails then leads to an upgrade of its own, in the other direction.
  * - Ends may come in every phase, twice never. FAILED may come late (a time-out beside an end) and then means nothing.
  */
 
@@ -43,10 +45,16 @@ static const Transition table[_UPGRADE_PHASE_N][_UPGRADE_EVENT_N] = {
                 [UPGRADE_EVENT_OLD_GONE] = T(COMMITTING, NONE),
         },
         [UPGRADE_BEGINNING] = {
-                [UPGRADE_EVENT_DONE]     = T(OVER, FINISH),
+                [UPGRADE_EVENT_DONE]     = T(WATCHING, SWITCH),
                 [UPGRADE_EVENT_FAILED]   = T(UNDOING, REVERT),
                 [UPGRADE_EVENT_NEW_GONE] = T(RESUMING, GO_BACK),
                 [UPGRADE_EVENT_OLD_GONE] = T(BEGINNING, NONE),
+        },
+        [UPGRADE_WATCHING] = {
+                [UPGRADE_EVENT_DONE]     = T(OVER, FINISH),
+                [UPGRADE_EVENT_FAILED]   = T(OVER, RETURN),
+                [UPGRADE_EVENT_NEW_GONE] = T(OVER, RETURN),
+                [UPGRADE_EVENT_OLD_GONE] = T(WATCHING, NONE),
         },
         [UPGRADE_UNDOING] = {
                 [UPGRADE_EVENT_DONE]     = T(UNDOING, NONE),
@@ -66,7 +74,7 @@ static const Transition table[_UPGRADE_PHASE_N][_UPGRADE_EVENT_N] = {
 static const char *const phase_names[] = {
         [UPGRADE_STARTING] = "starting",   [UPGRADE_CROSSING] = "crossing", [UPGRADE_COMMITTING] = "committing",
         [UPGRADE_BEGINNING] = "beginning", [UPGRADE_UNDOING] = "undoing",   [UPGRADE_RESUMING] = "resuming",
-        [UPGRADE_OVER] = "over",
+        [UPGRADE_OVER] = "over",           [UPGRADE_WATCHING] = "watching",
 };
 static_assert(ARRAY_SIZE(phase_names) == _UPGRADE_PHASE_N, "a name for each phase");
 
@@ -83,6 +91,7 @@ static const char *const action_names[] = {
         [UPGRADE_ACTION_KILL_NEW] = "kill-new", [UPGRADE_ACTION_REVERT] = "revert",
         [UPGRADE_ACTION_RESUME] = "resume",     [UPGRADE_ACTION_GO_BACK] = "go-back",
         [UPGRADE_ACTION_KILL_OLD] = "kill-old", [UPGRADE_ACTION_FINISH] = "finish",
+        [UPGRADE_ACTION_SWITCH] = "switch",     [UPGRADE_ACTION_RETURN] = "return",
 };
 static_assert(ARRAY_SIZE(action_names) == _UPGRADE_ACTION_N, "a name for each action");
 

@@ -17,6 +17,7 @@ typedef enum UpgradePhase {
         UPGRADE_UNDOING,    /* the successor has to go; its end is waited for */
         UPGRADE_RESUMING,   /* the predecessor begins to serve again */
         UPGRADE_OVER,
+        UPGRADE_WATCHING, /* the successor serves, the predecessor finishes; whether it is healthy is looked at for a while */
         _UPGRADE_PHASE_N,
 } UpgradePhase;
 
@@ -39,6 +40,8 @@ typedef enum UpgradeAction {
         UPGRADE_ACTION_RESUME,   /* DONE or FAILED follows; OLD_GONE where there is none any more */
         UPGRADE_ACTION_GO_BACK,  /* the keeper is told that the predecessor is, which then resumes */
         UPGRADE_ACTION_KILL_OLD, /* it serves no more, and cannot begin again: OLD_GONE follows */
+        UPGRADE_ACTION_SWITCH, /* the successor is the runner's process from here on; DONE or FAILED follows, or NEW_GONE */
+        UPGRADE_ACTION_RETURN, /* over, and the way back begins, which is an upgrade to what there was before */
         UPGRADE_ACTION_FINISH,
         _UPGRADE_ACTION_N,
 } UpgradeAction;

@@ -17,17 +17,20 @@
 #include "supervisor/upgrade.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/chronicle.h"
 #include "supervisor/control.h"
 #include "supervisor/events.h"
 #include "supervisor/instance-internal.h"
+#include "supervisor/program.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/upgrade-history.h"
@@ -36,6 +39,9 @@
 
 static void timer_fired(LoopTimer *timer);
 static void handle_raised(LoopTask *task);
+static int upgrade_new(Upgrade **ret_upgrade, Runner *runner, const UpgradeOptions *options);
+static int make_new(Upgrade *upgrade);
+static unsigned count_past(const Runner *runner);
 
 /* ------------------------------------------------------------------------------------------------------------ held calls */
 
@@ -164,6 +170,18 @@ static _printf_(2, 3) void note_why(Upgrade *upgrade, const char *format, ...) {
         va_end(arguments);
 }
 
+/* add_why() - to the reason that there is. */
+static _printf_(2, 3) void add_why(Upgrade *upgrade, const char *format, ...) {
+        _cleanup_free_ char *why = TAKE_PTR(upgrade->record.why), *more = NULL;
+        va_list arguments;
+
+        va_start(arguments, format);
+        if (vasprintf(&more, format, arguments) < 0)
+                more = NULL;
+        va_end(arguments);
+        note_why(upgrade, "%s%s", why ? why : "", more ? more : "");
+}
+
 void upgrade_failed(Upgrade *upgrade, const char *format, ...) {
         va_list arguments;
 
@@ -245,7 +263,7 @@ static void commit(Upgrade *upgrade) {
                 r = keeper_link_signal(link, upgrade->new->id, 0, committed, upgrade);
         if (r < 0)
                 upgrade_failed(upgrade, "the keeper cannot be told: %s", strerror(-r));
-        set_timer(upgrade, upgrade->config->start_timeout_us);
+        set_timer(upgrade, upgrade->runner->config->start_timeout_us);
 }
 
 static void begin(Upgrade *upgrade) {
@@ -277,7 +295,7 @@ static void revert(Upgrade *upgrade) {
 static void resume(Upgrade *upgrade) {
         if (upgrade->kind->cancel)
                 upgrade->kind->cancel(upgrade);
-        set_timer(upgrade, upgrade->config->start_timeout_us);
+        set_timer(upgrade, upgrade->runner->config->start_timeout_us);
         if (!is_there(upgrade->old))
                 raise(upgrade, UPGRADE_EVENT_OLD_GONE);
         else if (upgrade->abandoned || !upgrade->kind->resume || upgrade->paused_us == 0)
@@ -297,16 +315,19 @@ static void kill_old(Upgrade *upgrade) {
         kill_one(upgrade->old);
 }
 
-/* -------------------------------------------------------------------------------------------------------------- the end */
+/* ----------------------------------------------------------------------------------------------------------- the switch */
 
 static void publish(const Runner *runner, const UpgradeRecord *record) {
         if (record->why)
-                log_warning("runner %s: upgrade failed while %s: %s; pid %d serves", runner->name,
-                            upgrade_phase_name(record->phase), record->why, runner_pid(runner));
+                log_warning("runner %s: %s failed while %s: %s; pid %d serves", runner->name,
+                            record->back ? "the way back" : "upgrade", upgrade_phase_name(record->phase), record->why,
+                            runner_pid(runner));
         else
                 log_info("runner %s: %s, pid %d, pause %.1f ms", runner->name,
-                         record->check ? "an upgrade would succeed" : "upgraded", runner_pid(runner),
-                         (double) record->pause_us / USEC_PER_MSEC);
+                         record->check  ? "an upgrade would succeed"
+                         : record->back ? "back to what was before"
+                                        : "upgraded",
+                         runner_pid(runner), (double) record->pause_us / USEC_PER_MSEC);
         if (record->check)
                 return; /* nothing has happened */
         events_publish(runner->supervisor->events, &(Event){
@@ -328,9 +349,10 @@ static Instance *exchange(Upgrade *upgrade) {
         runner->last_instance = new->id;
         runner->n_starts++;
         runner->up_us = clock_now();
-        if (runner->config == upgrade->base) { /* else a reload has said something newer meanwhile */
+        /* Else a reload has said something newer meanwhile, or it is the way back, and the runner's is there already. */
+        if (runner->config == upgrade->base && !upgrade->origin) {
                 runner_config_unref(runner->config);
-                runner->config = TAKE_PTR(upgrade->config);
+                runner->config = runner_config_ref(upgrade->config);
         }
         old->is_past = true;
         old->past = runner->past;
@@ -348,6 +370,29 @@ static void part(Runner *runner, Instance *old) {
                 instance_stop(old, config->upgrade_drain_us + config->stop_timeout_us);
 }
 
+/* From here on the runner is what it will be if nothing else happens: whoever asks, and whoever waits to, is told so. */
+static void switch_over(Upgrade *upgrade) {
+        Runner *runner = upgrade->runner;
+        Instance *old = exchange(upgrade);
+        HeldCalls held;
+
+        loop_timer_stop(&upgrade->timer);
+        if (upgrade->paused_us)
+                upgrade->record.pause_us = clock_now() - upgrade->paused_us;
+        upgrade->paused_us = 0;
+        free(TAKE_PTR(upgrade->record.why)); /* likewise, where what comes now goes wrong */
+        runner_record_instance(runner, runner->instance);
+        runner_record_instance(runner, old);
+        chronicle_program(runner);
+        part(runner, old);
+        if (!upgrade->before || upgrade_health_begin(upgrade) < 0)
+                upgrade_done(upgrade);
+        move_held(&upgrade->held, &held);
+        release_held(&held);
+}
+
+/* -------------------------------------------------------------------------------------------------------------- the end */
+
 static void note_phase(Upgrade *upgrade) {
         uint64_t now = clock_now();
 
@@ -355,14 +400,57 @@ static void note_phase(Upgrade *upgrade) {
         upgrade->phase_began_us = now;
 }
 
-static void finish(Upgrade *upgrade) {
-        struct UpgradeWatchers watchers = LIST_HEAD_INITIALIZER(watchers);
-        bool succeeded = upgrade->record.phase == UPGRADE_OVER && !upgrade->check;
+/* tell() - those who wait: of the way back, what it comes from. */
+static void tell(struct UpgradeWatchers *watchers, Runner *runner, UpgradeRecord *origin, const char *why,
+                 const UpgradeRecord *record) {
+        UpgradeWatcher *watcher;
+        char *both = NULL;
+
+        if (origin && why &&
+            asprintf(&both, "%s; the way back failed while %s: %s", origin->why, upgrade_phase_name(record->phase),
+                     why) >= 0) {
+                free(origin->why);
+                origin->why = both;
+        }
+        while ((watcher = LIST_FIRST(watchers))) {
+                upgrade_unwatch(watcher);
+                watcher->callback(watcher, runner, origin ? origin : record);
+        }
+}
+
+static UpgradeRecord *origin_free(UpgradeRecord *origin) {
+        if (origin)
+                free(origin->why);
+        free(origin);
+        return NULL;
+}
+DEFINE_CLEANUP(UpgradeRecord *, origin_free);
+
+static void move_watchers(struct UpgradeWatchers *from, struct UpgradeWatchers *to, Upgrade *upgrade) {
+        UpgradeWatcher *watcher;
+
+        LIST_INIT(to);
+        while ((watcher = LIST_FIRST(from))) {
+                LIST_REMOVE(watcher, link);
+                LIST_INSERT_HEAD(to, watcher, link);
+                if (upgrade)
+                        watcher->upgrade = upgrade;
+        }
+}
+
+/* use_next() - nobody is left to take over from: the next process is of the program before, wherever its file is by now. */
+static void use_next(Upgrade *upgrade) {
+        fd_close(upgrade->runner->program_fd);
+        upgrade->runner->program_fd = fd_take(&upgrade->program_fd);
+}
+
+/* conclude() - @then, which follows it and may be NULL, inherits those who wait. */
+static void conclude(Upgrade *upgrade, Upgrade *then) {
+        _cleanup_(origin_freep) UpgradeRecord *origin = TAKE_PTR(upgrade->origin);
         Runner *runner = upgrade->runner;
-        Instance *old = succeeded ? exchange(upgrade) : NULL;
         bool old_gone = upgrade->old && upgrade->old->over;
         UpgradeRecord record = upgrade->record;
-        UpgradeWatcher *watcher;
+        struct UpgradeWatchers watchers;
         HeldCalls held;
 
         if (upgrade->paused_us)
@@ -370,40 +458,129 @@ static void finish(Upgrade *upgrade) {
         if (record.phase == UPGRADE_OVER)
                 free(TAKE_PTR(record.why)); /* how the one ended that was not needed any more */
         upgrade->record.why = NULL;
+        if (origin && old_gone)
+                use_next(upgrade);
         move_held(&upgrade->held, &held);
-        while ((watcher = LIST_FIRST(&upgrade->watchers))) {
-                LIST_REMOVE(watcher, link);
-                LIST_INSERT_HEAD(&watchers, watcher, link);
-        }
-        runner->upgrade = upgrade_free(upgrade);
+        move_watchers(&upgrade->watchers, then ? &then->watchers : &watchers, then);
+        (void) upgrade_free(upgrade);
+        runner->upgrade = then;
         runner_record_instance(runner, runner->instance);
-        if (old)
-                runner_record_instance(runner, old);
         publish(runner, &record);
         upgrade_history_add(&runner->upgrades, &record);
         chronicle_upgrade(runner);
         chronicle_program(runner);
-        if (old)
-                part(runner, old);
         runner_upgrade_over(runner, old_gone);
-        while ((watcher = LIST_FIRST(&watchers))) {
-                upgrade_unwatch(watcher);
-                watcher->callback(watcher, runner, &record);
-        }
+        if (!then)
+                tell(&watchers, runner, origin, record.why, &record);
         release_held(&held);
 }
 
+static void finish(Upgrade *upgrade) {
+        conclude(upgrade, NULL);
+}
+
+/* --------------------------------------------------------------------------------------------------------- the way back */
+
+/* give_back() - the runner is configured as before, unless a reload has said something else since. */
+static void give_back(const Upgrade *upgrade) {
+        Runner *runner = upgrade->runner;
+
+        if (runner->config != upgrade->config)
+                return;
+        runner_config_unref(runner->config);
+        runner->config = runner_config_ref(upgrade->base);
+        chronicle_program(runner);
+}
+
+/* why_no_way_back() - NULL: there is one. */
+static const char *why_no_way_back(const Upgrade *upgrade) {
+        const Runner *runner = upgrade->runner;
+
+        if (upgrade->program_fd < 0 &&
+            (upgrade->program == 0 || program_stamp_of(runner, upgrade->before) != upgrade->program))
+                return "the program before, a script, was replaced";
+        if (count_past(runner) >= UPGRADE_PAST_MAX)
+                return "its predecessors have not finished yet what they have begun";
+        return upgrade->kind->refuse(runner);
+}
+
+/* way_back() - the upgrade in the other direction, on its way. NULL: no memory. */
+static Upgrade *way_back(Upgrade *upgrade) {
+        const UpgradeOptions options = { 0 };
+        UpgradeRecord *origin = malloc(sizeof(*origin));
+        Upgrade *back = NULL;
+
+        if (!origin)
+                return NULL;
+        *origin = upgrade->record;
+        origin->why = strdup(upgrade->record.why ? upgrade->record.why : "");
+        if (!origin->why || upgrade_new(&back, upgrade->runner, &options) < 0) {
+                (void) origin_free(origin);
+                return NULL;
+        }
+        back->origin = origin;
+        back->record.back = true;
+        runner_config_unref(back->config);
+        back->config = runner_config_ref(upgrade->before);
+        if (make_new(back) < 0)
+                return upgrade_free(back);
+        back->program_fd = fd_take(&upgrade->program_fd);
+        if (back->program_fd >= 0) {
+                back->new->program_fd = fd_dup(back->program_fd);
+                if (back->new->program_fd < 0)
+                        return upgrade_free(back);
+        }
+        set_timer(back, back->runner->config->upgrade_timeout_us);
+        return back;
+}
+
+/*
+ * return_back() - the successor serves, and is not healthy: another process of the program before takes over from it, as it
+ * has from that one. A successor that has died leaves nothing to take over: the next process that policy starts is of the
+ * program before.
+ */
+static void return_back(Upgrade *upgrade) {
+        Runner *runner = upgrade->runner;
+        const char *why = NULL;
+        Upgrade *back = NULL;
+
+        upgrade->health = upgrade_health_free(upgrade->health);
+        if (!upgrade->abandoned && runner->state == POLICY_UP && !runner->over && !runner->instance->over) {
+                give_back(upgrade);
+                why = why_no_way_back(upgrade);
+                back = why ? NULL : way_back(upgrade);
+                if (!back)
+                        add_why(upgrade, "; there is no way back: %s", why ? why : "no memory");
+        }
+        conclude(upgrade, back);
+        if (back)
+                log_info("runner %s: the way back begins, pid %d serves meanwhile", runner->name, runner_pid(runner));
+}
+
+void upgrade_present_gone(Upgrade *upgrade, const Instance *instance) {
+        char text[2 * INSTANCE_FAILURE_SIZE];
+
+        if (!upgrade || upgrade->phase != UPGRADE_WATCHING || upgrade->abandoned)
+                return;
+        upgrade->health = upgrade_health_free(upgrade->health);
+        note_why(upgrade, "the successor: %s", runner_describe_end(instance, text, sizeof(text)));
+        give_back(upgrade);
+        use_next(upgrade);
+        raise(upgrade, UPGRADE_EVENT_NEW_GONE);
+}
+
 static void (*const actions[])(Upgrade *) = {
-        [UPGRADE_ACTION_NONE] = NULL,     [UPGRADE_ACTION_CROSS] = cross,       [UPGRADE_ACTION_COMMIT] = commit,
-        [UPGRADE_ACTION_BEGIN] = begin,   [UPGRADE_ACTION_KILL_NEW] = kill_new, [UPGRADE_ACTION_REVERT] = revert,
-        [UPGRADE_ACTION_RESUME] = resume, [UPGRADE_ACTION_GO_BACK] = go_back,   [UPGRADE_ACTION_KILL_OLD] = kill_old,
-        [UPGRADE_ACTION_FINISH] = finish,
+        [UPGRADE_ACTION_NONE] = NULL,     [UPGRADE_ACTION_CROSS] = cross,        [UPGRADE_ACTION_COMMIT] = commit,
+        [UPGRADE_ACTION_BEGIN] = begin,   [UPGRADE_ACTION_KILL_NEW] = kill_new,  [UPGRADE_ACTION_REVERT] = revert,
+        [UPGRADE_ACTION_RESUME] = resume, [UPGRADE_ACTION_GO_BACK] = go_back,    [UPGRADE_ACTION_KILL_OLD] = kill_old,
+        [UPGRADE_ACTION_FINISH] = finish, [UPGRADE_ACTION_SWITCH] = switch_over, [UPGRADE_ACTION_RETURN] = return_back,
 };
 static_assert(ARRAY_SIZE(actions) == _UPGRADE_ACTION_N, "a function for each action");
 
 /* fails() - whether this is the moment at which it fails, and in which phase that was. */
-static bool fails(const Upgrade *upgrade, UpgradePhase next) {
-        return upgrade->record.phase == UPGRADE_OVER && (next == UPGRADE_UNDOING || next == UPGRADE_RESUMING) &&
+static bool fails(const Upgrade *upgrade, UpgradePhase next, UpgradeAction action) {
+        return upgrade->record.phase == UPGRADE_OVER &&
+               (next == UPGRADE_UNDOING || next == UPGRADE_RESUMING || action == UPGRADE_ACTION_RETURN) &&
                upgrade->phase != UPGRADE_UNDOING && upgrade->phase != UPGRADE_RESUMING;
 }
 
@@ -424,7 +601,7 @@ static void handle(Upgrade *upgrade, UpgradeEvent event) {
         note_phase(upgrade);
         if (checked)
                 upgrade->checked = true;
-        else if (!upgrade->checked && fails(upgrade, next))
+        else if (!upgrade->checked && fails(upgrade, next, action))
                 upgrade->record.phase = upgrade->phase;
         upgrade->phase = next;
         if (actions[action])
@@ -455,7 +632,10 @@ void upgrade_abandon(Upgrade *upgrade, const char *why) {
         if (!upgrade || upgrade->abandoned)
                 return;
         upgrade->abandoned = true;
-        upgrade_failed(upgrade, "%s", why);
+        if (upgrade->phase == UPGRADE_WATCHING) /* it is done, and the end of its process says nothing of its health */
+                upgrade_done(upgrade);
+        else
+                upgrade_failed(upgrade, "%s", why);
 }
 
 void upgrade_watch(Upgrade *upgrade, UpgradeWatcher *watcher) {
@@ -486,6 +666,10 @@ Upgrade *upgrade_free(Upgrade *upgrade) {
         instance_free(upgrade->new);
         runner_config_unref(upgrade->config);
         runner_config_unref(upgrade->base);
+        runner_config_unref(upgrade->before);
+        fd_close(upgrade->program_fd);
+        upgrade_health_free(upgrade->health);
+        origin_free(upgrade->origin);
         free(upgrade->record.why);
         free(upgrade);
         return NULL;
@@ -578,6 +762,7 @@ static int upgrade_new(Upgrade **ret_upgrade, Runner *runner, const UpgradeOptio
         upgrade->phase_began_us = clock_now();
         upgrade->timer = LOOP_TIMER_NULL(timer_fired);
         upgrade->task = LOOP_TASK_NULL(handle_raised);
+        upgrade->program_fd = -1;
         upgrade->record = (UpgradeRecord){ .begun_us = clock_wall(), .phase = UPGRADE_OVER, .check = options->check };
         LIST_INIT(&upgrade->watchers);
         TAILQ_INIT(&upgrade->held.calls);
@@ -592,6 +777,24 @@ static int upgrade_new(Upgrade **ret_upgrade, Runner *runner, const UpgradeOptio
         upgrade->base = runner_config_ref(runner->config);
         *ret_upgrade = upgrade;
         return 0;
+}
+
+/*
+ * remember_before() - what the way back needs, while it is there: the file that is executed may be gone from its path by now,
+ * and its process will be. Of a script the kernel names the interpreter: then there is its path alone.
+ */
+static void remember_before(Upgrade *upgrade) {
+        _cleanup_fd_ int fd = -1;
+        char path[32];
+
+        if (upgrade->kind != &upgrade_native || upgrade->check || upgrade->config->upgrade_health_us == 0)
+                return;
+        upgrade->before = runner_config_ref(upgrade->old->config);
+        upgrade->program = upgrade->old->program;
+        (void) snprintf(path, sizeof(path), "/proc/%d/exe", upgrade->old->pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd >= 0 && program_stamp_fd(fd) == upgrade->program)
+                upgrade->program_fd = fd_take(&fd);
 }
 
 int upgrade_begin(Runner *runner, const UpgradeOptions *options, char reason[UPGRADE_REASON_SIZE]) {
@@ -610,6 +813,7 @@ int upgrade_begin(Runner *runner, const UpgradeOptions *options, char reason[UPG
                 (void) snprintf(reason, UPGRADE_REASON_SIZE, "no memory for a successor");
                 return -ENOMEM;
         }
+        remember_before(runner->upgrade);
         set_timer(runner->upgrade, options->timeout_us ? options->timeout_us : runner->config->upgrade_timeout_us);
         log_info("runner %s: an upgrade begins, pid %d serves meanwhile", runner->name, runner_pid(runner));
         return 0;

@@ -24,6 +24,7 @@ typedef struct Control Control;
 typedef struct Held Held;
 typedef struct HeldCalls HeldCalls;
 typedef struct Upgrade Upgrade;
+typedef struct UpgradeHealth UpgradeHealth;
 typedef struct UpgradeKind UpgradeKind;
 typedef struct UpgradeOptions UpgradeOptions;
 typedef struct UpgradeOutlook UpgradeOutlook;
@@ -59,13 +60,14 @@ struct UpgradeRecord {
         uint64_t from, to;                   /* instances */
         UpgradePhase phase;                  /* where it failed; OVER: it has not */
         bool check;
+        bool back; /* to what there was before another one, which was not healthy */
         char *why; /* NULL: it succeeded */
 };
 
 /* The last ones of a runner, the oldest first. */
 struct UpgradeHistory {
         unsigned n;                /* of the records */
-        uint64_t n_done, n_failed; /* ever, without checks */
+        uint64_t n_done, n_failed; /* ever, without checks and ways back */
         UpgradeRecord records[UPGRADE_RECORDS_MAX];
 };
 
@@ -103,9 +105,15 @@ struct HeldCalls {
 struct Upgrade {
         Runner *runner;
         const UpgradeKind *kind;
-        Instance *old, *new;  /* NULL: nothing is left of it */
-        RunnerConfig *config; /* of the new one */
-        RunnerConfig *base;   /* of the runner, when it began: a newer one stays */
+        Instance *old, *new;   /* NULL: nothing is left of it, or, from SWITCH on, it is the runner's */
+        RunnerConfig *config;  /* of the new one */
+        RunnerConfig *base;    /* of the runner, when it began: a newer one stays */
+        RunnerConfig *before;  /* of the old one, for the way back; NULL: its health is not watched */
+        uint64_t program;      /* stamp of what the old one was started from, see program.h */
+        int program_fd;        /* and this itself, whatever is at its path by now; -1: not to be had */
+        UpgradeHealth *health; /* WATCHING; NULL: it is not watched */
+        UpgradeRecord
+                *origin; /* it is the way back from this one, which is what those who wait are told of; else NULL */
         UpgradePhase phase;
         uint8_t events[8]; /* UpgradeEvents, raised and not handled */
         uint8_t n_events;
@@ -149,6 +157,8 @@ static inline bool upgrade_has(const Upgrade *upgrade, const Instance *instance)
         return upgrade && instance && (upgrade->old == instance || upgrade->new == instance);
 }
 
+/* upgrade_history_last() - the last one that was asked for; NULL: there is none. */
+const UpgradeRecord *upgrade_history_last(const UpgradeHistory *history);
 /* upgrade_history_free() - accepts NULL, returns NULL. */
 UpgradeHistory *upgrade_history_free(UpgradeHistory *history);
 
@@ -169,6 +179,14 @@ void upgrade_failed(Upgrade *upgrade, const char *format, ...) _printf_(2, 3);
 /* upgrade_paused() - the predecessor serves no more from here on. */
 void upgrade_paused(Upgrade *upgrade);
 
+/* ---- health, after the switch (upgrade-health.c) ---- */
+/* upgrade_health_begin() - DONE or FAILED follows, for as long as its instance lives. 0 or -ENOMEM. */
+int upgrade_health_begin(Upgrade *upgrade);
+/* upgrade_health_free() - accepts NULL, returns NULL. */
+UpgradeHealth *upgrade_health_free(UpgradeHealth *health);
+
 /* ---- for instances: of the successor, and of the predecessor ---- */
 void upgrade_instance_ready(Upgrade *upgrade, Instance *instance);
 void upgrade_instance_gone(Upgrade *upgrade, Instance *instance);
+/* upgrade_present_gone() - the runner's own, before that takes effect; does nothing unless its health was watched. */
+void upgrade_present_gone(Upgrade *upgrade, const Instance *instance);

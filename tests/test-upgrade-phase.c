@@ -36,10 +36,14 @@ static const Row rows[] = {
         ROW(COMMITTING, FAILED, UNDOING, REVERT),
         ROW(COMMITTING, NEW_GONE, RESUMING, GO_BACK),
         ROW(COMMITTING, OLD_GONE, COMMITTING, NONE),
-        ROW(BEGINNING, DONE, OVER, FINISH),
+        ROW(BEGINNING, DONE, WATCHING, SWITCH),
         ROW(BEGINNING, FAILED, UNDOING, REVERT),
         ROW(BEGINNING, NEW_GONE, RESUMING, GO_BACK),
         ROW(BEGINNING, OLD_GONE, BEGINNING, NONE),
+        ROW(WATCHING, DONE, OVER, FINISH),
+        ROW(WATCHING, FAILED, OVER, RETURN),
+        ROW(WATCHING, NEW_GONE, OVER, RETURN),
+        ROW(WATCHING, OLD_GONE, WATCHING, NONE),
         ROW(UNDOING, DONE, UNDOING, NONE),
         ROW(UNDOING, FAILED, UNDOING, NONE),
         ROW(UNDOING, NEW_GONE, RESUMING, RESUME),
@@ -110,6 +114,10 @@ static void act(World *w, UpgradeAction action) {
                 break;
         case UPGRADE_ACTION_RESUME:
                 w->step = w->old;
+                break;
+        case UPGRADE_ACTION_SWITCH: /* the other one is no part of it any more */
+                w->old = false;
+                w->step = true;
                 break;
         case UPGRADE_ACTION_KILL_OLD:
                 w->old_dies = true;
