@@ -366,7 +366,7 @@ Control *control_free(Control *control) {
         if (!control)
                 return NULL;
         control->peer = peer_free(control->peer);
-        precopy_forget(&control->supervisor->precopy, &control->copied, control->number);
+        precopy_forget(&control->supervisor->precopy, &control->copied, control->number, NULL);
         fd_close(control->lane);
         free(control);
         return NULL;

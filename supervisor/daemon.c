@@ -258,8 +258,11 @@ int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZ
         return r;
 }
 
+bool daemon_tidy(Daemon *daemon, unsigned max) {
+        return recovery_forget(&daemon->recovery, max);
+}
+
 void daemon_followed(Daemon *daemon) {
-        recovery_deinit(&daemon->recovery);
         log_store_release(daemon->supervisor->logs);
         chronicle_begin(daemon->supervisor->chronicle);
         holder_settle(daemon->supervisor->holder);

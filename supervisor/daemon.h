@@ -27,7 +27,9 @@ void daemon_loaded(Daemon *daemon);
 
 /*
  * Of a successor, in place of daemon_loaded(): daemon_follow() - after each END of the keeper's, @is_final after the last;
- * see recovery_follow(). daemon_followed() - everything is ours: what had to wait for that, and SERVING.
+ * see recovery_follow(). daemon_followed() - everything is ours: what had to wait for that, and SERVING. daemon_tidy() - frees
+ * at most @max of what is not needed any more then; false: nothing was left.
  */
 int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZE]);
 void daemon_followed(Daemon *daemon);
+bool daemon_tidy(Daemon *daemon, unsigned max);

@@ -421,39 +421,94 @@ void fleet_recover_number(Supervisor *supervisor, const char *template, uint32_t
 
 /* ---------------------------------------------------------------------------------------------------------- the takeover */
 
-/* forget_scaled() - instances of templates that the predecessor had not any more. */
-static void forget_scaled(Supervisor *supervisor) {
+/* forget_others() - instances of templates that the predecessor had not any more. True: there were such. */
+static bool forget_others(Supervisor *supervisor, const Baton__Snapshot__Snapshot *snapshot) {
         Runner *runner, *next;
+        bool forgot = false;
 
+        if (snapshot->runners_total ? snapshot->runners_total == HASH_CNT(by_name, supervisor->runners)
+                                    : snapshot->n_runners == 0)
+                return false;
         HASH_ITER (by_name, supervisor->runners, runner, next)
-                if (!runner->crossed && runner->number > 0)
+                if (!runner->crossed && runner->number > 0) {
                         runner_forget(runner);
+                        forgot = true;
+                }
+        return forgot;
+}
+
+/* forget_gone() - whatever the keeper's table still says of it. */
+static void forget_gone(Supervisor *supervisor, const char *name) {
+        Runner *runner = runner_find(supervisor, name);
+
+        if (!runner)
+                return;
+        if (runner->instance && !runner->instance->over)
+                supervisor_instance_gone(supervisor, runner->instance);
+        if (runner->instance)
+                supervisor_unqueue_spawn(supervisor, runner->instance);
+        runner->instance = instance_free(runner->instance);
+        runner->kept = 0; /* that slot is the predecessor's */
+        if (runner->transient)
+                transient_forget(runner);
+        else
+                runner_forget(runner);
+}
+
+/* cross() - 1: the order of the runners may have changed by it; 0; or a negative errno. */
+static int cross(Supervisor *supervisor, const Baton__Snapshot__Runner *message) {
+        Runner *runner = runner_find(supervisor, message->name);
+        bool is_new = !runner;
+        int r;
+
+        if (runner && runner->number != message->number)
+                return -EPROTO;
+        r = runner ? runner_cross(runner, message) : runner_make_crossed(supervisor, message, NULL, &runner);
+        if (r < 0)
+                return r;
+        precopy_queue(&supervisor->precopy, &runner->copied);
+        return (is_new && !runner->transient) || r > 0;
 }
 
 void fleet_restore(Supervisor *supervisor, const Baton__Snapshot__Snapshot *snapshot) {
-        for (size_t i = 0; i < snapshot->n_runners; i++) {
-                const Baton__Snapshot__Runner *message = snapshot->runners[i];
-                Runner *runner = runner_find(supervisor, message->name);
-                int r = 0;
+        bool has_changed = false;
 
-                if (runner)
-                        runner_cross(runner, message);
-                else
-                        r = runner_make_crossed(supervisor, message, NULL, &runner);
+        for (size_t i = 0; i < snapshot->n_gone_runners; i++)
+                forget_gone(supervisor, snapshot->gone_runners[i]);
+        for (size_t i = 0; i < snapshot->n_runners; i++) {
+                int r = cross(supervisor, snapshot->runners[i]);
+
+                has_changed |= r > 0;
                 if (r < 0)
-                        log_warning("runner %.64s: was not taken over: %s", message->name,
+                        log_warning("runner %.64s: was not taken over: %s", snapshot->runners[i]->name,
                                     r == -EPROTO ? "no configuration has it" : strerror(-r));
         }
-        if (snapshot->n_runners > 0)
-                forget_scaled(supervisor);
+        if (!snapshot->partial)
+                has_changed |= forget_others(supervisor, snapshot);
+        if (!has_changed)
+                return;
         if (supervisor->config && groups_apply(supervisor, supervisor->config) < 0)
                 log_error("no memory for the groups of runners that were taken over");
         link_all(supervisor);
 }
 
-void fleet_restore_crossed(Supervisor *supervisor, Manifest *manifest) {
-        Runner *runner, *next;
+void fleet_restore_crossed(Supervisor *supervisor, Manifest *manifest, bool is_final) {
+        for (size_t n = supervisor->precopy.n_changed; n > 0; n--) {
+                Precopied *it = precopy_take(&supervisor->precopy);
+                Runner *runner = CONTAINER_OF(it, Runner, copied);
 
-        HASH_ITER (by_name, supervisor->runners, runner, next)
-                runner_restore_crossed(runner, manifest);
+                if (is_final || runner_can_be_restored(runner))
+                        runner_restore_crossed(runner, manifest);
+                else
+                        precopy_queue(&supervisor->precopy, it);
+        }
+}
+
+void fleet_restored(Supervisor *supervisor, const Baton__Snapshot__Snapshot *snapshot) {
+        for (size_t i = 0; i < snapshot->n_runners; i++) {
+                Runner *runner = runner_find(supervisor, snapshot->runners[i]->name);
+
+                if (runner && runner->crossed == snapshot->runners[i])
+                        runner->crossed = NULL;
+        }
 }

@@ -54,11 +54,16 @@ void fleet_recover_number(Supervisor *supervisor, const char *template, uint32_t
 uint32_t fleet_count(const Supervisor *supervisor, const char *template);
 
 /*
- * fleet_restore() - in a successor, when its configuration has made runners: those of @snapshot that it did not lead to (of a
- * client, removed and not down yet, scaled) are made, instances that were scaled away are forgotten, and each that the
- * snapshot has is `crossed' (runner-save.h). fleet_restore_crossed() - when all that have a process are adopted.
+ * In a successor, when its configuration has made runners, for each snapshot of its predecessor:
+ * fleet_restore()         - those that are gone are forgotten; those of @snapshot that the configuration did not lead to (of a
+ *                           client, removed and not down yet, scaled) are made; each that it has is `crossed'
+ *                           (runner-save.h). With the last snapshot instances that were scaled away are forgotten, too.
+ * fleet_restore_crossed() - each for which all is there becomes what was said of it last, with @is_final whatever is there.
+ *                           To be called again when an instance was adopted, or discarded.
+ * fleet_restored()        - @snapshot will be freed.
  */
 typedef struct Baton__Snapshot__Snapshot Baton__Snapshot__Snapshot;
 typedef struct Manifest Manifest;
 void fleet_restore(Supervisor *supervisor, const Baton__Snapshot__Snapshot *snapshot);
-void fleet_restore_crossed(Supervisor *supervisor, Manifest *manifest);
+void fleet_restore_crossed(Supervisor *supervisor, Manifest *manifest, bool is_final);
+void fleet_restored(Supervisor *supervisor, const Baton__Snapshot__Snapshot *snapshot);

@@ -185,8 +185,10 @@ static bool hear_facts(Instance *instance, Notify *notify, const NotifyMessage *
 static bool told(Notify *notify, const NotifyMessage *message, int *fds, size_t n_fds, void *userdata,
                  char why[NOTIFY_REASON_SIZE]) {
         Instance *instance = userdata;
-        bool was_reloading = instance->reloading, good = hear_facts(instance, notify, message, why);
+        bool was_reloading = instance->reloading, good;
 
+        runner_touch(instance->runner);
+        good = hear_facts(instance, notify, message, why);
         if (message->words & (NOTIFY_FDSTORE | NOTIFY_FDSTOREREMOVE))
                 good = hear_store(instance, message, fds, n_fds, why) && good;
         if (message->words & NOTIFY_EXTEND_TIMEOUT)
@@ -249,6 +251,7 @@ static void ponged(Call *call, const Answer *answer, void *userdata) {
 
         (void) call;
         instance->asking = NULL;
+        runner_touch(instance->runner);
         if (answer->local || instance->state != PROCESS_UP)
                 return;
         instance->alive_us = clock_now();

@@ -121,7 +121,7 @@ Instance *instance_free(Instance *instance) {
                 keeper_link_forget(instance->supervisor->link, instance);
         loop_timer_stop(&instance->timer);
         loop_task_cancel(&instance->gone);
-        precopy_forget(&instance->supervisor->precopy, &instance->copied, 0);
+        precopy_forget(&instance->supervisor->precopy, &instance->copied, 0, NULL);
         log_input_deinit(&instance->input);
         fd_close_all(instance->output_fds, LOG_PIPES);
         fd_close(instance->ready_fd);
@@ -302,6 +302,7 @@ static void peer_said_hello(Peer *peer, bool renewed) {
 static void peer_ended(Peer *peer, Status status, const char *reason) {
         Instance *instance = peer_userdata(peer);
 
+        runner_touch(instance->runner);
         if (status != STATUS_OK && !instance->ended)
                 log_info("runner %s: its connection ended: %s: %s", instance->runner->name, status_name(status),
                          reason);
@@ -372,6 +373,7 @@ static void handle(Instance *instance, ProcessEvent event) {
 
 void instance_raise(Instance *instance, ProcessEvent event) {
         assert(instance->n_events < INSTANCE_EVENTS_MAX);
+        runner_touch(instance->runner);
         instance->events[instance->n_events++] = (uint8_t) event;
         if (instance->handling)
                 return;
@@ -393,6 +395,7 @@ void instance_fail(Instance *instance, InstanceFailure failure, const char *form
 
         if (instance->failure)
                 return;
+        runner_touch(instance->runner);
         instance->failure = failure;
         va_start(arguments, format);
         if (vasprintf(&instance->failure_text, format, arguments) < 0)
@@ -434,6 +437,7 @@ static void start_timed_out(Instance *instance) {
 static void timer_fired(LoopTimer *timer) {
         Instance *instance = CONTAINER_OF(timer, Instance, timer);
 
+        runner_touch(instance->runner);
         if (instance->ended)
                 peer_close(instance->peer, STATUS_UNAVAILABLE, "the runner is gone");
         else if (instance->state == PROCESS_STARTING)

@@ -3,8 +3,10 @@
 #include "supervisor/precopy.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "supervisor/control-internal.h"
+#include "supervisor/runner.h"
 
 void precopy_init(Precopy *precopy) {
         *precopy = (Precopy){ 0 };
@@ -35,24 +37,50 @@ Precopied *precopy_take(Precopy *precopy) {
         return it;
 }
 
-static void note_gone(Precopy *precopy, uint32_t number) {
-        if (precopy->n_gone == precopy->room_gone) {
-                size_t room = precopy->room_gone ? precopy->room_gone * 2 : 16;
-                uint32_t *gone = reallocarray(precopy->gone, room, sizeof(*gone));
+/* grow() - room for one more in @array of @n elements of @size. NULL: no memory. */
+static void *grow(void *array, size_t n, size_t *room, size_t size) {
+        size_t more = *room ? *room * 2 : 16;
+        void *larger = n < *room ? array : reallocarray(array, more, size);
 
-                precopy->is_short |= !gone;
-                if (!gone)
-                        return;
-                precopy->gone = gone;
-                precopy->room_gone = room;
-        }
-        precopy->gone[precopy->n_gone++] = number;
+        if (larger && n == *room)
+                *room = more;
+        return larger;
 }
 
-void precopy_forget(Precopy *precopy, Precopied *it, uint32_t number) {
+static void note_gone(Precopy *precopy, uint32_t number) {
+        uint32_t *gone = grow(precopy->gone, precopy->n_gone, &precopy->room_gone, sizeof(*gone));
+
+        precopy->is_short |= !gone;
+        if (!gone)
+                return;
+        precopy->gone = gone;
+        gone[precopy->n_gone++] = number;
+}
+
+static void note_gone_runner(Precopy *precopy, const char *name) {
+        char **gone = grow(precopy->gone_runners, precopy->n_gone_runners, &precopy->room_gone_runners, sizeof(*gone));
+        char *copy = gone ? strdup(name) : NULL;
+
+        if (gone)
+                precopy->gone_runners = gone;
+        precopy->is_short |= !copy;
+        if (copy)
+                gone[precopy->n_gone_runners++] = copy;
+}
+
+void precopy_note_given(Precopy *precopy, Precopied *it, uint32_t owed) {
+        precopy->n_owed += owed;
+        precopy->n_owed -= it->owed;
+        it->owed = owed;
+}
+
+void precopy_forget(Precopy *precopy, Precopied *it, uint32_t number, const char *name) {
         unqueue(precopy, it);
         if (precopy->is_on && it->was_given && number > 0)
                 note_gone(precopy, number);
+        if (precopy->is_on && it->was_given && name)
+                note_gone_runner(precopy, name);
+        precopy_note_given(precopy, it, 0);
         it->was_given = false;
         if (it->given)
                 manifest_deinit(it->given);
@@ -60,20 +88,23 @@ void precopy_forget(Precopy *precopy, Precopied *it, uint32_t number) {
         it->given = NULL;
 }
 
-/* each() - connection there is. */
+/* each() - connection and runner there is. */
 static void each(Supervisor *supervisor, void (*function)(Precopy *precopy, Precopied *it)) {
         const ListenerClient *client = NULL;
         Instance *instance, *next;
+        Runner *runner;
 
         while (supervisor->listener && (client = listener_next_client(supervisor->listener, client)))
                 function(&supervisor->precopy, &listener_client_control(client)->copied);
         HASH_ITER (by_id, supervisor->instances, instance, next)
                 if (instance->peer)
                         function(&supervisor->precopy, &instance->copied);
+        for (runner = runner_first(supervisor); runner; runner = runner_next(runner))
+                function(&supervisor->precopy, &runner->copied);
 }
 
 static void forget(Precopy *precopy, Precopied *it) {
-        precopy_forget(precopy, it, 0);
+        precopy_forget(precopy, it, 0, NULL);
 }
 
 void precopy_begin(Supervisor *supervisor) {
@@ -91,5 +122,8 @@ void precopy_end(Supervisor *supervisor) {
         while ((it = TAILQ_FIRST(&precopy->changed)))
                 forget(precopy, it);
         free(precopy->gone);
+        while (precopy->n_gone_runners > 0)
+                free(precopy->gone_runners[--precopy->n_gone_runners]);
+        free(precopy->gone_runners);
         precopy_init(precopy);
 }

@@ -16,6 +16,7 @@
 #include "supervisor/recovery.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -148,11 +149,15 @@ int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag) {
         return fd;
 }
 
-void recovery_deinit(Recovery *recovery) {
-        Recovered *slot, *next;
+bool recovery_forget(Recovery *recovery, unsigned max) {
+        for (; recovery->slots && max > 0; max--)
+                forget(recovery, recovery->slots);
+        return max == 0;
+}
 
-        HASH_ITER (hh, recovery->slots, slot, next)
-                forget(recovery, slot);
+void recovery_deinit(Recovery *recovery) {
+        while (recovery_forget(recovery, UINT_MAX))
+                ;
         recovery->incomplete = false;
 }
 
@@ -374,13 +379,18 @@ static bool is_settled(const Supervisor *supervisor, const Recovered *slot) {
         return record->flags & RECORD_READY || (runner && runner->config->ready == CONFIG_READY_NONE);
 }
 
+/* is_occupied() - by an instance that is not over. */
+static bool is_occupied(const Runner *runner) {
+        return runner->instance && !runner->instance->over;
+}
+
 /* discard() - what was made of @slot, and the runner is as its configuration has made it. */
 static void discard(Supervisor *supervisor, Recovered *slot) {
         Runner *runner = runner_find(supervisor, slot->name);
 
         slot->is_adopted = false;
         successor_forget_peer(supervisor->successor, slot->instance);
-        if (runner && runner->instance && runner->instance->id == slot->instance) {
+        if (runner && is_occupied(runner) && runner->instance->id == slot->instance) {
                 supervisor_instance_gone(supervisor, runner->instance);
                 runner->instance = instance_free(runner->instance);
         } else if (runner && runner->kept == slot->instance) {
@@ -388,8 +398,10 @@ static void discard(Supervisor *supervisor, Recovered *slot) {
         } else {
                 return;
         }
-        if (runner->crossed) /* what it is now is to come */
+        if (runner->crossed) { /* what it is now is to come, or has come before this */
+                precopy_queue(&supervisor->precopy, &runner->copied);
                 return;
+        }
         if (runner->transient)
                 transient_forget(runner);
         else
@@ -409,10 +421,11 @@ static int take_up(Supervisor *supervisor, Recovered *slot, char reason[RECOVERY
         Runner *runner = find_runner(supervisor, slot);
         int r;
 
-        if (!runner || runner->instance) {
+        if (!runner || is_occupied(runner)) {
                 kill_slot(supervisor, slot, runner ? "it has run twice" : "there is no such runner any more");
                 return 0;
         }
+        runner->instance = instance_free(runner->instance); /* one that is over, of which the predecessor has told */
         if (!runner->transient && !runner->hidden)
                 runner_as_made(runner);
         slot->is_adopted = true;
@@ -420,7 +433,9 @@ static int take_up(Supervisor *supervisor, Recovered *slot, char reason[RECOVERY
         if (r < 0 || (r == 0 && slot->state == KEEPER_SLOT_BORN))
                 return cannot(reason, "runner %s (pid %d) cannot be taken over: %s", slot->name, slot->pid,
                               r < 0 ? strerror(-r) : "something of it is missing");
-        if (r > 0 && slot->has_record && !runner->crossed)
+        if (runner->crossed)
+                precopy_queue(&supervisor->precopy, &runner->copied);
+        else if (r > 0 && slot->has_record)
                 heed(runner, &slot->record);
         if (!runner->events) /* there is nothing to be handled for it */
                 supervisor_unqueue_runner(supervisor, runner);
@@ -432,17 +447,17 @@ static void refresh(Supervisor *supervisor, const Recovered *slot, bool is_final
         Runner *runner = runner_find(supervisor, slot->name);
 
         if (slot->state != KEEPER_SLOT_BORN || !slot->has_record || !runner || !runner->instance ||
-            runner->instance->id != slot->instance)
+            runner->instance->id != slot->instance || runner->crossed) /* the predecessor tells more */
                 return;
         runner->desired = slot->record.desired == DESIRED_UP ? DESIRED_UP : DESIRED_DOWN;
         runner_restore(runner, &slot->record);
-        if (is_final && !runner->crossed)
+        if (is_final)
                 heed(runner, &slot->record);
 }
 
 /* follow_slot() - true: there is nothing left to be done for it, as long as it does not change again. */
 static int follow_slot(Supervisor *supervisor, Recovered *slot, bool is_final, char reason[RECOVERY_REASON_SIZE]) {
-        const Runner *runner;
+        Runner *runner;
 
         if (is_of_template(slot)) {
                 if (scaled_adopt(supervisor, slot->name, slot->instance, slot->record.scaled) < 0)
@@ -458,13 +473,17 @@ static int follow_slot(Supervisor *supervisor, Recovered *slot, bool is_final, c
         if (!runner_find(supervisor, slot->name))
                 scale_up(supervisor, slot->name);
         runner = runner_find(supervisor, slot->name);
-        if (!is_final && runner && runner->instance)
+        if (!is_final && runner && is_occupied(runner))
                 return false; /* the one before it goes first */
         if (!is_final && !runner && !(slot->record.flags & RECORD_TRANSIENT))
                 return false; /* the snapshot may have it */
+        if (slot->state == KEEPER_SLOT_KEPT && runner && runner->crossed && slot->has_record) {
+                runner->kept = slot->instance; /* the rest the predecessor tells */
+                return true;
+        }
         if (slot->state == KEEPER_SLOT_KEPT) {
                 if (runner && !runner->instance)
-                        runner_as_made((Runner *) runner);
+                        runner_as_made(runner);
                 recover_kept(supervisor, slot);
                 return true;
         }

@@ -64,7 +64,8 @@ void recovery_slot(Recovery *recovery, const KeeperSlot *slot, int pidfd_consume
 void recovery_gone(Recovery *recovery, uint64_t instance);
 void recovery_stored(Recovery *recovery, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume);
 
-/* recovery_deinit() - closes what nobody took. */
+/* recovery_deinit() - closes what nobody took. recovery_forget() - of at most @max slots; false: none was left then. */
+bool recovery_forget(Recovery *recovery, unsigned max);
 void recovery_deinit(Recovery *recovery);
 
 /* recovered_take() - a descriptor of it, the caller's now, or -1. */

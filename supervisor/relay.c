@@ -26,7 +26,8 @@
 #define EXIT_WAIT_US (1 * USEC_PER_SEC)
 
 struct Relay {
-        LIST_ENTRY(Relay) link; /* runner->relays */
+        LIST_ENTRY(Relay) link; /* instance->relays */
+        LIST_ENTRY(Relay) all;  /* supervisor->relays */
         Junction junction;
         Instance *instance;
         InstanceWatcher exit;
@@ -49,11 +50,17 @@ void relay_keep_peer(Instance *instance, Peer *peer_consume) {
         drop_peer(instance);
 }
 
+static void add(Relay *relay) {
+        LIST_INSERT_HEAD(&relay->instance->relays, relay, link);
+        LIST_INSERT_HEAD(&relay->instance->supervisor->relays, relay, all);
+}
+
 /* relay_free() - both calls are over, or about to be. */
 static void relay_free(Relay *relay) {
         if (relay->junction.inner)
                 call_cancel(relay->junction.inner);
         LIST_REMOVE(relay, link);
+        LIST_REMOVE(relay, all);
         drop_peer(relay->instance);
         instance_unwatch(&relay->exit);
         loop_timer_stop(&relay->timer);
@@ -201,7 +208,7 @@ static Relay *relay_new(Call *outer, Instance *instance) {
                 .exit = { .callback = instance_exit_known },
                 .timer = LOOP_TIMER_NULL(wait_is_over),
         };
-        LIST_INSERT_HEAD(&instance->relays, relay, link);
+        add(relay);
         return relay;
 }
 
@@ -289,11 +296,11 @@ static const RelayKind *find_kind(const char *name) {
         return NULL;
 }
 
-size_t relay_count(const Instance *instance) {
+size_t relay_count(const Supervisor *supervisor) {
         const Relay *relay;
         size_t n = 0;
 
-        LIST_FOREACH (relay, &instance->relays, link)
+        LIST_FOREACH (relay, &supervisor->relays, all)
                 n += !relay->answered || kind_of(relay);
         return n;
 }
@@ -315,14 +322,15 @@ static RelayCrossing crossing_of(const Relay *relay) {
         };
 }
 
-void relay_each(const Instance *instance, void (*function)(const RelayCrossing *crossing, void *userdata),
+void relay_each(const Supervisor *supervisor,
+                void (*function)(const Instance *instance, const RelayCrossing *crossing, void *userdata),
                 void *userdata) {
         const Relay *relay;
 
-        LIST_FOREACH (relay, &instance->relays, link) {
+        LIST_FOREACH (relay, &supervisor->relays, all) {
                 RelayCrossing crossing = crossing_of(relay);
 
-                function(&crossing, userdata);
+                function(relay->instance, &crossing, userdata);
         }
 }
 
@@ -348,7 +356,7 @@ int relay_restore(Instance *instance, const RelayCrossing *crossing) {
                 free(relay);
                 return -ENOMEM;
         }
-        LIST_INSERT_HEAD(&instance->relays, relay, link);
+        add(relay);
         junction_bind(&relay->junction, !kind);
         if (crossing->inner)
                 return 0;

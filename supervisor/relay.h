@@ -42,12 +42,13 @@ typedef struct RelayCrossing {
 } RelayCrossing;
 
 /*
- * relay_count() - how many relays of @instance there are that cross; each is of one call of a client. relay_each() - one
+ * relay_count() - how many relays there are that cross; each is of one call of a client. relay_each() - one
  * after the other. relay_restore() - of calls that were restored, before their peers are owned; the lane is taken, on every
  * path. 0; -EPROTO: of a kind that is not known; -ENOMEM.
  */
-size_t relay_count(const Instance *instance);
-void relay_each(const Instance *instance, void (*function)(const RelayCrossing *crossing, void *userdata),
+size_t relay_count(const Supervisor *supervisor);
+void relay_each(const Supervisor *supervisor,
+                void (*function)(const Instance *instance, const RelayCrossing *crossing, void *userdata),
                 void *userdata);
 int relay_restore(Instance *instance, const RelayCrossing *crossing);
 

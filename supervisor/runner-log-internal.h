@@ -19,6 +19,8 @@ struct RunnerLog {
         LogFile *file; /* NULL: none is configured, or nothing was said yet */
         LIST_HEAD(, LogInput) inputs;
         TAILQ_HEAD(, LogReader) readers;
+        Precopy *precopy;
+        Precopied *copied;           /* its runner's; NULL: nobody wants to know of changes */
         LoopTask settle;             /* at the end of the turn in which something came */
         uint64_t turn;               /* how often readers were woken */
         TAILQ_ENTRY(RunnerLog) link; /* in the store's list of all that have a ring */

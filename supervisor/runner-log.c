@@ -161,6 +161,16 @@ void runner_log_set_over(RunnerLog *log, bool over) {
                 loop_task_queue(log->store->loop, &log->settle);
 }
 
+void runner_log_copied(RunnerLog *log, Precopy *precopy, Precopied *copied) {
+        log->precopy = precopy;
+        log->copied = copied;
+}
+
+static void touch(const RunnerLog *log) {
+        if (log->copied)
+                precopy_touch(log->precopy, log->copied);
+}
+
 LogCrossing runner_log_crossing(const RunnerLog *log) {
         return (LogCrossing){
                 .over = log->over,
@@ -266,6 +276,7 @@ static void tell_dropped(RunnerLog *log) {
 }
 
 void runner_log_lose(RunnerLog *log) {
+        touch(log);
         log->lost++;
         if (log->store->dropped)
                 loop_task_queue(log->store->loop, &log->settle);
@@ -389,12 +400,14 @@ bool runner_log_has_ended(const RunnerLog *log) {
 void runner_log_follow(RunnerLog *log, uint64_t seq) {
         if (!log->config->park)
                 return;
+        touch(log);
         log->follow_deadline = clock_after(clock_now(), LOG_FOLLOW_US);
         log->given = runner_log_find(log, seq);
         unpark(log);
 }
 
 void runner_log_unfollow(RunnerLog *log) {
+        touch(log);
         log->follow_deadline = 0;
         unpark(log);
 }

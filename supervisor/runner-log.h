@@ -22,6 +22,7 @@
 #include "common/loop.h"
 #include "common/macro.h"
 #include "supervisor/log-config.h"
+#include "supervisor/precopy.h"
 
 typedef struct LogInput LogInput;
 typedef struct LogPipe LogPipe;
@@ -75,6 +76,8 @@ typedef struct LogCrossing {
 } LogCrossing;
 
 LogCrossing runner_log_crossing(const RunnerLog *log);
+/* runner_log_copied() - when what is told by that changes, @copied is touched. */
+void runner_log_copied(RunnerLog *log, Precopy *precopy, Precopied *copied);
 void runner_log_restore(RunnerLog *log, const LogCrossing *crossing);
 
 /* runner_log_note() - a line of ours: source RECORD, target "baton". */

@@ -340,16 +340,17 @@ int runner_make_crossed(Supervisor *supervisor, const Baton__Snapshot__Runner *m
         return 0;
 }
 
-void runner_cross(Runner *runner, const Baton__Snapshot__Runner *message) {
-        RunnerConfig *config = NULL;
+int runner_cross(Runner *runner, const Baton__Snapshot__Runner *message) {
+        _cleanup_(runner_config_unrefp) RunnerConfig *config = NULL;
 
         runner->crossed = message;
         if (!message->configuration || runner_config_restore(message->configuration, &config) < 0)
-                return;
+                return 0;
         (void) runner_log_configure(runner->log, &config->log);
         runner_config_unref(runner->config);
-        runner->config = config;
+        runner->config = TAKE_PTR(config);
         runner->transient = message->transient;
+        return !runner->transient;
 }
 
 void runner_exit_restore(const Baton__Snapshot__Exit *from, RunnerExit *ret_exit) {
@@ -381,6 +382,7 @@ static void restore_exits(Runner *runner, const RunnerMessage *message) {
 static void restore_state(Runner *runner, const RunnerMessage *message) {
         PolicyState adopted = runner->state;
 
+        supervisor_unqueue_runner(runner->supervisor, runner);
         runner->events = 0;
         runner->over = false;
         runner->state = (PolicyState) restored_number(message->state, _POLICY_STATE_N, POLICY_DOWN);
@@ -430,12 +432,26 @@ static void has_lost(Runner *runner) {
         runner_instance_over(runner);
 }
 
+bool runner_can_be_restored(const Runner *runner) {
+        const StartMessage *start = runner->crossed ? runner->crossed->start : NULL;
+        const Instance *instance = runner->instance;
+
+        if (!runner->crossed)
+                return false;
+        if (!start || start->over)
+                return !instance || instance->over;
+        return !start->waiting && instance && !instance->over && instance->id == start->id;
+}
+
 void runner_restore_crossed(Runner *runner, Manifest *manifest) {
         const RunnerMessage *message = runner->crossed;
 
         if (!message)
                 return;
-        runner->crossed = NULL;
+        if (runner->hidden) /* it is told of once */
+                runner->crossed = NULL;
+        if (runner->instance && runner->instance->over)
+                runner->instance = instance_free(runner->instance); /* of what was said before */
         unknown_free(runner->unknown);
         runner->unknown = unknown_keep(&message->base);
         restore_state(runner, message);

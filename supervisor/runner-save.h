@@ -5,10 +5,13 @@
  * A runner, written down for a successor: whatever the keeper's table and its record do not say, the state of its present
  * instance, or of its last, with it; the connection of that is apart (instance_save()). In the successor, in this order:
  *
- *     fleet_restore()    - makes runners that its configuration does not lead to, forgets those that are no more; each has
- *                          runner->crossed then, until it is restored
+ *     fleet_restore()    - makes runners that its configuration does not lead to, forgets those that are no more; each that
+ *                          was told of has runner->crossed from then on
  *     instance_adopt()   - of those that have a process: by the keeper's table, as after a crash
  *     runner_restore_crossed() - and then each is exactly what it was
+ *
+ * any number of times while the predecessor serves, since each of the two that tell of a runner, the predecessor and the
+ * keeper, may be ahead of the other: what was said last is restored when the instance is the one that it is about.
  *
  * Nothing of it reads or writes a descriptor or says anything to the keeper: that begins when the loop turns.
  */
@@ -28,8 +31,11 @@ int runner_save(const Runner *runner, Manifest *manifest, Baton__Snapshot__Runne
 int runner_make_crossed(Supervisor *supervisor, const Baton__Snapshot__Runner *message, RunnerConfig *hidden,
                         Runner **ret_runner);
 
-/* runner_cross() - one that there is already: @message has it. */
-void runner_cross(Runner *runner, const Baton__Snapshot__Runner *message);
+/*
+ * runner_cross() - one that there is already: @message, which has to stay until fleet_restored(), has it. 1: it has another
+ * configuration now, and another place among the others; 0.
+ */
+int runner_cross(Runner *runner, const Baton__Snapshot__Runner *message);
 
 /* runner_cross_configuration() - of @instance, that it was started with, where its runner crosses. */
 void runner_cross_configuration(Instance *instance);
@@ -38,5 +44,9 @@ void runner_cross_configuration(Instance *instance);
 void runner_exit_save(const RunnerExit *exit, Baton__Snapshot__Exit *to);
 void runner_exit_restore(const Baton__Snapshot__Exit *from, RunnerExit *ret_exit);
 
-/* runner_restore_crossed() - to what runner->crossed says, which is NULL afterwards. */
+/*
+ * runner_can_be_restored() - while the predecessor serves: what there is is what runner->crossed is about.
+ * runner_restore_crossed() - to what runner->crossed says, if it says anything, again if need be.
+ */
+bool runner_can_be_restored(const Runner *runner);
 void runner_restore_crossed(Runner *runner, Manifest *manifest);

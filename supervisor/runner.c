@@ -47,6 +47,7 @@ static int make(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *confi
         runner->supervisor = supervisor;
         runner->number = number;
         runner->terminal_fd = runner->program_fd = -1;
+        runner->copied = PRECOPIED_NULL(PRECOPIED_RUNNER);
         LIST_INIT(&runner->watchers);
         if (runner_log_new(&runner->log, supervisor->logs, runner->name, &config->log) < 0) {
                 free(runner);
@@ -82,8 +83,15 @@ int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config
                         runner_free(runner);
                 return r;
         }
+        runner_log_copied(runner->log, &supervisor->precopy, &runner->copied);
+        runner_touch(runner);
         *ret_runner = runner;
         return 0;
+}
+
+void runner_touch(Runner *runner) {
+        if (!runner->hidden)
+                precopy_touch(&runner->supervisor->precopy, &runner->copied);
 }
 
 static void free_past(Runner *runner) {
@@ -95,8 +103,8 @@ static void free_past(Runner *runner) {
 }
 
 void runner_free(Runner *runner) {
-        if (runner->queued)
-                TAILQ_REMOVE(&runner->supervisor->raised, runner, link);
+        supervisor_unqueue_runner(runner->supervisor, runner);
+        precopy_forget(&runner->supervisor->precopy, &runner->copied, 0, runner->name);
         if (runner->instance)
                 supervisor_unqueue_spawn(runner->supervisor, runner->instance);
         runner->upgrade = upgrade_free(runner->upgrade);
@@ -144,6 +152,7 @@ void runner_set_why(Runner *runner, const char *format, ...) {
                         why = NULL;
                 va_end(arguments);
         }
+        runner_touch(runner);
         free(runner->why); /* after that, since it may be one of the arguments */
         runner->why = why;
 }
@@ -256,6 +265,7 @@ void runner_forget_exits(Runner *runner) {
 void runner_note_exit(Runner *runner, const RunnerExit *exit) {
         RunnerExit *last = (RunnerExit *) runner_exit(runner, 0);
 
+        runner_touch(runner);
         if (last && last->instance == exit->instance) {
                 *last = *exit;
                 return;

@@ -21,6 +21,7 @@
 #include "supervisor/exit-status.h"
 #include "supervisor/keeper-link.h"
 #include "supervisor/policy.h"
+#include "supervisor/precopy.h"
 #include "supervisor/process.h"
 #include "supervisor/runner-log.h"
 
@@ -152,8 +153,10 @@ struct Runner {
         Runner **after;      /* those it comes after, NULL: none; the first n_requires it requires */
         Runner **before;     /* those that come after it */
         struct RunnerWatchers watchers;
-        struct Unknown *unknown;                       /* as the supervisor's; NULL: nothing */
-        const struct Baton__Snapshot__Runner *crossed; /* what a predecessor has written down, until it is restored */
+        struct Unknown *unknown; /* as the supervisor's; NULL: nothing */
+        const struct Baton__Snapshot__Runner
+                *crossed; /* what a predecessor has said last, while that is kept; else NULL */
+        Precopied copied;
         char name[];
 };
 
@@ -167,6 +170,12 @@ int runner_new(Runner **ret_runner, Supervisor *supervisor, RunnerConfig *config
 
 /* runner_remove() - stops it, if it is not down, and forgets it then. Watchers hear RUNNER_OUTCOME_GONE. */
 void runner_remove(Runner *runner);
+
+/*
+ * runner_touch() - something of it or of its instance has changed, or is about to, that a successor has to know (runner_save()).
+ * What is raised, of either, has done so.
+ */
+void runner_touch(Runner *runner);
 
 /* runner_find() - the one of exactly this name, or NULL. */
 Runner *runner_find(const Supervisor *supervisor, const char *name);

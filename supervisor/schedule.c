@@ -71,6 +71,7 @@ static void begin_due(Schedules *schedules, bool was_set) {
                         leave(schedules, runner);
                         runner_raise(runner, POLICY_EVENT_TIME);
                 } else if (was_set) {
+                        runner_touch(runner);
                         runner->next_us = config_schedule_next(runner->config->schedule, now);
                 }
         }

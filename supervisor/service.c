@@ -319,6 +319,7 @@ int service_drive(Instance *instance, ServiceGoal goal, bool patient, uint64_t t
                 .userdata = userdata,
         };
         instance->service = service;
+        precopy_touch(&instance->supervisor->precopy, &instance->copied);
         loop_timer_set(instance->supervisor->loop, &service->again, clock_now());
         return 0;
 }

@@ -34,22 +34,24 @@ void snapshot_service(char name[SNAPSHOT_PREFIX_SIZE], uint64_t id);
 
 /*
  * snapshot_obstacle() - what is in the way of writing down everything, which is at rest (supervisor_rest()), in @reason: a
- * call that cannot cross. It passes by itself. False: nothing.
+ * call that cannot cross. It passes by itself. False: nothing. After precopy_begin().
  */
 bool snapshot_obstacle(const Supervisor *supervisor, char reason[MANIFEST_REASON_SIZE]);
 
 /* What is written down. */
 typedef struct SnapshotPart {
-        bool is_partial; /* while we serve: of the connections that have changed at most @max; else all of them, and the calls */
-        size_t max;
+        bool is_partial;   /* while we serve: some of what has changed; else all of it, and the calls */
+        bool no_runners;   /* no runner before the end: the successor knows of none of it */
+        size_t max;        /* of a partial one: when there is enough in it; a runner counts one, a connection eight */
         const Call *asker; /* the call that asks for the takeover, or NULL */
         uint64_t begun_us;
+        size_t n_seen; /* afterwards: how many were looked at */
 } SnapshotPart;
 
 /*
  * snapshot_save() - into @manifest, all descriptors that the successor lacks and the snapshot itself as the last one, which
- * is @ret_memfd and the caller's. To be called from outside of every callback of a peer. 0; -EAGAIN: not just now; or a
- * negative errno with the reason.
+ * is @ret_memfd and the caller's. To be called from outside of every callback of a peer. 0, or a negative errno with the
+ * reason: what was to be in it is lost for this successor. -EAGAIN: another one would have it.
  */
-int snapshot_save(Supervisor *supervisor, const SnapshotPart *part, Manifest *manifest, int *ret_memfd,
+int snapshot_save(Supervisor *supervisor, SnapshotPart *part, Manifest *manifest, int *ret_memfd,
                   char reason[MANIFEST_REASON_SIZE]);

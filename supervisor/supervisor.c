@@ -68,6 +68,7 @@ void supervisor_instance_gone(Supervisor *supervisor, Instance *instance) {
 /* -------------------------------------------------------------------------------------------------- the runners' policy */
 
 void supervisor_queue_runner(Supervisor *supervisor, Runner *runner) {
+        runner_touch(runner);
         if (runner->queued)
                 return;
         TAILQ_INSERT_TAIL(&supervisor->raised, runner, link);
@@ -389,6 +390,7 @@ static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         TAILQ_INIT(&supervisor->to_spawn);
         TAILQ_INIT(&supervisor->raised);
         TAILQ_INIT(&supervisor->groups);
+        LIST_INIT(&supervisor->relays);
         LIST_INIT(&supervisor->crossings);
         LIST_INIT(&supervisor->scaled);
         transients_init(&supervisor->transients);
@@ -463,6 +465,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         supervisor->takeover = takeover_free(supervisor->takeover);
         supervisor->replacement = control_keeper_free(supervisor->replacement);
         supervisor->successor = successor_free(supervisor->successor);
+        supervisor->retired = successor_free(supervisor->retired);
         supervisor->listener = listener_free(supervisor->listener);
         supervisor->metrics = metrics_free(supervisor->metrics);
         supervisor->control = control_free(supervisor->control);

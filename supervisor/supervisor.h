@@ -88,12 +88,14 @@ struct Supervisor {
         Hooks *hooks;
         Transients transients;
 
+        LIST_HEAD(, Relay) relays;      /* supervised calls, of all instances */
         struct CrossingList crossings;  /* calls that wait, and may cross to a successor */
         KeeperReplacement *replacement; /* of the keeper; NULL: none is under way */
         struct Unknown *unknown; /* what a later version has written down, and is to be given on; NULL: nothing */
         Precopy precopy;         /* what a successor has to be given, or given again */
         Takeover *takeover;      /* by a successor of ours; NULL: none is under way */
         Successor *successor;    /* what we are until we serve; NULL: we have no predecessor */
+        Successor *retired;      /* the same afterwards, while there is something of it left to be freed */
         Takeovers *takeovers;    /* their history */
         Chronicle *chronicle;    /* that of runners */
 

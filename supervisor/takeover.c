@@ -31,12 +31,13 @@
 #include "supervisor/control-internal.h"
 #include "supervisor/fault.h"
 #include "supervisor/reload.h"
+#include "supervisor/snapshot-check.h"
 #include "supervisor/snapshot.h"
 
 #define TIMEOUT_US (30 * USEC_PER_SEC)
 #define RETRY_US   (2 * USEC_PER_MSEC)
-#define ROUND_MAX  32u /* connections that are written down in one turn */
-#define FEW        16u /* as many may have to be given while we are frozen */
+#define ROUND_MAX  256u /* runners that are written down in one turn, or an eighth of that of connections */
+#define FEW        16u  /* as many may have to be given while we are frozen */
 #define PASSES_MAX 8u
 #define SPARE_FDS  64 /* what a successor needs besides what we have */
 
@@ -57,8 +58,9 @@ struct Takeover {
         unsigned n_passes;
         bool gives, has_given; /* a round; everything, once */
         bool check;
-        bool asked; /* TAKEOVER was sent */
-        bool arms;  /* the successor was told of a fault point */
+        bool asked;         /* TAKEOVER was sent */
+        bool takes_runners; /* the successor does, before the end */
+        bool arms;          /* the successor was told of a fault point */
         char why[MANIFEST_REASON_SIZE];
 };
 
@@ -77,6 +79,7 @@ static void stop_giving(Takeover *takeover) {
         loop_task_cancel(&takeover->attempt);
         round_over(takeover);
         precopy_end(takeover->supervisor);
+        snapshot_check_end();
 }
 
 Takeover *takeover_free(Takeover *takeover) {
@@ -289,9 +292,10 @@ static void hand_over(Takeover *takeover, const Manifest *manifest) {
 static void attempt(LoopTask *task) {
         Takeover *takeover = CONTAINER_OF(task, Takeover, attempt);
         Supervisor *supervisor = takeover->supervisor;
-        const SnapshotPart part = { .asker = takeover->call, .begun_us = takeover->begun_us };
+        SnapshotPart part = { .asker = takeover->call, .begun_us = takeover->begun_us };
         Manifest manifest = MANIFEST_NULL;
         _cleanup_fd_ int memfd = -1;
+        bool waits = true;
         int r;
 
         r = supervisor_rest(supervisor);
@@ -306,12 +310,15 @@ static void attempt(LoopTask *task) {
                         takeover_cancel(takeover, FAULT_REFUSED);
                         return;
                 }
+                waits = false;
                 r = snapshot_save(supervisor, &part, &manifest, &memfd, takeover->why);
         }
         if (r == 0)
                 hand_over(takeover, &manifest);
-        else if (r == -EAGAIN)
+        else if (r == -EAGAIN && waits)
                 loop_timer_set(supervisor->loop, &takeover->retry, clock_after(clock_now(), RETRY_US));
+        else if (r == -EAGAIN) /* this one lacks what had been written down by then */
+                takeover_again(takeover);
         else
                 takeover_cancel(takeover, takeover->why);
         manifest_deinit(&manifest);
@@ -372,18 +379,21 @@ static void give_more(Takeover *takeover) {
 static void give_round(LoopTimer *timer) {
         Takeover *takeover = CONTAINER_OF(timer, Takeover, round);
         Supervisor *supervisor = takeover->supervisor;
-        const SnapshotPart part = { .is_partial = true, .max = ROUND_MAX, .begun_us = takeover->begun_us };
+        SnapshotPart part = { .is_partial = true,
+                              .no_runners = !takeover->takes_runners,
+                              .max = ROUND_MAX,
+                              .begun_us = takeover->begun_us };
 
         if (pass_is_over(takeover)) {
                 takeover->n_passes = 0;
                 loop_task_queue(supervisor->loop, &takeover->attempt);
                 return;
         }
-        takeover->left -= MIN(takeover->left, (size_t) ROUND_MAX);
         if (snapshot_save(supervisor, &part, &takeover->manifest, &takeover->memfd, takeover->why) < 0) {
                 takeover_cancel(takeover, takeover->why);
                 return;
         }
+        takeover->left -= MIN(takeover->left, part.n_seen);
         transfer_give(&takeover->transfer, takeover->socket, &takeover->manifest);
         takeover->gives = true;
         give_more(takeover); /* now, as what is closed later in this turn must be on its way by then */
@@ -421,7 +431,9 @@ static void heard(LoopIo *io, unsigned events) {
         r = transfer_hear(takeover->socket, word);
         if (r == -EAGAIN)
                 return;
-        if (r == 0 && (strcmp(word, TAKEOVER_WORD_HERE) == 0 || strcmp(word, TAKEOVER_WORD_ARMED) == 0)) {
+        if (r == 0 && strcmp(word, TAKEOVER_WORD_RUNNERS) == 0) {
+                takeover->takes_runners = true;
+        } else if (r == 0 && (strcmp(word, TAKEOVER_WORD_HERE) == 0 || strcmp(word, TAKEOVER_WORD_ARMED) == 0)) {
                 began_to_copy(takeover, word);
         } else if (r == 0 && strcmp(word, TAKEOVER_WORD_READY) == 0) {
                 (void) snprintf(takeover->why, sizeof(takeover->why), "everything was ready");
@@ -475,24 +487,31 @@ static void program_given(KeeperLink *link, int result, void *userdata) {
 
 static void ask_keeper(Takeover *takeover);
 
-void takeover_again(Takeover *takeover) {
-        int pair[2];
+/* open_pair() - to the successor, which is offered what not every version takes. 0 or a negative errno. */
+static int open_pair(Takeover *takeover) {
+        int pair[2], r = fd_socketpair(SOCK_SEQPACKET, pair);
 
+        if (r < 0)
+                return r;
+        takeover->socket = pair[0];
+        takeover->remote = pair[1];
+        return transfer_say(takeover->socket, TAKEOVER_WORD_RUNNERS);
+}
+
+void takeover_again(Takeover *takeover) {
         if (!takeover || !takeover->asked)
                 return;
         keeper_link_forget(takeover->supervisor->link, takeover);
         (void) keeper_link_abort(takeover->supervisor->link);
         stop_giving(takeover);
-        takeover->asked = takeover->arms = takeover->has_given = false;
+        takeover->asked = takeover->arms = takeover->takes_runners = takeover->has_given = false;
         fd_close(takeover->remote);
         fd_close(takeover->socket);
         takeover->remote = takeover->socket = -1;
-        if (fd_socketpair(SOCK_SEQPACKET, pair) < 0) {
-                end(takeover, "no descriptors to begin it again with another configuration");
+        if (open_pair(takeover) < 0) {
+                end(takeover, "no descriptors to begin it again with another successor");
                 return;
         }
-        takeover->socket = pair[0];
-        takeover->remote = pair[1];
         ask_keeper(takeover);
 }
 
@@ -520,21 +539,16 @@ static int open_program(const char *path, char *text, size_t size) {
 static Takeover *takeover_new(Supervisor *supervisor, Call *call, const Baton__Control__TakeoverRequest *request) {
         Takeover *takeover = calloc(1, sizeof(*takeover));
         uint64_t timeout = request->timeout_us ? MIN(request->timeout_us, TIMEOUT_MAX_US) : TIMEOUT_US;
-        int pair[2];
 
         if (!takeover)
                 return NULL;
-        if (fd_socketpair(SOCK_SEQPACKET, pair) < 0) {
-                free(takeover);
-                return NULL;
-        }
         *takeover = (Takeover){
                 .supervisor = supervisor,
                 .call = call,
                 .begun_us = clock_now(),
                 .program = -1,
-                .socket = pair[0],
-                .remote = pair[1],
+                .socket = -1,
+                .remote = -1,
                 .io = LOOP_IO_NULL(heard),
                 .memfd = -1,
                 .manifest = MANIFEST_NULL,
@@ -545,6 +559,10 @@ static Takeover *takeover_new(Supervisor *supervisor, Call *call, const Baton__C
                 .check = request->check,
         };
         takeover->deadline = clock_after(takeover->begun_us, timeout);
+        if (open_pair(takeover) < 0) {
+                takeover_free(takeover);
+                return NULL;
+        }
         loop_timer_set(supervisor->loop, &takeover->late, takeover->deadline);
         return takeover;
 }

@@ -13,6 +13,9 @@
 #define TAKEOVER_WORD_READY "ready to take"
 #define TAKEOVER_WORD_TAKEN "taken"
 
+/* Said to it before it is started, and by it, before "here", in answer: it takes runners before the end. */
+#define TAKEOVER_WORD_RUNNERS "runners before the end"
+
 /* What it is told before it is started, with a point behind it (fault.h), and what it then says instead of "here". */
 #define TAKEOVER_WORD_FAULT "fault "
 #define TAKEOVER_WORD_ARMED "armed"

@@ -805,6 +805,7 @@ int upgrade_begin(Runner *runner, const UpgradeOptions *options, char reason[UPG
                 (void) snprintf(reason, UPGRADE_REASON_SIZE, "%s", refusal);
                 return r;
         }
+        runner_touch(runner);
         r = upgrade_new(&runner->upgrade, runner, options);
         if (r == 0)
                 r = make_new(runner->upgrade);

@@ -144,7 +144,7 @@ size_t snapshot_fixture_restore(SupervisorFixture *fixture, const Baton__Snapsho
         hooks_restore(supervisor->hooks, snapshot);
         fleet_restore(supervisor, snapshot);
         hooks_restore_crossed(supervisor->hooks, &manifest);
-        fleet_restore_crossed(supervisor, &manifest);
+        fleet_restore_crossed(supervisor, &manifest, true);
         for (size_t i = 0; i < snapshot->n_groups; i++)
                 group_restore(supervisor, snapshot->groups[i]);
         for (size_t i = 0; i < snapshot->n_connections; i++) {

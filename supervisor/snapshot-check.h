@@ -1,0 +1,21 @@
+#pragma once
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Snapshot Check: that nothing of a runner changes without its being touched (precopy.h). A program with fault points keeps
+ * what it has given of each runner, and writes all of them down once more at the freeze; any other does nothing here.
+ */
+
+#include <stdbool.h>
+
+#include "proto/manifest.h"
+#include "proto/snapshot.pb-c.h"
+
+typedef struct Supervisor Supervisor;
+
+/* snapshot_check_given() - a successor is given @message. snapshot_check_end() - there is none any more. */
+void snapshot_check_given(const Baton__Snapshot__Runner *message);
+void snapshot_check_end(void);
+
+/* snapshot_check_forgotten() - whether a runner is not what was given of it, and which and what, in @reason. */
+bool snapshot_check_forgotten(const Supervisor *supervisor, char reason[MANIFEST_REASON_SIZE]);
