@@ -154,6 +154,10 @@ typedef enum KeeperFdKind {
         KEEPER_FD_CONTROL, /* the listener of the control socket; the keeper's own, which nobody may PUT or DROP */
         KEEPER_FD_CONFIG,  /* the configuration as loaded, a sealed memfd; PUT with FLAG_REPLACE */
         KEEPER_FD_HISTORY, /* memory with the history, by its tag: KEEPER_HISTORY_... */
+
+        /* of an instance again */
+        KEEPER_FD_MAIN, /* pidfd of another process that goes on as the instance's when the one that was started ends;
+                             tag: its number. DROP: it has ended. A SLOT that goes on so has its pid */
         _KEEPER_FD_KIND_N,
 } KeeperFdKind;
 

@@ -79,9 +79,11 @@ static int adopt_ready(Instance *instance, Recovered *slot) {
                         return -ENOENT;
         }
         r = instance_adopt_ready(instance, path, fd_take(&fd));
-        if (r == 0)
-                notify_accept(instance->notify, instance->pid, instance->pidfd);
-        return r;
+        if (r < 0)
+                return r;
+        notify_accept(instance->notify, instance->pid, instance->pidfd);
+        instance_adopt_main(instance, slot);
+        return 0;
 }
 
 /* adopt_all() - what belongs to it. 0, or a negative errno: something is missing. */

@@ -67,6 +67,22 @@ void instance_restore_ping(Instance *instance, Call *call);
 /* instance_check_alive() - the time for one has come. */
 void instance_check_alive(Instance *instance);
 
+/* instance_note_said() - what it says of itself, where the next supervisor finds it. */
+void instance_note_said(const Instance *instance);
+
+/* ---- instance-main.c ---- */
+/*
+ * instance_set_main() - it says that @pid, which is its own, is the main process of it. -ESRCH: there is no such process any
+ * more; another negative errno: it cannot be followed.
+ */
+int instance_set_main(Instance *instance, pid_t pid);
+/* instance_adopt_main() - the one that a supervisor before was told of, if any. */
+void instance_adopt_main(Instance *instance, Recovered *slot);
+/* instance_settle_main() - of one that has crossed: a main process that the predecessor had not any more is none. */
+void instance_settle_main(Instance *instance);
+/* instance_forget_main() - here alone: the keeper goes on with it. */
+void instance_forget_main(Instance *instance);
+
 /* ---- instance-service.c ---- */
 /* instance_said_hello() - it is ready; or, where it has a service, that is led to RUNNING first. */
 void instance_said_hello(Instance *instance);

@@ -41,8 +41,7 @@ static void set_status(Instance *instance, const char *value) {
         instance->runner->status = status;
 }
 
-/* note() - what is known of it, where the next supervisor finds it. */
-static void note(const Instance *instance) {
+void instance_note_said(const Instance *instance) {
         BoardEntry *entry = holder_state(instance->supervisor->holder, instance);
         const char *status = instance->runner->status;
 
@@ -61,7 +60,7 @@ void instance_recall(Instance *instance, const BoardEntry *entry) {
         instance->leaving = entry->flags & BOARD_STOPPING;
         if (entry->flags & BOARD_HAS_WATCHDOG)
                 instance->watchdog_us = entry->watchdog_us;
-        instance->main_pid = entry->main_pid;
+        instance->main_pid = entry->main_pid == instance->pid ? 0 : entry->main_pid;
         instance->said_errno = entry->error;
         set_status(instance, entry->name);
         if (instance->state == PROCESS_UP) {
@@ -79,12 +78,13 @@ static bool _printf_(2, 3) refused(char why[NOTIFY_REASON_SIZE], const char *for
         return false;
 }
 
-/* hear_main_pid() - another process of it is the main one. How long it lives is still the matter of the one we started. */
 static bool hear_main_pid(Instance *instance, Notify *notify, pid_t pid, char why[NOTIFY_REASON_SIZE]) {
+        int r;
+
         if (!notify_knows(notify, pid))
                 return refused(why, "MAINPID=%d: it is not of the runner's session", (int) pid);
-        instance->main_pid = pid == instance->pid ? 0 : pid;
-        return true;
+        r = instance_set_main(instance, pid);
+        return r < 0 ? refused(why, "MAINPID=%d: it cannot be followed: %s", (int) pid, strerror(-r)) : true;
 }
 
 /* extend() - whatever it is about to be late with. */
@@ -177,7 +177,7 @@ static bool hear_facts(Instance *instance, Notify *notify, const NotifyMessage *
                         loop_timer_stop(&instance->timer);
         }
         if (message->words & facts)
-                note(instance);
+                instance_note_said(instance);
         return good;
 }
 
@@ -198,7 +198,7 @@ static bool told(Notify *notify, const NotifyMessage *message, int *fds, size_t 
         if (message->words & NOTIFY_READY) {
                 hear_ready(instance);
                 if (was_reloading)
-                        note(instance);
+                        instance_note_said(instance);
         }
         if (message->words & NOTIFY_TROUBLE && instance->state == PROCESS_UP)
                 instance_doom(instance, RUNNER_CAUSE_WATCHDOG, PROCESS_EVENT_DOOMED);

@@ -116,6 +116,7 @@ Instance *instance_free(Instance *instance) {
         call_watchers(instance, &instance->on_exit);
         instance_close_bootstrap(instance);
         instance_close_ready(instance);
+        instance_forget_main(instance);
         forget_drops(instance);
         if (instance->supervisor->link)
                 keeper_link_forget(instance->supervisor->link, instance);
@@ -220,6 +221,7 @@ static void release(Instance *instance) {
 static void end_of_process(Instance *instance, uint64_t linger_us) {
         instance->ended = true;
         instance->ended_us = clock_now();
+        instance_forget_main(instance);
         instance->pid = 0;
         instance->pidfd = fd_close(instance->pidfd);
         loop_timer_stop(&instance->timer);

@@ -29,6 +29,7 @@ typedef struct Recovered Recovered;
 typedef struct Relay Relay;
 typedef struct Service Service;
 typedef struct InstanceDrop InstanceDrop;
+typedef struct InstanceMain InstanceMain;
 typedef struct InstanceWatcher InstanceWatcher;
 
 enum {
@@ -115,6 +116,7 @@ struct Instance {
         int ready_fd;              /* write end for readiness, until the runner has it; -1: none */
 
         Bootstrap *bootstrap; /* the way in of a native one; NULL: not a native one, or it is in */
+        InstanceMain *main;   /* another process that it has named as its main one; NULL: none */
         Notify *notify;       /* how another one says that it is ready; NULL: it does not */
         Precopied copied;     /* of the peer */
         Peer *peer;           /* NULL: a plain runner, or the peer has ended */

@@ -37,16 +37,21 @@ enum {
         GENERATIONS_MAX = 64, /* that are looked up from a process */
 };
 
+/* Of the runner. */
+typedef struct NotifyProcess {
+        pid_t pid; /* 0: none */
+        int pidfd; /* borrowed; -1: none */
+} NotifyProcess;
+
 struct Notify {
         Loop *loop;
         const char *label;
         char *path; /* NULL: a pipe */
         int fd;
-        pid_t pid;
-        int pidfd;
-        unsigned n_refused;  /* since: */
-        uint64_t refused_us; /* when the window began */
-        bool *closed;        /* told to whoever is inside a callback */
+        NotifyProcess process, main; /* main: another one that it has named; 0: none */
+        unsigned n_refused;          /* since: */
+        uint64_t refused_us;         /* when the window began */
+        bool *closed;                /* told to whoever is inside a callback */
         LoopIo io;
         NotifyTold told;
         void *userdata;
@@ -79,7 +84,7 @@ static bool tell(Notify *notify, const NotifyMessage *message, int *fds, size_t 
                 return false;
         notify->closed = NULL;
         if (!good)
-                refuse(notify, notify->pid, why);
+                refuse(notify, notify->process.pid, why);
         return true;
 }
 
@@ -87,6 +92,12 @@ static bool tell_word(Notify *notify, unsigned word) {
         const NotifyMessage message = { .words = word };
 
         return tell(notify, &message, NULL, 0);
+}
+
+static bool is_alive(const NotifyProcess *one) {
+        struct pollfd process = { .fd = one->pidfd, .events = POLLIN };
+
+        return poll(&process, 1, 0) == 0;
 }
 
 /* parent_of() - 0: there is none, or it cannot be known. */
@@ -106,17 +117,30 @@ static pid_t parent_of(pid_t pid) {
         return end && sscanf(end + 1, " %*c %d", &parent) == 1 ? (pid_t) parent : 0;
 }
 
+/* is_with() - of one session with @one. A session lends its number, so that it means the same without who led it. */
+static bool is_with(const NotifyProcess *one, pid_t pid) {
+        pid_t session = getsid(pid);
+
+        if (one->pid <= 0 || session <= 0)
+                return false;
+        return session == one->pid ||
+               (session == getsid(one->pid) && session != getsid(0) && one->pidfd >= 0 && is_alive(one));
+}
+
 bool notify_knows(const Notify *notify, pid_t pid) {
-        struct pollfd process = { .fd = notify->pidfd, .events = POLLIN };
+        const NotifyProcess *processes[] = { &notify->process, &notify->main };
 
         if (pid <= 0)
                 return false;
-        if (pid == notify->pid || getsid(pid) == notify->pid) /* which leads the session, and lends it its number */
-                return true;
+        for (size_t i = 0; i < ARRAY_SIZE(processes); i++)
+                if (pid == processes[i]->pid || is_with(processes[i], pid))
+                        return true;
         for (int i = 0; i < GENERATIONS_MAX && pid > 1; i++) {
                 pid = parent_of(pid);
-                if (pid == notify->pid)
-                        return poll(&process, 1, 0) == 0; /* asked last: if it lives, the number meant it before */
+                for (size_t j = 0; j < ARRAY_SIZE(processes); j++)
+                        if (pid > 0 && pid == processes[j]->pid)
+                                return is_alive(
+                                        processes[j]); /* asked last: if it lives, the number meant it before */
         }
         return false;
 }
@@ -203,7 +227,8 @@ static int make(Notify **ret_notify, Loop *loop, const char *label, NotifyTold t
                 .loop = loop,
                 .label = label,
                 .fd = -1,
-                .pidfd = -1,
+                .process.pidfd = -1,
+                .main.pidfd = -1,
                 .io = LOOP_IO_NULL(ready),
                 .told = told,
                 .userdata = userdata,
@@ -331,9 +356,12 @@ int notify_adopt(Notify **ret_notify, Loop *loop, const char *label, const char 
 }
 
 void notify_accept(Notify *notify, pid_t pid, int pidfd) {
-        notify->pid = pid;
-        notify->pidfd = pidfd;
+        notify->process = (NotifyProcess){ pid, pidfd };
         loop_io_set(notify->loop, &notify->io, notify->fd, LOOP_IN);
+}
+
+void notify_set_main(Notify *notify, pid_t pid, int pidfd) {
+        notify->main = (NotifyProcess){ pid, pidfd };
 }
 
 const char *notify_path(const Notify *notify) {

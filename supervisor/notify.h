@@ -42,6 +42,9 @@ int notify_adopt(Notify **ret_notify, Loop *loop, const char *label, const char 
  */
 void notify_accept(Notify *notify, pid_t pid, int pidfd);
 
+/* notify_set_main() - besides, @pid (0: none any more) is of the runner, and what is of its session or below it; as above. */
+void notify_set_main(Notify *notify, pid_t pid, int pidfd);
+
 /* notify_knows() - whether @pid is the runner, of its session, or below it. */
 bool notify_knows(const Notify *notify, pid_t pid);
 

@@ -27,6 +27,7 @@
 #include "common/log.h"
 #include "common/parse.h"
 #include "supervisor/chronicle.h"
+#include "supervisor/instance-internal.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/successor.h"
@@ -132,6 +133,25 @@ void recovery_gone(Recovery *recovery, uint64_t instance) {
                 return;
         slot->is_gone = true;
         touch(recovery, slot);
+}
+
+int recovered_take_kind(Recovered *slot, KeeperFdKind kind, uint64_t *ret_tag) {
+        RecoveredFd *entry, *next;
+        int fd = -1;
+
+        for (entry = SLIST_FIRST(&slot->fds); entry; entry = next) {
+                next = SLIST_NEXT(entry, link);
+                if (entry->kind != kind)
+                        continue;
+                if (fd < 0) {
+                        *ret_tag = entry->tag;
+                        fd = fd_take(&entry->fd);
+                }
+                SLIST_REMOVE(&slot->fds, entry, RecoveredFd, link);
+                fd_close(entry->fd);
+                free(entry);
+        }
+        return fd;
 }
 
 int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag) {
@@ -443,12 +463,13 @@ static int take_up(Supervisor *supervisor, Recovered *slot, char reason[RECOVERY
 }
 
 /* refresh() - of one that was adopted, and goes on: what was counted and wanted since. */
-static void refresh(Supervisor *supervisor, const Recovered *slot, bool is_final) {
+static void refresh(Supervisor *supervisor, Recovered *slot, bool is_final) {
         Runner *runner = runner_find(supervisor, slot->name);
 
         if (slot->state != KEEPER_SLOT_BORN || !slot->has_record || !runner || !runner->instance ||
             runner->instance->id != slot->instance || runner->crossed) /* the predecessor tells more */
                 return;
+        instance_adopt_main(runner->instance, slot);
         runner->desired = slot->record.desired == DESIRED_UP ? DESIRED_UP : DESIRED_DOWN;
         runner_restore(runner, &slot->record);
         if (is_final)

@@ -71,6 +71,9 @@ void recovery_deinit(Recovery *recovery);
 /* recovered_take() - a descriptor of it, the caller's now, or -1. */
 int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag);
 
+/* recovered_take_kind() - the one of @kind that was told last, with its tag; -1: none. The rest of them are closed. */
+int recovered_take_kind(Recovered *slot, KeeperFdKind kind, uint64_t *ret_tag);
+
 /* recovery_place() - the path of @file in the directory in `boot/' that its record names, to be freed; NULL: it has none. */
 char *recovery_place(const Supervisor *supervisor, const Recovered *slot, const char *file);
 

@@ -265,6 +265,7 @@ static void restore_adopted(Instance *instance, const StartMessage *message) {
         ProcessState state = (ProcessState) restored_number(message->state, _PROCESS_STATE_N, PROCESS_STOPPING);
 
         restore_facts(instance, message);
+        instance_settle_main(instance);
         use_configuration(instance, message);
         instance->state = state == PROCESS_DOWN ? PROCESS_STOPPING : state;
         if (!message->connected && instance->peer) { /* its connection has ended since that was told of */

@@ -134,6 +134,23 @@ void keeper_forget_start(void);
  */
 bool keeper_read_port(Keeper *k);
 
+/* ---- follow.c ---- */
+
+/* follow_main() - the process of @slot is a zombie: true: another one goes on in its place. */
+bool follow_main(Keeper *k, TableSlot *slot);
+
+/* follow_is_followed() - it does: the process of @slot is not the one that was started. */
+bool follow_is_followed(const TableSlot *slot);
+
+/*
+ * follow_kill() - to the group of the process that is named, where that is not the one of the slot's own; to it alone where
+ * its group is nobody's to be signalled. -ESRCH: there is none, or its number cannot be relied on.
+ */
+int follow_kill(const TableSlot *slot, int signal);
+
+/* follow_dropped() - the supervisor has seen the end of the process of @slot, which was followed. */
+void follow_dropped(Keeper *k, TableSlot *slot);
+
 /* ---- succession.c ---- */
 
 /* succession_start() - the first supervisor, or the next one, now. 0, or a negative errno, having said why. */

@@ -67,8 +67,11 @@ size_t keeper_count_runners(Keeper *k) {
 
 /* The group, and the process itself: setsid comes after BORN, until then it has no group of its own. */
 int keeper_kill_runner(const TableSlot *slot, int signal) {
-        int group = kill(-slot->pid, signal);
+        int main = follow_kill(slot, signal), group;
 
+        if (follow_is_followed(slot))
+                return main;
+        group = kill(-slot->pid, signal);
         if (group < 0 && errno != ESRCH)
                 return -errno;
         if (group < 0 && kill(slot->pid, signal) < 0)
@@ -173,8 +176,10 @@ static void child_exited(Keeper *k, const siginfo_t *info) {
                 slot = table_find_pid(k->table, info->si_pid);
         }
         if (slot) {
+                if (follow_main(k, slot))
+                        return;
                 if (slot->flags & KEEPER_FLAG_KILL_GROUP)
-                        (void) kill(-slot->pid, SIGKILL);
+                        (void) (follow_is_followed(slot) ? follow_kill(slot, SIGKILL) : kill(-slot->pid, SIGKILL));
                 if (slot->cancelled)
                         table_free_slot(k->table, slot);
                 else

@@ -170,7 +170,8 @@ static PortFlushed tell_slot(Port *port, const TableSlot *slot, bool again) {
                 [TABLE_EXITED] = KEEPER_SLOT_EXITED,
                 [TABLE_KEPT] = KEEPER_SLOT_KEPT,
         };
-        _cleanup_fd_ int pidfd = slot->state == TABLE_BORN && !again ? pidfd_open(slot->pid, 0) : -1;
+        int main = slot->state == TABLE_BORN ? table_get(slot, KEEPER_FD_MAIN, (uint64_t) slot->pid) : -1;
+        _cleanup_fd_ int pidfd = slot->state == TABLE_BORN && !again && main < 0 ? pidfd_open(slot->pid, 0) : -1;
         KeeperMessage m = {
                 .type = KEEPER_SLOT,
                 .instance = slot->instance,
@@ -184,7 +185,7 @@ static PortFlushed tell_slot(Port *port, const TableSlot *slot, bool again) {
 
         memcpy(m.name, slot->name, sizeof(m.name));
         memcpy(m.record, slot->record, sizeof(m.record));
-        return send_message(port, &m, pidfd);
+        return send_message(port, &m, again || main < 0 ? pidfd : main);
 }
 
 static PortFlushed tell_fd(Port *port, const TableFd *entry) {

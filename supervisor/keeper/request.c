@@ -23,7 +23,7 @@ static bool is_puttable(const KeeperMessage *m) {
                 return m->fd_kind == KEEPER_FD_CONFIG || m->fd_kind == KEEPER_FD_HISTORY ||
                        m->fd_kind == KEEPER_FD_RING || m->fd_kind == KEEPER_FD_SCRATCH ||
                        m->fd_kind == KEEPER_FD_SOCKET;
-        return m->fd_kind < KEEPER_FD_CONTROL;
+        return m->fd_kind < KEEPER_FD_CONTROL || m->fd_kind == KEEPER_FD_MAIN;
 }
 
 static int put_reserved(Keeper *k, PortMessage *message) {
@@ -66,8 +66,13 @@ static int on_put(Keeper *k, PortMessage *message) {
 
 static int on_drop(Keeper *k, PortMessage *message) {
         const KeeperMessage *m = &message->m;
+        TableSlot *slot = m->fd_kind == KEEPER_FD_MAIN ? table_find(k->table, m->instance) : NULL;
+        bool followed = slot && follow_is_followed(slot) && (uint64_t) slot->pid == m->fd_tag;
+        int r = is_puttable(m) ? table_drop(k->table, m->instance, m->fd_kind, m->fd_tag) : -EINVAL;
 
-        return is_puttable(m) ? table_drop(k->table, m->instance, m->fd_kind, m->fd_tag) : -EINVAL;
+        if (r == 0 && followed)
+                follow_dropped(k, slot);
+        return r;
 }
 
 static int started(Keeper *k, uint64_t instance) {

@@ -356,6 +356,14 @@ static void leave_state(Table *table, TableSlot *slot) {
         }
 }
 
+void table_follow(Table *table, TableSlot *slot, pid_t pid) {
+        assert(slot->state == TABLE_BORN);
+        LIST_REMOVE(slot, by_pid);
+        slot->pid = pid;
+        LIST_INSERT_HEAD(pid_bucket(table, pid), slot, by_pid);
+        table_touch(table, slot);
+}
+
 void table_exited(Table *table, TableSlot *slot, int wait_code, int wait_status) {
         assert(slot->state == TABLE_BORN);
         leave_state(table, slot);
@@ -512,6 +520,17 @@ int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag) {
                 return -ENOENT;
         release_fd(table, slot, entry);
         return 0;
+}
+
+int table_get_kind(const TableSlot *slot, uint32_t kind, uint64_t *ret_tag) {
+        const TableFd *entry;
+
+        SLIST_FOREACH(entry, &slot->fds, link)
+        if (entry->kind == kind && entry->fd >= 0) {
+                *ret_tag = entry->tag;
+                return entry->fd;
+        }
+        return -1;
 }
 
 int table_get(const TableSlot *slot, uint32_t kind, uint64_t tag) {

@@ -110,6 +110,9 @@ int table_born(Table *table, uint64_t instance, pid_t pid);
 /* table_exited() - BORN to EXITED, not yet reported. */
 void table_exited(Table *table, TableSlot *slot, int wait_code, int wait_status);
 
+/* table_follow() - of one that is BORN: its process is @pid from now on. */
+void table_follow(Table *table, TableSlot *slot, pid_t pid);
+
 /* table_started() - of one that is BORN. */
 void table_started(Table *table, TableSlot *slot);
 
@@ -140,6 +143,9 @@ int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag);
 
 /* table_get() - a stored descriptor, which stays the table's, or -1. */
 int table_get(const TableSlot *slot, uint32_t kind, uint64_t tag);
+
+/* table_get_kind() - the one that was stored last of this kind, or -1; with its tag. */
+int table_get_kind(const TableSlot *slot, uint32_t kind, uint64_t *ret_tag);
 
 /*
  * table_walk_slots(), table_walk_fds() - what is at @cursor or comes next, or NULL; the cursor is then behind it. Begin with

@@ -121,8 +121,119 @@ def what_it_says(daemon):
     assert "reloading" not in runner.status()
     shown = daemon.baton("status", "web").stdout
     assert "No such file or directory" in shown and f"main pid   {main_pid}" in shown, shown
+    runner.do("os.kill(child, signal.SIGKILL)\nos.waitpid(child, 0)")
+    until(lambda: "main_pid" not in runner.status(), "the end of the main process")
     runner.kill()
     assert not {"status_text", "errno", "main_pid"} & set(runner.status()), runner.status()
+
+
+# Leaves the runner to a child, in a session of its own where it says so; the child goes on as the program does.
+FORK = """
+child = os.fork()
+if child == 0:
+    %s
+    notify('STATUS=I am it')
+else:
+    notify('MAINPID=%%d' %% child)
+    barrier()
+    os._exit(0)
+"""
+
+
+def fork(daemon, runner, more="pass"):
+    """The pid that goes on, and is shown as the runner's."""
+    before = runner.status()
+    runner.begin(FORK % more)
+    until(lambda: not is_alive(before["pid"]), "the end of the first process")
+    status = until(lambda: (s := runner.status()).get("status_text") == "I am it" and s["pid"] != before["pid"] and s, "the child")
+    assert status["state"] == "up" and status["instance"] == before["instance"] and "main_pid" not in status, status
+    assert status["restarts"] == before["restarts"] and is_alive(status["pid"])
+    return status["pid"]
+
+
+@test
+def a_main_process_is_followed(daemon):
+    """By signals, its words, its exit; across takeovers, crashes and another program as the keeper; and another one after it."""
+    runner = Notifier(daemon)
+    for more in ("pass", "os.setsid()", "os.setsid()"):
+        pid = fork(daemon, runner, more)
+        runner.do("notify('STATUS=still')")  # heard: it is of the runner
+        assert runner.status()["status_text"] == "still"
+        daemon.baton("takeover")
+        kill_supervisor(daemon)
+        daemon.baton("takeover", "--keeper")
+        assert runner.status()["pid"] == pid and runner.status()["restarts"] == 0
+        runner.do("notify('STATUS=again')")
+        assert runner.status()["status_text"] == "again"
+    runner.do("signal.signal(signal.SIGUSR1, lambda *_: os._exit(7))")
+    daemon.baton("signal", "web", "USR1")
+    until(lambda: (s := runner.status())["state"] == "up" and s.get("pid", pid) != pid, "another instance")
+    end = runner.status()["last_exit"]
+    assert end["pid"] == pid and end["exit"] == {"how": "exited", "status": 7}, end
+    # The first one ends while no supervisor can see it.
+    runner.begin("child = os.fork()\nif child: notify('MAINPID=%d' % child), barrier(), tell(names), signal.pause()")
+    runner.told()
+    first, pid, supervisor = runner.status()["pid"], runner.status()["main_pid"], daemon.supervisor()
+    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: not is_alive(first), "the end of the first process")
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not is_alive(supervisor) and daemon.answers(), "another supervisor")
+    assert runner.status()["pid"] == pid and is_alive(pid)
+    pid = fork(daemon, runner, "os.setsid()")
+    daemon.baton("stop", "web")
+    assert not is_alive(pid)
+    end = runner.status()["last_exit"]
+    assert end["pid"] == pid and end["exit"] == {"how": "signaled", "status": signal.SIGTERM}, end
+
+
+@test
+def a_main_process_that_nobody_reaps(daemon):
+    """One whose parent lives, and is not the one that was started: its end is seen, and nobody knows how it ended."""
+    runner = Notifier(daemon)
+    before = runner.status()["pid"]
+    runner.begin("""
+ours, theirs = os.pipe()
+if os.fork() == 0:
+    child = os.fork()
+    if child:
+        os.write(theirs, b'%d' % child)
+        os.waitpid(child, 0)
+        time.sleep(1000)
+    notify('STATUS=I am it')
+else:
+    notify('MAINPID=' + os.read(ours, 100).decode())
+    barrier()
+    os._exit(0)
+""")
+    until(lambda: not is_alive(before), "the end of the first process")
+    pid = until(lambda: (s := runner.status()).get("status_text") == "I am it" and s["pid"] != before and s["pid"], "the child")
+    kill_supervisor(daemon)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: (s := runner.status())["state"] == "up" and s.get("pid", pid) != pid, "another instance")
+    end = runner.status()["last_exit"]
+    assert end["pid"] == pid and end["cause"] == "lost" and end["exit"]["how"] == "unknown", end
+
+
+@test
+def a_main_process_that_ends_first(daemon):
+    """The one that was started is the main one again, and is judged by its own exit."""
+    runner = Notifier(daemon)
+    pid = runner.status()["pid"]
+    for _ in range(2):
+        runner.do("child = os.fork()\nif child == 0: signal.pause()\nnotify('MAINPID=%d' % child)")
+        assert is_alive(main_pid := runner.status()["main_pid"])
+        os.kill(main_pid, signal.SIGKILL)
+        until(lambda: "main_pid" not in runner.status(), "the end of the main process")
+        kill_supervisor(daemon)
+        assert runner.status()["pid"] == pid and runner.status()["state"] == "up"
+    runner.do("child = os.fork()\nif child == 0: signal.pause()\nnotify('MAINPID=%d' % child)\nnotify('MAINPID=%d' % os.getpid())")
+    assert "main_pid" not in runner.status()
+    daemon.baton("takeover")
+    runner.begin("os._exit(5)")
+    until(lambda: (s := runner.status())["state"] == "up" and s.get("pid", pid) != pid, "another instance")
+    end = runner.status()["last_exit"]
+    assert end["pid"] == pid and end["exit"] == {"how": "exited", "status": 5}, end
 
 
 @test
