@@ -377,7 +377,7 @@ def an_errno_is_told(daemon):
 def systemd_notify(daemon):
     """The tool, from a shell, with its own barrier."""
     if not shutil.which("systemd-notify"):
-        raise Skip("no systemd-notify: tools/setup --all")
+        raise Skip("no systemd-notify: tools/setup")
     daemon.start("runners:\n  web:\n    ready: notify\n"
                  "    command: [sh, -c, 'systemd-notify --ready --status=\"from a shell\" && exec sleep 1000']\n")
     status = daemon.until_state("web", "up")
@@ -414,7 +414,7 @@ def libsystemd(daemon):
     next one has what it has stored."""
     python = interpreter()
     if subprocess.run([python, "-c", "from systemd import daemon"], capture_output=True, check=False).returncode != 0:
-        raise Skip("no python3-systemd: tools/setup --all")
+        raise Skip("no python3-systemd: tools/setup")
     program, stop = os.path.join(daemon.folder, "program.py"), os.path.join(daemon.folder, "stop")
     with open(program, "w", encoding="utf-8") as file:
         file.write(LIBSYSTEMD)

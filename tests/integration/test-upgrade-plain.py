@@ -45,7 +45,7 @@ def nginx(folder, port, daemon="off", name="nginx"):
     """Its command."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not program:
-        raise Skip("no nginx: tools/setup --all")
+        raise Skip("no nginx: tools/setup")
     path = os.path.join(folder, name + ".conf")
     with open(path, "w", encoding="utf-8") as file:
         file.write(NGINX.format(folder=folder, port=port, daemon=daemon, name=name))
