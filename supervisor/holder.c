@@ -306,9 +306,9 @@ static int take_told(Holder *holder, uint64_t tag) {
         Told *told;
         int fd;
 
-        SLIST_FOREACH(told, &holder->told, link)
-        if (told->tag == tag)
-                break;
+        SLIST_FOREACH (told, &holder->told, link)
+                if (told->tag == tag)
+                        break;
         if (!told)
                 return -1;
         fd = told->fd;
@@ -342,9 +342,9 @@ static void recover_entry(Holder *holder, size_t place) {
 static void drop_told(Holder *holder) {
         Told *told;
 
-        SLIST_FOREACH(told, &holder->told, link)
-        if (keeper_link_drop(holder->supervisor->link, 0, KEEPER_FD_SOCKET, told->tag, dropped, holder) == 0)
-                holder->n_dropping++;
+        SLIST_FOREACH (told, &holder->told, link)
+                if (keeper_link_drop(holder->supervisor->link, 0, KEEPER_FD_SOCKET, told->tag, dropped, holder) == 0)
+                        holder->n_dropping++;
         forget_told(holder);
 }
 

@@ -158,9 +158,9 @@ int recovered_take(Recovered *slot, KeeperFdKind kind, uint64_t tag) {
         RecoveredFd *entry;
         int fd = -1;
 
-        SLIST_FOREACH(entry, &slot->fds, link)
-        if (entry->kind == kind && entry->tag == tag)
-                break;
+        SLIST_FOREACH (entry, &slot->fds, link)
+                if (entry->kind == kind && entry->tag == tag)
+                        break;
         if (!entry)
                 return -1;
         fd = entry->fd;

@@ -457,9 +457,9 @@ void table_report_again(Table *table) {
 static TableFd *find_fd(const TableSlot *slot, uint32_t kind, uint64_t tag) {
         TableFd *entry;
 
-        SLIST_FOREACH(entry, &slot->fds, link)
-        if (entry->kind == kind && entry->tag == tag)
-                return entry;
+        SLIST_FOREACH (entry, &slot->fds, link)
+                if (entry->kind == kind && entry->tag == tag)
+                        return entry;
         return NULL;
 }
 
@@ -525,11 +525,11 @@ int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag) {
 int table_get_kind(const TableSlot *slot, uint32_t kind, uint64_t *ret_tag) {
         const TableFd *entry;
 
-        SLIST_FOREACH(entry, &slot->fds, link)
-        if (entry->kind == kind && entry->fd >= 0) {
-                *ret_tag = entry->tag;
-                return entry->fd;
-        }
+        SLIST_FOREACH (entry, &slot->fds, link)
+                if (entry->kind == kind && entry->fd >= 0) {
+                        *ret_tag = entry->tag;
+                        return entry->fd;
+                }
         return -1;
 }
 
