@@ -180,6 +180,16 @@ int wait_word(KeeperType type) {
         return sup.word.type == type ? 0 : -1;
 }
 
+KeeperType wait_any_word(void) {
+        do {
+                if (receive(&sup.word, KEEPER_NONE) < 0)
+                        return KEEPER_NONE;
+                if (sup.word.type == KEEPER_PING && tell((KeeperMessage){ .type = KEEPER_PONG }, NULL, 0) < 0)
+                        return KEEPER_NONE;
+        } while (sup.word.type == KEEPER_PING);
+        return (KeeperType) sup.word.type;
+}
+
 const char *word_text(void) {
         return (const char *) sup.word.record;
 }
@@ -338,6 +348,33 @@ static int supervisor_main(const Scenario *scenarios, size_t n, int argc, char *
 
 char keeper_libexec[64], keeper_built[4096], keeper_runtime[80];
 
+static Play faulty; /* of the keeper that runs here */
+static enum { FAULT_WAITS, FAULT_SET, FAULT_OVER } fault_state;
+
+/* on_fault() - the first signal begins, the second ends. The keeper takes it where it does not wait for any of its own. */
+static void on_fault(int number) {
+        static const char met[] = FAULT_MET "\n";
+
+        (void) number;
+        if (fault_state == FAULT_WAITS) {
+                seam_fail(faulty.fault, faulty.nth, faulty.error);
+                fault_state = FAULT_SET;
+        } else if (fault_state == FAULT_SET) {
+                if (seam_hits(faulty.fault) > 0)
+                        (void) !write(STDERR_FILENO, met, sizeof(met) - 1);
+                seam_pass(faulty.fault);
+                fault_state = FAULT_OVER;
+        }
+}
+
+void keeper_fails(void) {
+        (void) kill(getppid(), SIGUSR2);
+}
+
+void keeper_passes(void) {
+        (void) kill(getppid(), SIGUSR2);
+}
+
 /* exec_keeper() - returns only on failure. */
 static int exec_keeper(const char *program, int lane) {
         char private[32], name[] = "baton-keeper", *argv[] = { name, private, NULL };
@@ -370,6 +407,10 @@ static int keeper_child(void *argument) {
         options.stop_timeout_us = play->stop_timeout_us;
         (void) dup2(play->log, STDERR_FILENO);
         log_open("baton-keeper");
+        if (play->nth > 0) {
+                faulty = *play;
+                (void) signal(SIGUSR2, on_fault);
+        }
         if (play->program)
                 return exec_keeper(play->program, play->lane);
         return keeper_run(&options);

@@ -15,6 +15,7 @@
 #include "common/keeper-message.h"
 #include "supervisor/keeper/keeper.h"
 #include "supervisor/spawn.h"
+#include "tests/seam.h"
 #include "tests/test.h"
 
 /* One life of a supervisor: what it returns is its exit status. */
@@ -80,6 +81,8 @@ int successor_fd(void);
  * it is awaited.
  */
 int wait_word(KeeperType type);
+/* wait_any_word() - the same, of any type; KEEPER_NONE: the keeper is gone. */
+KeeperType wait_any_word(void);
 /* word_text() - what came with the last one. */
 const char *word_text(void);
 
@@ -100,6 +103,14 @@ int run_refused(uint64_t instance);
 bool pipe_ended(int fd);
 bool pipe_held(int fd);
 
+/*
+ * keeper_fails() - from here on a call of the keeper's fails, as the play has it, until keeper_passes(), which has it logged
+ * whether that call was made (FAULT_MET).
+ */
+void keeper_fails(void);
+void keeper_passes(void);
+#define FAULT_MET "a call of the keeper has failed"
+
 /* say_byte() - to the test, over the private lane: 'H' makes it hang up. */
 int say_byte(char byte);
 
@@ -117,6 +128,10 @@ typedef struct Play {
         int lane, log; /* set by perform() */
         uint64_t stop_timeout_us;
         rlim_t nofile;
+        /* What keeper_fails() makes fail: the nth call from then on. 0: nothing. */
+        SeamCall fault;
+        int error;
+        unsigned nth;
         const char *program; /* baton-keeper as it was built; NULL: what is linked into this test */
 
         /* A daemon instead of a private tree, in keeper_runtime. */

@@ -534,6 +534,72 @@ static void test_on_trial(void **state) {
                 fail_msg("status %d: %s", outcome.status, outcome.log);
 }
 
+/* ------------------------------------------------------------------------------------------- calls of the keeper fail */
+
+/* Whoever it is in the end: it has the runner. */
+static int any_serves(bool told) {
+        keeper_passes();
+        return told ? it_begins() : it_serves();
+}
+
+/*
+ * A call of the keeper's own fails on the way: PROGRAM is asked to be stored, the successor started, told of the table and
+ * of what changes, and committed. One of the two serves, or one that recovers.
+ */
+static int scenario_calls(void) {
+        if (generation() == 1) {
+                CHECK(word(KEEPER_SERVING) == 0);
+                CHECK(start_runner(1, "a", 0, "exec sleep 1000", -1) == 0);
+                CHECK(ask_put(1, KEEPER_FD_LOG, 1, STDIN_FILENO) == 0);
+                keeper_fails();
+                if (begin() != 0)
+                        return any_serves(false);
+                if (hear('b') < 0)
+                        return any_serves(false); /* it was not to be */
+                (void) ask_put(1, KEEPER_FD_LOG, 2, STDIN_FILENO);
+                CHECK(word(KEEPER_FROZEN) == 0);
+                return wait_any_word() == KEEPER_THAW ? any_serves(false) : 0;
+        }
+        if (!is_successor())
+                return any_serves(true);
+        CHECK(say('b') == 0 && slot_told(1));
+        CHECK(word(KEEPER_READY) == 0 && wait_word(KEEPER_GO) == 0);
+        return any_serves(true);
+}
+
+static void test_calls(void **state) {
+        static const struct {
+                SeamCall call;
+                int error;
+        } faults[] = {
+                { SEAM_SENDMSG, ENOBUFS }, { SEAM_RECVMSG, ENOMEM }, { SEAM_SOCKETPAIR, EMFILE },
+                { SEAM_FCNTL, EMFILE },    { SEAM_READ, EIO },       { SEAM_OPENAT, EMFILE },
+                { SEAM_OPEN, EMFILE },     { SEAM_PPOLL, ENOMEM },   { SEAM_WAITID, EINTR },
+                { SEAM_POLL, ENOMEM },
+        };
+        const unsigned most = getenv("BATON_SOAK") ? 64 : 8;
+        unsigned n = 0;
+
+        (void) state;
+        for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
+                for (unsigned nth = 1; nth <= most; nth++) {
+                        Outcome outcome = perform("calls", (Play){ .daemon = true,
+                                                                   .ladder = ALWAYS_HEALTHY,
+                                                                   .fault = faults[i].call,
+                                                                   .error = faults[i].error,
+                                                                   .nth = nth });
+
+                        if (outcome.status != 5)
+                                fail_msg("%s fails with %s, call %u: status %d: %s", seam_name(faults[i].call),
+                                         strerrorname_np(faults[i].error), nth, outcome.status, outcome.log);
+                        if (!strstr(outcome.log, FAULT_MET))
+                                break;
+                        n++;
+                }
+        print_message("%u calls of the keeper have failed\n", n);
+        assert_true(n > 10);
+}
+
 int main(int argc, char **argv) {
         static const Scenario scenarios[] = {
                 SCENARIO(frozen_first), SCENARIO(changes),        SCENARIO(ready_first),      SCENARIO(exit_between),
@@ -543,7 +609,7 @@ int main(int argc, char **argv) {
 
                 SCENARIO(dies_unread),  SCENARIO(dies_after_go),  SCENARIO(predecessor_dies), SCENARIO(dies_serving),
                 SCENARIO(dies_frozen),  SCENARIO(one_at_a_time),  SCENARIO(private),          SCENARIO(no_program),
-                SCENARIO(on_trial),
+                SCENARIO(on_trial),     SCENARIO(calls),
         };
         const struct CMUnitTest tests[] = {
                 TEST(test_frozen_first),
@@ -570,6 +636,7 @@ int main(int argc, char **argv) {
                 TEST(test_private),
                 TEST(test_no_program),
                 TEST(test_on_trial),
+                TEST(test_calls),
         };
         const KeeperTest test = { scenarios, ARRAY_SIZE(scenarios), tests, ARRAY_SIZE(tests) };
 
