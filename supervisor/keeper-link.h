@@ -149,7 +149,7 @@ void keeper_link_forget(KeeperLink *link, const void *userdata);
  * ack      - the exit took effect: slot and stored descriptors go.
  * keep     - the same, but slot, record and descriptors stay, without a process, until keeper_link_cancel().
  * record   - KEEPER_RECORD_SIZE bytes that the next supervisor is given with the slot, in place of those before.
- * active   - of its name's two instances this is the one to serve.
+ * active   - of its name's instances this is the one to serve.
  * notify   - to the service manager, where there is one, with @text (NULL: none) as the status that people see.
  * serving  - everything of the table is taken care of, and what must be answered is answered from now on.
  * shutdown - the keeper kills what is left, us too, and exits with @status.

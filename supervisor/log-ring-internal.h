@@ -5,7 +5,7 @@
 
 #include "supervisor/log-ring.h"
 
-#define LOG_RING_MAGIC UINT64_C(0x31676f4c6e746142) /* "BatnLog1": the version is in it */
+#define LOG_RING_MAGIC UINT64_C(0x32676f4c6e746142) /* "BatnLog2": the version is in it */
 
 enum {
         /*

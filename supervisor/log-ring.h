@@ -22,7 +22,8 @@ typedef struct LogRingStream LogRingStream;
 typedef struct LogScratch LogScratch;
 
 enum {
-        LOG_RING_STREAMS = 4, /* two pipes of each of two instances */
+        LOG_RING_INSTANCES = 12, /* at once: who serves, who is to, those who finish, and some that have just ended */
+        LOG_RING_STREAMS = 2 * LOG_RING_INSTANCES,
         LOG_RING_NAME_SIZE = 64,
         LOG_RING_BATCH = 64 * 1024,       /* taken from a pipe at once, at most */
         LOG_RING_DRAIN_MAX = 1024 * 1024, /* taken from a pipe after its runner's end, at most */
@@ -60,7 +61,7 @@ struct LogRingState {
         LogRingStream streams[LOG_RING_STREAMS];
         struct {
                 uint64_t instance, seq; /* the last log record of this instance */
-        } records[LOG_RING_STREAMS / 2];
+        } records[LOG_RING_INSTANCES];
 };
 
 /* ------------------------------------------------------------------------------------------------- making and finding */

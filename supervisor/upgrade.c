@@ -29,6 +29,7 @@
 #include "supervisor/chronicle.h"
 #include "supervisor/control.h"
 #include "supervisor/events.h"
+#include "supervisor/log-ring.h"
 #include "supervisor/instance-internal.h"
 #include "supervisor/program.h"
 #include "supervisor/runner-internal.h"
@@ -36,6 +37,9 @@
 #include "supervisor/upgrade-history.h"
 
 #define HELD_BYTES_MAX (64 * 1024 * 1024)
+
+/* Its predecessors, who serves, its successor; and one each that has just ended, whose last lines wait for room. */
+static_assert(UPGRADE_PAST_MAX + 4 <= (int) LOG_RING_INSTANCES, "the output of all of them has its place");
 
 static void timer_fired(LoopTimer *timer);
 static void handle_raised(LoopTask *task);

@@ -243,6 +243,49 @@ def failures_keep_the_old_one(daemon):
 
 
 @test
+def all_that_write_are_heard(daemon):
+    """Predecessors that do not finish, who serves, a successor that fails: none loses a line to the others."""
+    script = r"""
+import os, signal, socket, sys, time
+fails = os.path.exists(sys.argv[1] + "/fails")
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+for n in range(1, 1 << 30):
+    os.write(1 + n % 2, b"%d line %d\n" % (os.getpid(), n))
+    if n == 20 and not fails:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+    if n == 40 and fails:
+        os._exit(3)
+    time.sleep(0.002)
+"""
+    with open(os.path.join(daemon.folder, "writes.py"), "w", encoding="utf-8") as file:
+        file.write(script)
+    daemon.start(f"runners:\n  web:\n    command: [{sys.executable}, {daemon.folder}/writes.py, {daemon.folder}]\n"
+                 f"    sockets: [ {{ unix: {daemon.folder}/s }} ]\n    ready: notify\n    log: {{ ring_size: 16M }}\n"
+                 "    upgrade: { signal: USR1, drain: 1h }\n    stop_timeout: 100ms\n")
+    daemon.until_state("web", "up")
+    path = os.path.join(daemon.folder, "fails")
+    for n in range(6):
+        daemon.baton("upgrade", "web")
+        with open(path, "w", encoding="utf-8"):
+            pass
+        assert daemon.baton("upgrade", "web", check=False).returncode != 0
+        os.unlink(path)
+        if n == 2:
+            os.kill(before := daemon.supervisor(), signal.SIGKILL)
+            until(lambda: not is_alive(before) and daemon.answers(), "another supervisor")
+    assert daemon.status("web")["past"] == 6, daemon.status("web")
+    lines = [json.loads(line) for line in daemon.baton("logs", "web", "--json").stdout.splitlines()]
+    numbers = {}
+    for line in lines:
+        pid, word, number = line["text"].split()
+        numbers.setdefault((pid, int(number) % 2), []).append(int(number))
+    assert daemon.status("web")["log"]["dropped"] == 0 and len(numbers) == 2 * 13, (daemon.status("web")["log"], len(numbers))
+    for (pid, first), got in numbers.items():
+        assert got == list(range(1 if first else 2, got[-1] + 1, 2)), (pid, got[:50])
+
+
+@test
 def one_that_cannot_say_it_is_ready(daemon):
     """It has to live for a while; one that ends in that time has failed."""
     first = server(daemon, "    upgrade: { signal: USR1, health: 800ms }\n")
