@@ -243,7 +243,8 @@ def output_is_whole(daemon):
     """, forgiving=True)
     fleet.until_runners(1)
     for _ in range(30 if LONG else 6):
-        time.sleep(0.02)  # so that there are lines between any two
+        before = len(fleet.call("Logs", name="counts").lines)
+        until(lambda: len(fleet.call("Logs", name="counts").lines) > before + 4, "lines between any two")
         fleet.kill()
     said = fleet.call("Logs", name="counts").lines
     numbers = [int(line.text.split()[1]) for line in said]
