@@ -224,7 +224,7 @@ static void drop_parcels(Peer *peer) {
         }
 }
 
-/* take_over_link() - the connection's descriptors are closed, but not ended: another process has them. */
+/* change_transport() - the connection's descriptors are closed, but not ended: another process has them. */
 static void change_transport(Peer *peer, int lane_fd, int channel_fd) {
         Channel *channel = &peer->channels[CHANNEL_RPC];
 

@@ -219,8 +219,8 @@ TransferState transfer_step(Transfer *transfer) {
                 if (r == 0)
                         break;
                 if (r < 0)
-                        return fail(transfer, false, "the %s: %s", transfer->gives ? "successor" : "predecessor",
-                                    r == -EPIPE ? "is gone" : strerror(-r));
+                        return fail(transfer, false, "the %s %s%s", transfer->gives ? "successor" : "predecessor",
+                                    r == -EPIPE ? "is gone" : "cannot be heard: ", r == -EPIPE ? "" : strerror(-r));
                 state = handle(transfer, &message, fds, &info);
                 fd_close_all(fds, info.n_fds);
         }

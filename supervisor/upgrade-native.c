@@ -60,8 +60,13 @@ static void cancel(Upgrade *upgrade) {
         upgrade->state = NULL;
 }
 
-static void fail(Upgrade *upgrade, const char *who, const char *what, Status status, const char *message) {
-        upgrade_failed(upgrade, "the %s: %s: %s: %s", who, what, status_name(status), message);
+/*
+ * fail() - where its connection has ended over it, the end of its process follows, and says more. One that lives on without is
+ * killed, and the time-out is there, too.
+ */
+static void fail(Upgrade *upgrade, bool local, const char *who, const char *what, Status status, const char *message) {
+        if (!local || status != STATUS_UNAVAILABLE)
+                upgrade_failed(upgrade, "the %s: %s: %s: %s", who, what, status_name(status), message);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- crossing */
@@ -80,7 +85,7 @@ static void saved(Call *call, const Answer *answer, void *userdata) {
         (void) call;
         native->save = NULL;
         if (answer->status != STATUS_OK) {
-                fail(upgrade, "predecessor", "Save", answer->status, answer->message);
+                fail(upgrade, answer->local, "predecessor", "Save", answer->status, answer->message);
                 return;
         }
         native->saved = true;
@@ -93,11 +98,17 @@ static void taken(Instance *instance, const ServiceResult *result, void *userdat
 
         (void) instance;
         if (result->status != STATUS_OK) {
-                fail(upgrade, "successor", "Takeover", result->status, result->message);
+                fail(upgrade, result->local, "successor", "Takeover", result->status, result->message);
                 return;
         }
         native->taken = true;
         look_crossed(upgrade);
+}
+
+static bool has_given(const Upgrade *upgrade) {
+        const Native *native = upgrade->state;
+
+        return native && native->saved && !upgrade->check;
 }
 
 /* ask_save() - 0 or a negative errno. */
@@ -141,7 +152,8 @@ static void stopped(Instance *instance, const ServiceResult *result, void *userd
         if (result->status == STATUS_OK)
                 move(upgrade);
         else
-                fail(upgrade, "predecessor", result->n_sent > 0 ? "Stop" : "Info", result->status, result->message);
+                fail(upgrade, result->local, "predecessor", result->n_sent > 0 ? "Stop" : "Info", result->status,
+                     result->message);
 }
 
 static void cross(Upgrade *upgrade) {
@@ -173,8 +185,8 @@ static void served(Instance *instance, const ServiceResult *result, void *userda
         if (result->status == STATUS_OK)
                 upgrade_done(upgrade);
         else
-                fail(upgrade, instance == upgrade->new ? "successor" : "predecessor", "Start", result->status,
-                     result->message);
+                fail(upgrade, result->local, instance == upgrade->new ? "successor" : "predecessor", "Start",
+                     result->status, result->message);
 }
 
 static void serve(Upgrade *upgrade, Instance *instance) {
@@ -195,6 +207,7 @@ static void resume(Upgrade *upgrade) {
 const UpgradeKind upgrade_native = {
         .refuse = refuse,
         .cross = cross,
+        .has_given = has_given,
         .begin = begin,
         .resume = resume,
         .cancel = cancel,

@@ -216,10 +216,15 @@ void upgrade_instance_gone(Upgrade *upgrade, Instance *instance) {
         if (instance == upgrade->new) {
                 note_why(upgrade, "the successor: %s", runner_describe_end(instance, text, sizeof(text)));
                 raise(upgrade, UPGRADE_EVENT_NEW_GONE);
-        } else {
-                note_why(upgrade, "the predecessor: %s", runner_describe_end(instance, text, sizeof(text)));
-                raise(upgrade, UPGRADE_EVENT_OLD_GONE);
+                return;
         }
+        if (upgrade->phase == UPGRADE_CROSSING && upgrade->kind->has_given && upgrade->kind->has_given(upgrade)) {
+                log_info("runner %s: its predecessor, which has given all, is gone: %s", upgrade->runner->name,
+                         runner_describe_end(instance, text, sizeof(text)));
+                return; /* where the successor fails now, the way back finds nobody */
+        }
+        note_why(upgrade, "the predecessor: %s", runner_describe_end(instance, text, sizeof(text)));
+        raise(upgrade, UPGRADE_EVENT_OLD_GONE);
 }
 
 static bool is_there(const Instance *instance) {

@@ -84,6 +84,7 @@ LIST_HEAD(UpgradeWatchers, UpgradeWatcher);
  * later; upgrade->old and ->new are both alive when it is called, and either may end before that.
  * @refuse: NULL, or why a runner of this kind cannot be upgraded as it is now, as the end of a sentence.
  * @cross: the predecessor stops serving, and the successor gets all it needs. @check: it must go on serving.
+ * @has_given: whether the predecessor can go before that has ended, since the successor has all. NULL: it cannot.
  * @begin: the successor serves. NULL: it does already.
  * @resume: the predecessor serves again, having been stopped, or perhaps not. NULL: it never stopped.
  * @cancel: nothing is to be told any more. NULL: nothing to do.
@@ -91,6 +92,7 @@ LIST_HEAD(UpgradeWatchers, UpgradeWatcher);
 struct UpgradeKind {
         const char *(*refuse)(const Runner *runner);
         void (*cross)(Upgrade *upgrade);
+        bool (*has_given)(const Upgrade *upgrade);
         void (*begin)(Upgrade *upgrade);
         void (*resume)(Upgrade *upgrade);
         void (*cancel)(Upgrade *upgrade);

@@ -11,14 +11,16 @@
  *         state.Counter/Who         "PID NAME SIZE FDS"
  *         state.Counter/Wait        answers "PID" when the file named in the request is there; looked at ten times a second
  *
- * The plan is read at the start of each process: lines EVENT=WHAT, EVENT one of mount, start, stop, unmount, exit, save,
- * restore, health and WHAT one of refuse, hang, die, once; `health=no': not serving.
+ * The plan is read at the start of each process: lines EVENT=WHAT, EVENT one of begin, mount, start, stop, unmount, exit,
+ * save, restore, health, resume (a start after a stop) and WHAT one of refuse, hang, die, once, wait (makes a file named
+ * as the plan, with `.at' behind it, and waits for one with `.go'); `health=no': not serving.
  */
 
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +43,8 @@ typedef struct State {
                 char event[16], what[16];
         } plan[PLAN_MAX];
         size_t n_plan;
+        const char *plan_path;
+        bool started; /* once */
         struct {
                 struct baton_call *call;
                 char *path;
@@ -57,6 +61,19 @@ static void read_plan(State *s, const char *path) {
                 (void) fclose(file);
 }
 
+static void wait_for_go(const State *s) {
+        char path[4096];
+        FILE *file;
+
+        (void) snprintf(path, sizeof(path), "%s.at", s->plan_path);
+        file = fopen(path, "we");
+        if (file)
+                (void) fclose(file);
+        (void) snprintf(path, sizeof(path), "%s.go", s->plan_path);
+        while (access(path, F_OK) < 0)
+                (void) poll(NULL, 0, 5);
+}
+
 /* planned() - 0: as it should be; a negative errno: refuse; 1: never. One that is to die does. */
 static int planned(State *s, const char *event) {
         for (size_t i = 0; i < s->n_plan; i++) {
@@ -65,6 +82,10 @@ static int planned(State *s, const char *event) {
                 *s->plan[i].event = '\0';
                 if (strcmp(s->plan[i].what, "die") == 0)
                         _exit(7);
+                if (strcmp(s->plan[i].what, "wait") == 0) {
+                        wait_for_go(s);
+                        return 0;
+                }
                 return strcmp(s->plan[i].what, "hang") == 0 ? 1 : -EIO;
         }
         return 0;
@@ -83,10 +104,17 @@ static int on_event(struct baton_event *event, State *s, const char *name) {
                 return on_event(event, userdata, #_name);                  \
         }
 EVENT(mount)
-EVENT(start)
 EVENT(stop)
 EVENT(unmount)
 EVENT(exit)
+
+static int do_start(struct baton_event *event, void *userdata) {
+        State *s = userdata;
+        const char *name = s->started ? "resume" : "start";
+
+        s->started = true;
+        return on_event(event, s, name);
+}
 
 static int on_save(struct baton_save *save, void *userdata) {
         State *s = userdata;
@@ -262,7 +290,7 @@ static void parse(State *s, int argc, char **argv) {
                 else if (c == 'f')
                         s->n_fds = MIN(strtoull(optarg, NULL, 10), (unsigned long long) FDS_MAX);
                 else if (c == 'p')
-                        read_plan(s, optarg);
+                        read_plan(s, s->plan_path = optarg);
                 else if (c == 'n')
                         s->name = optarg;
         }
@@ -305,7 +333,11 @@ int main(int argc, char **argv) {
         int r;
 
         parse(&s, argc, argv);
-        r = set_up(&s);
+        r = planned(&s, "begin");
+        if (r > 0)
+                (void) pause();
+        if (r == 0)
+                r = set_up(&s);
         while (r == 0) {
                 struct pollfd fd = { .fd = baton_runner_fd(s.runner), .events = POLLIN };
 
