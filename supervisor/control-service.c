@@ -14,6 +14,7 @@
 #include "supervisor/relay.h"
 #include "supervisor/report.h"
 #include "supervisor/service.h"
+#include "supervisor/upgrade.h"
 
 /* find_native() - the present instance of @runner, if that is a native one with a connection; or @call is ended. */
 static Instance *find_native(const Runner *runner, Call *call) {
@@ -246,6 +247,11 @@ void control_service(Control *control, Call *call, const ProtobufCMessage *messa
         instance = find_native(runner, call);
         if (!instance)
                 return;
+        if (upgrade_drives(runner->upgrade)) {
+                (void) call_fail(call, STATUS_ABORTED, "runner %s: is being upgraded, which drives its service",
+                                 runner->name);
+                return;
+        }
         if (events[i].goal == SERVICE_GOAL_TAKEOVER && service_state(instance) == SERVICE_STATE_INIT)
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: there is no checkpoint of it",
                                  instance->runner->name);

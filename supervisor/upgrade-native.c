@@ -12,6 +12,7 @@
 #include "supervisor/upgrade.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,7 +26,12 @@ typedef struct Native {
         Call *save;
         int ends[2]; /* of the pair: the predecessor's, the successor's; -1: given away, or not made */
         bool saved, taken;
+        char *broken; /* how the successor's half ended, which the predecessor's half will say more of; NULL: it has not */
 } Native;
+
+static void stopped(Instance *instance, const ServiceResult *result, void *userdata);
+static void taken(Instance *instance, const ServiceResult *result, void *userdata);
+static void served(Instance *instance, const ServiceResult *result, void *userdata);
 
 static const char *refuse(const Runner *runner) {
         const Instance *instance = runner->instance;
@@ -44,18 +50,26 @@ static Native *native_of(Upgrade *upgrade) {
         return upgrade->state;
 }
 
+/* leave() - a drive of somebody else's goes on. */
+static void leave(const Upgrade *upgrade, Instance *instance) {
+        const ServiceDone ours[] = { stopped, taken, served };
+
+        for (size_t i = 0; instance && i < ARRAY_SIZE(ours); i++)
+                if (service_userdata(instance, ours[i]) == upgrade)
+                        service_cancel(instance);
+}
+
 static void cancel(Upgrade *upgrade) {
         Native *native = upgrade->state;
 
-        if (upgrade->old)
-                service_cancel(upgrade->old);
-        if (upgrade->new)
-                service_cancel(upgrade->new);
+        leave(upgrade, upgrade->old);
+        leave(upgrade, upgrade->new);
         if (!native)
                 return;
         if (native->save)
                 call_cancel(native->save);
         fd_close_all(native->ends, ARRAY_SIZE(native->ends));
+        free(native->broken);
         free(native);
         upgrade->state = NULL;
 }
@@ -84,6 +98,10 @@ static void saved(Call *call, const Answer *answer, void *userdata) {
 
         (void) call;
         native->save = NULL;
+        if (answer->status == STATUS_OK && native->broken) {
+                upgrade_failed(upgrade, "the successor: Takeover: %s", native->broken);
+                return;
+        }
         if (answer->status != STATUS_OK) {
                 fail(upgrade, answer->local, "predecessor", "Save", answer->status, answer->message);
                 return;
@@ -97,6 +115,10 @@ static void taken(Instance *instance, const ServiceResult *result, void *userdat
         Native *native = upgrade->state;
 
         (void) instance;
+        /* What went over was broken off: why, the other end knows. */
+        if (result->status == STATUS_ABORTED && !result->local && native->save &&
+            (native->broken = strdup(result->message)))
+                return;
         if (result->status != STATUS_OK) {
                 fail(upgrade, result->local, "successor", "Takeover", result->status, result->message);
                 return;
@@ -141,7 +163,7 @@ static void move(Upgrade *upgrade) {
         if (r == 0)
                 r = service_drive(upgrade->new, SERVICE_GOAL_TAKEOVER, false, 0, fd_take(&native->ends[1]), taken,
                                   upgrade);
-        if (r < 0)
+        if (r < 0 && r != -ENOTCONN) /* then its end follows, and says more */
                 upgrade_failed(upgrade, "its state cannot be asked for: %s", strerror(-r));
 }
 
@@ -159,6 +181,8 @@ static void stopped(Instance *instance, const ServiceResult *result, void *userd
 static void cross(Upgrade *upgrade) {
         int r;
 
+        if (!upgrade->new->peer || !upgrade->old->peer)
+                return; /* its end follows */
         if (service_state(upgrade->new) != SERVICE_STATE_INIT) {
                 upgrade_failed(upgrade, "the successor keeps its state to itself: its service is %s at its start",
                                service_state_name(service_state(upgrade->new)));
@@ -168,9 +192,10 @@ static void cross(Upgrade *upgrade) {
                 move(upgrade);
                 return;
         }
-        upgrade_paused(upgrade);
         r = service_drive(upgrade->old, SERVICE_GOAL_HANDOVER, false, 0, -1, stopped, upgrade);
-        if (r < 0)
+        if (r == 0)
+                upgrade_paused(upgrade);
+        else
                 upgrade_failed(upgrade, "the predecessor cannot be stopped: %s",
                                r == -EBUSY ? "another event of its service is under way" : strerror(-r));
 }
@@ -192,7 +217,7 @@ static void served(Instance *instance, const ServiceResult *result, void *userda
 static void serve(Upgrade *upgrade, Instance *instance) {
         int r = service_drive(instance, SERVICE_GOAL_SERVE, true, 0, -1, served, upgrade);
 
-        if (r < 0)
+        if (r < 0 && r != -ENOTCONN) /* then its end follows */
                 upgrade_failed(upgrade, "its service cannot be started: %s", strerror(-r));
 }
 

@@ -233,9 +233,12 @@ static bool is_there(const Instance *instance) {
 
 /* kill_one() - in whatever state it is; its end follows. */
 static void kill_one(Instance *instance) {
-        if (!is_there(instance) || !instance_is_live(instance))
+        if (!is_there(instance))
                 return;
+        /* One whose turn to begin has not come has nothing that could end: it begins, and fails. */
         supervisor_begin_now(instance->supervisor, instance);
+        if (!instance_is_live(instance))
+                return;
         instance_doom(instance, RUNNER_CAUSE_STOPPED,
                       instance->state == PROCESS_STARTING && !instance->pid ? PROCESS_EVENT_FAILED
                                                                             : PROCESS_EVENT_DOOMED);

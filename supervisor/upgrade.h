@@ -159,6 +159,11 @@ static inline bool upgrade_has(const Upgrade *upgrade, const Instance *instance)
         return upgrade && instance && (upgrade->old == instance || upgrade->new == instance);
 }
 
+/* upgrade_drives() - whether the services of the two are its business. Accepts NULL. */
+static inline bool upgrade_drives(const Upgrade *upgrade) {
+        return upgrade && upgrade->phase != UPGRADE_STARTING && upgrade->phase != UPGRADE_WATCHING;
+}
+
 /* upgrade_history_last() - the last one that was asked for; NULL: there is none. */
 const UpgradeRecord *upgrade_history_last(const UpgradeHistory *history);
 /* upgrade_history_free() - accepts NULL, returns NULL. */

@@ -503,7 +503,7 @@ static void test_nobody_takes(void **state) {
         fd_close(fds[1]);
         fixture_until(&both.a, result_is_done, &saved);
         assert_int_equal(saved.status, STATUS_ABORTED);
-        assert_string_equal(saved.message, "Save failed in state READY: the successor: is gone");
+        assert_string_equal(saved.message, "Save failed in state READY: the successor is gone");
         assert_reaches(&both.a, "baton.Runner/Start", SERVICE_STATE_RUNNING);
         close_both(&both);
 }

@@ -393,7 +393,7 @@ static void test_death(void **state) {
         assert_int_equal(transfer_events(&pair.giver), 1); /* POLLIN: everything is sent */
         pair.sockets[1] = fd_close(pair.sockets[1]);
         assert_int_equal(transfer_step(&pair.giver), TRANSFER_FAILED);
-        assert_string_equal(pair.giver.reason, "the successor: is gone");
+        assert_string_equal(pair.giver.reason, "the successor is gone");
         close_pair(&pair);
 }
 

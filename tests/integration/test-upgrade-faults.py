@@ -23,6 +23,7 @@ RUNNER = os.path.join(BUILD, "tests", "state-runner")
 FACTOR = TIMEOUT / 10
 SHORT, LONG = f"{int(2000 * FACTOR)}ms", "1h"
 DEATHS = 3  # that the keeper takes for single ones
+GROUP = 20  # runners of one connection, whose socket holds so much
 
 # Where each is held up: the phase, what the predecessor does, what the successor does.
 PLACES = {
@@ -272,7 +273,8 @@ def it_is_asked_for_other_things_meanwhile(daemon):
         assert done.returncode == 25 and "is being upgraded already" in done.stderr, done.stderr
         if place != "commit":
             done = daemon.baton("takeover", "--timeout", "100ms", check=False)
-            assert done.returncode != 0 and "runner s is being upgraded" in done.stderr, done.stderr
+            assert done.returncode == 25 and "not in time: " in done.stderr, done.stderr
+            assert "runner s is being upgraded" in done.stderr or "service of runner s is under way" in done.stderr, done.stderr
         else:
             row.let_keeper_go_on()
         row.go()
@@ -306,6 +308,68 @@ it_is_asked_for_other_things_meanwhile.seconds = 30 * TIMEOUT
 def takeovers(daemon):
     lines = daemon.baton("takeovers", "--json").stdout.splitlines()
     return [json.loads(line) for line in lines] or [{"outcome": ""}]
+
+
+@test
+def its_service_is_left_alone(daemon):
+    """By commands, while an upgrade drives it; and by an upgrade, while a command does."""
+    start(daemon)
+    row = Row(daemon, "restore", "wait")
+    row.held_up()
+    for event in ("start", "stop", "exit"):
+        done = daemon.baton("service", "s", event, check=False)
+        assert done.returncode == 26 and "is being upgraded, which drives its service" in done.stderr, done.stderr
+    row.go()
+    row.end("service events", "new", 0)
+
+    row.write("stop=wait")
+    daemon.baton("restart", "s")
+    stopping = subprocess.Popen([BATON, "service", "s", "stop"], env=daemon.environment, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
+    owned.add(stopping.pid)
+    until(lambda: os.path.exists(row.plan + ".at"), "that it waits")
+    done = daemon.baton("upgrade", "s", check=False, timeout=6 * TIMEOUT)
+    assert done.returncode == 26 and "another event of its service is under way" in done.stderr, done.stderr
+    assert "pid " in done.stderr and stopping.poll() is None
+    row.go()
+    out, err = stopping.communicate(timeout=6 * TIMEOUT)
+    assert stopping.returncode == 0, (stopping.returncode, out, err)
+
+
+its_service_is_left_alone.seconds = 30 * TIMEOUT
+
+
+@test
+def many_are_stopped_meanwhile(daemon):
+    """Before, while and after their successors begin: all are down in the end, and nothing is left of any."""
+    n = 100
+    daemon.start(f"runners:\n  m: {{ command: [{RUNNER}], ready: hello, instances: {n} }}\n")
+    for number in range(1, n + 1):
+        daemon.until_state(f"m.{number}", "up", 6 * TIMEOUT)
+    supervisor, peers, calls = daemon.supervisor(), [], []
+    for _ in range(0, n, GROUP):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(os.path.join(daemon.runtime, "control"))
+        peers.append(wire.Peer(connection, side=1))
+        peers[-1].call("baton.Control/Status")
+    os.kill(supervisor, signal.SIGSTOP)  # so that all is asked for at once, and many wait for their turn to begin
+    for index, peer in enumerate(peers):
+        for method, request in (("Upgrade", control.UpgradeRequest), ("Stop", control.StopRequest)):
+            for number in range(index * GROUP + 1, (index + 1) * GROUP + 1):
+                calls.append((peer, peer.message(f"baton.Control/{method}", request(name=f"m.{number}"))))
+    os.kill(supervisor, signal.SIGCONT)
+    for peer, call in calls:
+        peer.wait(call, 6 * TIMEOUT)
+    for peer in peers:
+        peer.close()
+    states = {one["name"]: one["state"] for one in daemon.status()["runners"]}
+    assert set(states.values()) == {"down"} and len(states) == n, states
+    until(lambda: not [pid for pid in daemon_tests.descendants(daemon.keeper()) if words(pid).startswith(RUNNER.encode())],
+          "the end of all of them")
+
+
+def words(pid):
+    return daemon_tests.words_of(pid)
 
 
 @test
