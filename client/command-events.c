@@ -39,6 +39,8 @@ static const char *const kinds[] = {
         "takeover",
         "recovery",
         "runner_upgraded",
+        "runner_failover",
+        "checkpoint_failed",
 };
 
 static const char *kind_name(const Event *event) {
@@ -90,6 +92,13 @@ static void describe(const Event *event, char *text, size_t size) {
                 else
                         (void) snprintf(text, size, "upgraded, pid %d, pause %.1f ms", event->pid,
                                         (double) event->number / 1000);
+                return;
+        case BATON__CONTROL__EVENT__KIND__RUNNER_FAILOVER:
+                (void) snprintf(text, size, "goes on from its checkpoint, pid %d, after %.1f ms", event->pid,
+                                (double) event->number / 1000);
+                return;
+        case BATON__CONTROL__EVENT__KIND__CHECKPOINT_FAILED:
+                (void) snprintf(text, size, "no checkpoint: %s", event->text);
                 return;
         case BATON__CONTROL__EVENT__KIND__RECOVERY:
                 (void) snprintf(text, size, "recovery: %s", event->text);

@@ -260,6 +260,28 @@ static void print_upgrades(const Runner *runner) {
         }
 }
 
+static void print_checkpoint(const Runner *runner) {
+        const Baton__Control__CheckpointStatus *checkpoint = runner->checkpoint;
+        char text[256], age[STATUS_TEXT_MAX];
+
+        if (runner->failovers > 0) {
+                (void) snprintf(text, sizeof(text), "%llu%s", (unsigned long long) runner->failovers,
+                                runner->failover ? ", the last start too" : "");
+                print_line("failovers", text);
+        }
+        if (!checkpoint)
+                return;
+        if (checkpoint->time_us > 0) {
+                status_duration_text(checkpoint->age_us, age);
+                (void) snprintf(text, sizeof(text), "%s ago, %llu bytes, %u descriptor%s", age,
+                                (unsigned long long) checkpoint->state_size, checkpoint->descriptors,
+                                checkpoint->descriptors == 1 ? "" : "s");
+        }
+        print_line("checkpoint", checkpoint->time_us > 0 ? text : "none");
+        if (*checkpoint->reason)
+                print_line("no newer", checkpoint->reason);
+}
+
 static void print_one(const View *view, const Runner *runner) {
         char time[STATUS_TEXT_MAX], text[STATUS_TEXT_MAX];
 
@@ -288,6 +310,7 @@ static void print_one(const View *view, const Runner *runner) {
         (void) snprintf(text, sizeof(text), "%llu", (unsigned long long) runner->restarts);
         print_line("restarts", text);
         print_upgrades(runner);
+        print_checkpoint(runner);
         for (size_t i = 0; i < runner->n_history; i++)
                 print_end(i ? "" : "ends", runner->history[i]);
         print_log(runner);

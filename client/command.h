@@ -16,6 +16,7 @@ extern const Command command_check;
 extern const Command command_events;
 extern const Command command_logs;
 extern const Command command_methods;
+extern const Command command_checkpoint;
 extern const Command command_fds;
 extern const Command command_metrics;
 extern const Command command_ping;

@@ -41,7 +41,7 @@ static const struct {
             &command_shutdown } },
         { "Its runners",
           { &command_status, &command_start, &command_stop, &command_restart, &command_reset, &command_signal,
-            &command_scale, &command_upgrade, &command_service, &command_fds } },
+            &command_scale, &command_upgrade, &command_checkpoint, &command_service, &command_fds } },
         { "What they do", { &command_logs, &command_events, &command_metrics } },
         { "Baton itself", { &command_version, &command_help_ } },
 };
@@ -66,7 +66,7 @@ static int help_all(void) {
         for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
                 (void) printf("\n%s:\n", groups[i].heading);
                 for (size_t j = 0; groups[i].commands[j]; j++)
-                        (void) printf("  %-10s %s\n", groups[i].commands[j]->name, groups[i].commands[j]->summary);
+                        (void) printf("  %-11s %s\n", groups[i].commands[j]->name, groups[i].commands[j]->summary);
         }
         (void) printf(
                 "\n"

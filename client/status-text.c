@@ -187,6 +187,21 @@ static json_t *upgrades_to_json(const Baton__Control__RunnerStatus *runner) {
         return array;
 }
 
+static json_t *checkpoint_to_json(const Baton__Control__CheckpointStatus *checkpoint) {
+        json_t *object = json_pack("{s:I, s:I}", "made", (json_int_t) checkpoint->made, "failed",
+                                   (json_int_t) checkpoint->failed);
+
+        if (object && checkpoint->time_us > 0)
+                (void) json_object_update_new(object, json_pack("{s:I, s:I, s:I, s:I, s:I}", "time_us",
+                                                                (json_int_t) checkpoint->time_us, "age_us",
+                                                                (json_int_t) checkpoint->age_us, "instance",
+                                                                (json_int_t) checkpoint->instance, "state_size",
+                                                                (json_int_t) checkpoint->state_size, "descriptors",
+                                                                (json_int_t) checkpoint->descriptors));
+        set_text(object, "reason", checkpoint->reason);
+        return object;
+}
+
 json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
         bool native = runner->kind == BATON__CONTROL__RUNNER_STATUS__KIND__NATIVE;
         bool up = runner->desired == BATON__CONTROL__RUNNER_STATUS__DESIRED__DESIRED_UP;
@@ -219,6 +234,10 @@ json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
         set_number(object, "upgrades_failed", runner->upgrades_failed);
         if (runner->n_upgrades > 0)
                 (void) json_object_set_new(object, "upgrades", upgrades_to_json(runner));
+        set_flag(object, "failover", runner->failover);
+        set_number(object, "failovers", runner->failovers);
+        if (runner->checkpoint)
+                (void) json_object_set_new(object, "checkpoint", checkpoint_to_json(runner->checkpoint));
         if (runner->last_exit)
                 (void) json_object_set_new(object, "last_exit", status_exit_json(runner->last_exit));
         (void) json_object_set_new(object, "log",

@@ -5,6 +5,10 @@
  * runner has taken it, the other end to the client. Then both ends are closed here: no byte of the client's calls comes
  * by, the end of either process is seen by the other, and there is nothing to be cleaned up.
  *
+ * A runner with `recover: failover' is an exception to the last: a duplicate of its end is held until the client has gone, so
+ * that it outlives the runner's process and can be given to the next (failover.c). Where the runner refuses, the client's
+ * end is closed here, and by that the duplicate goes.
+ *
  * So the supervisor does not know who is attached. The quota is its own, but the runner counts: it alone sees a client
  * go, and a lane that was given away cannot be taken back. A runner that does not count harms itself only.
  */
@@ -17,7 +21,9 @@
 
 #include "common/fd.h"
 #include "proto/message.h"
+#include "supervisor/holder.h"
 #include "supervisor/relay.h"
+#include "supervisor/supervisor.h"
 
 #define METHOD "baton.Runner/Attach"
 
@@ -121,6 +127,15 @@ void attach_call(Call *call, Instance *instance, const struct ucred *client, con
                 return;
         }
         *attach = (Attach){ .lane = pair[0] };
+        if (instance->config->recover == CONFIG_RECOVER_FAILOVER)
+                r = holder_attach(instance->supervisor->holder, instance->runner, client, software, pair[1]);
+        if (r < 0) {
+                fd_close(pair[1]);
+                attach_free(attach);
+                (void) call_fail(call, status_from_errno(r), "runner %s: cannot hold its lane: %s",
+                                 instance->runner->name, strerror(-r));
+                return;
+        }
         ask(call, instance, client, software, pair[1], attach);
 }
 

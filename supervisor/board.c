@@ -23,7 +23,8 @@ enum { PLACES_MIN = 8, PLACES_MAX = 1 << 16 };
 
 struct Board {
         int fd;
-        size_t n; /* places, free ones too */
+        size_t n;      /* places, free ones too */
+        size_t lowest; /* no place below is free */
         BoardEntry *entries;
 };
 
@@ -124,11 +125,21 @@ int board_fd(const Board *board) {
 }
 
 /* free_place() - 0: there is none. */
-static size_t free_place(const Board *board) {
-        for (size_t i = 1; i < board->n; i++)
-                if (board->entries[i].tag == 0)
-                        return i;
+static size_t free_place(Board *board) {
+        for (board->lowest = MAX(board->lowest, (size_t) 1); board->lowest < board->n; board->lowest++)
+                if (board->entries[board->lowest].tag == 0)
+                        return board->lowest;
         return 0;
+}
+
+int board_reserve(Board *board, size_t n, uint64_t *ret_first) {
+        int begun = board->n == 0 ? begin(board) : 0;
+
+        if (begun < 0)
+                return begun;
+        *ret_first = board->entries[0].tag + 1;
+        set_tag(&board->entries[0], board->entries[0].tag + n);
+        return begun;
 }
 
 int board_add(Board *board, const BoardEntry *entry, size_t *ret_place) {
@@ -145,8 +156,9 @@ int board_add(Board *board, const BoardEntry *entry, size_t *ret_place) {
                 if (r < 0)
                         return r;
         }
-        tag = board->entries[0].tag + 1;
-        set_tag(&board->entries[0], tag);
+        tag = entry->tag ? entry->tag : board->entries[0].tag + 1;
+        if (!entry->tag)
+                set_tag(&board->entries[0], tag);
         (void) memcpy((char *) &board->entries[place] + sizeof(tag), (const char *) entry + sizeof(tag),
                       sizeof(*entry) - sizeof(tag));
         set_tag(&board->entries[place], tag);
@@ -157,6 +169,7 @@ int board_add(Board *board, const BoardEntry *entry, size_t *ret_place) {
 void board_remove(Board *board, size_t place) {
         assert(place > 0 && place < board->n);
         set_tag(&board->entries[place], 0);
+        board->lowest = MIN(board->lowest, place);
 }
 
 BoardEntry *board_entry(const Board *board, size_t place) {

@@ -19,10 +19,12 @@ typedef struct BoardEntry BoardEntry;
 
 typedef enum BoardKind {
         BOARD_NONE,
-        BOARD_HEADER, /* the first entry: its tag is the last one that was given */
-        BOARD_SOCKET, /* opened for a runner */
-        BOARD_STORED, /* a descriptor that a runner has stored */
-        BOARD_STATE,  /* of an instance: no descriptor belongs to it */
+        BOARD_HEADER,     /* the first entry: its tag is the last one that was given */
+        BOARD_SOCKET,     /* opened for a runner */
+        BOARD_STORED,     /* a descriptor that a runner has stored */
+        BOARD_STATE,      /* of an instance: no descriptor belongs to it */
+        BOARD_CHECKPOINT, /* n_fds + 1 descriptors, with the tags from this one's on: the manifest, and what it lists */
+        BOARD_ATTACHED,   /* the runner's end of a client's lane */
         _BOARD_KIND_N,
 } BoardKind;
 
@@ -33,19 +35,27 @@ enum {
         BOARD_HAS_WATCHDOG = 1 << 3, /* watchdog_us is what the instance has asked for */
 };
 
-/* Native byte order: it never leaves the machine. What is added takes room from `reserved', where zero means "not known". */
+/* Native byte order: it never leaves the machine. There is no room left in it. */
 struct BoardEntry {
         uint64_t tag; /* of its descriptor in the keeper; never reused; 0: the entry is free. Written last */
         uint32_t kind;
         uint32_t flags;
         uint64_t since_us, since_wall_us; /* the monotonic clock, and the other one */
-        uint64_t instance;                /* STATE: whose */
-        uint64_t watchdog_us;
-        int32_t main_pid, error;
+        uint64_t instance;                /* STATE: whose; CHECKPOINT: that made it */
+        union {
+                uint64_t watchdog_us; /* STATE */
+                uint64_t state_size;  /* CHECKPOINT: bytes */
+                uint64_t epoch;       /* ATTACHED: of its last renewal */
+        };
+        int32_t main_pid; /* STATE; ATTACHED: of the client */
+        union {
+                int32_t error;  /* STATE */
+                uint32_t n_fds; /* CHECKPOINT */
+        };
         char runner[KEEPER_NAME_SIZE];
-        char name[256];    /* in LISTEN_FDNAMES; STATE: what it says it is at */
+        char name[256];    /* in LISTEN_FDNAMES; STATE: what it says it is at; ATTACHED: the client's software */
         char address[128]; /* SOCKET: what it was opened as */
-        uint8_t reserved[8];
+        uint32_t uid, gid; /* ATTACHED: of the client */
 };
 static_assert(sizeof(BoardEntry) == 512 && offsetof(BoardEntry, runner) == 56, "fixed, by design");
 
@@ -60,7 +70,13 @@ DEFINE_CLEANUP(Board *, board_free);
 int board_fd(const Board *board);
 
 /*
- * board_add() - a copy of @entry, whose tag is made here, in @ret_place. Returns 0; BOARD_BEGUN: the same, and the memory is
+ * board_reserve() - @n tags that follow each other, for descriptors whose entry comes when all of them are with the keeper.
+ * 0, or as board_add().
+ */
+int board_reserve(Board *board, size_t n, uint64_t *ret_first);
+
+/*
+ * board_add() - a copy of @entry, whose tag is made here, unless it is a reserved one, in @ret_place. Returns 0; BOARD_BEGUN: the same, and the memory is
  * new, for the keeper to be given; a negative errno.
  */
 enum { BOARD_BEGUN = 1 };

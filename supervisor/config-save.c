@@ -55,6 +55,7 @@ typedef Baton__Snapshot__RunnerConfig Message;
         _(upgrade_timeout_us, upgrade_timeout_us) \
         _(upgrade_drain_us, upgrade_drain_us) \
         _(upgrade_health_us, upgrade_health_us) \
+        _(checkpoint_every_us, checkpoint_every_us) \
         _(literal, literal)
 
 #define SOCKET(_) \
@@ -191,6 +192,8 @@ int runner_config_save(const RunnerConfig *config, Baton__Snapshot__RunnerConfig
 #undef COPY
         message->log_format = config->log.format;
         message->restart = config->restart;
+        message->recover = config->recover;
+        message->pending = config->pending;
         message->ready = config->ready;
         save_text(&save, &message->name, config->name);
         save_text(&save, &message->description, config->description);
@@ -381,6 +384,8 @@ static void restore_numbers(RunnerConfig *draft, const Message *message) {
 #undef COPY
         draft->log.format = (LogFormat) restored_number(message->log_format, _LOG_FORMAT_N, 0);
         draft->restart = (RestartPolicy) restored_number(message->restart, _RESTART_N, RESTART_NEVER);
+        draft->recover = (ConfigRecover) restored_number(message->recover, _CONFIG_RECOVER_N, CONFIG_RECOVER_FRESH);
+        draft->pending = (ConfigPending) restored_number(message->pending, _CONFIG_PENDING_N, CONFIG_PENDING_DEFAULT);
         draft->ready = (ConfigReady) restored_number(message->ready, _CONFIG_READY_N, CONFIG_READY_NONE);
         if (draft->stop_signal == 0 || draft->stop_signal >= NSIG)
                 draft->stop_signal = SIGTERM;

@@ -91,6 +91,11 @@ static const cyaml_schema_field_t cgroup_fields[] = {
 };
 _Static_assert(ARRAY_SIZE(cgroup_fields) == _CONFIG_CGROUP_N + 1, "each has a key");
 
+static const cyaml_schema_field_t checkpoint_fields[] = {
+        TEXT("every", RawCheckpoint, every),
+        CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t upgrade_fields[] = {
         TEXT("timeout", RawUpgrade, timeout),
         TEXT("drain", RawUpgrade, drain),
@@ -162,6 +167,9 @@ static const cyaml_schema_field_t fd_store_fields[] = {
         TEXT("watchdog", RawRunner, watchdog), \
         TEXT("service", RawRunner, service), \
         TEXT("restart", RawRunner, restart), \
+        TEXT("recover", RawRunner, recover), \
+        TEXT("pending", RawRunner, pending), \
+        MAPPING("checkpoint", RawRunner, checkpoint, checkpoint_fields), \
         MAPPING("upgrade", RawRunner, upgrade, upgrade_fields), \
         TEXT("autostart", RawRunner, autostart), \
         LIST("success_exit", RawRunner, success_exit), \
@@ -272,6 +280,10 @@ static const struct {
         { "upgrade.health", DURATION },
         { "upgrade.signal", "a signal such as TERM, INT or 15" },
         { "restart", "always, on-failure or never" },
+        { "recover", "fresh or failover" },
+        { "pending", "resend, flush or none" },
+        { "checkpoint", "a mapping of every" },
+        { "checkpoint.every", DURATION },
         { "oneshot", BOOLEAN },
         { "autostart", BOOLEAN },
         { "success_exit", "exit codes from 0 to 255 and signals such as TERM, or a list of them" },

@@ -34,6 +34,10 @@ typedef struct RawUpgrade {
         char *timeout, *drain, *health, *signal;
 } RawUpgrade;
 
+typedef struct RawCheckpoint {
+        char *every;
+} RawCheckpoint;
+
 typedef struct RawLimits {
         char *values[CONFIG_LIMITS_N]; /* in the order of rlimit_by_index() */
 } RawLimits;
@@ -70,7 +74,8 @@ typedef struct RawRunner {
         RawCgroup *cgroup;
         char *ready, *start_timeout, *stop_timeout, *stop_signal, *watchdog, *service;
         RawUpgrade *upgrade;
-        char *restart, *oneshot, *autostart, *instances, *every;
+        RawCheckpoint *checkpoint;
+        char *restart, *recover, *pending, *oneshot, *autostart, *instances, *every;
         RawBackoff *backoff;
         RawIntensity *intensity;
         RawList success_exit, after, requires, at;

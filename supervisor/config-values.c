@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/feature.h"
 #include "common/parse.h"
 #include "common/rlimit.h"
 
@@ -48,6 +49,14 @@ static const char *const restart_names[] = { [RESTART_NEVER] = "never",
                                              [RESTART_ON_FAILURE] = "on-failure",
                                              [RESTART_ALWAYS] = "always",
                                              [_RESTART_N] = NULL };
+static const char *const recover_names[] = {
+        [CONFIG_RECOVER_FRESH] = "fresh", [CONFIG_RECOVER_FAILOVER] = "failover", [_CONFIG_RECOVER_N] = NULL
+};
+static const char *const pending_names[] = { [CONFIG_PENDING_DEFAULT] = "default",
+                                             [CONFIG_PENDING_RESEND] = "resend",
+                                             [CONFIG_PENDING_FLUSH] = "flush",
+                                             [CONFIG_PENDING_NONE] = "none",
+                                             [_CONFIG_PENDING_N] = NULL };
 static const char *const ready_names[] = { [CONFIG_READY_NONE] = "none",
                                            [CONFIG_READY_HELLO] = "hello",
                                            [CONFIG_READY_NOTIFY] = "notify",
@@ -92,6 +101,10 @@ static const Scalar scalars[] = {
         { "upgrade.signal", IN(upgrade, RawUpgrade, signal), TO(upgrade_signal), KIND_SIGNAL },
         { "upgrade.health", IN(upgrade, RawUpgrade, health), TO(upgrade_health_us), KIND_DURATION, 0, DURATION_MAX },
         { "restart", OF(restart), TO(restart), KIND_ENUM, .names = restart_names },
+        { "recover", OF(recover), TO(recover), KIND_ENUM, .names = recover_names },
+        { "pending", OF(pending), TO(pending), KIND_ENUM, .names = pending_names },
+        { "checkpoint.every", IN(checkpoint, RawCheckpoint, every), TO(checkpoint_every_us), KIND_DURATION, 0,
+          DURATION_MAX },
         { "oneshot", OF(oneshot), TO(oneshot), KIND_BOOLEAN },
         { "autostart", OF(autostart), TO(autostart), KIND_BOOLEAN },
         { "instances", OF(instances), TO(instances), KIND_NUMBER, 0, CONFIG_INSTANCES_MAX },
@@ -654,6 +667,17 @@ static void check_command(ConfigLoader *loader, const RunnerConfig *config) {
                 config_fail(loader, "command", "expected a program as its first word, not ''");
 }
 
+static void check_recovery(ConfigLoader *loader, const RunnerConfig *config) {
+        if (config->recover == CONFIG_RECOVER_FAILOVER && config->ready != CONFIG_READY_HELLO)
+                config_fail(loader, "recover", "`failover' goes only with `ready: hello'");
+        if (config->checkpoint_every_us > 0 && config->recover != CONFIG_RECOVER_FAILOVER)
+                config_fail(loader, "checkpoint.every", "goes only with `recover: failover'");
+        if (config->pending != CONFIG_PENDING_DEFAULT && config->ready != CONFIG_READY_HELLO)
+                config_fail(loader, "pending", "goes only with `ready: hello'");
+        if (config->pending == CONFIG_PENDING_RESEND && !feature_enabled(FEATURE_FUSE_RESEND))
+                config_fail(loader, "pending", "`resend' needs Linux 6.9: use flush or none");
+}
+
 /* check_backoff() - where one of the two is said, the other follows. */
 static void check_backoff(ConfigLoader *loader, PolicyBackoff *backoff, const RawBackoff *raw) {
         if (backoff->max_us >= backoff->initial_us)
@@ -686,6 +710,7 @@ void config_values_finish(ConfigLoader *loader, ConfigDraft *draft, const RawRun
                 config_fail(loader, "service", "goes only with `ready: hello'");
         if (config->watchdog_us > 0 && config->ready != CONFIG_READY_HELLO && config->ready != CONFIG_READY_NOTIFY)
                 config_fail(loader, "watchdog", "goes only with `ready: hello' or `ready: notify'");
+        check_recovery(loader, config);
         check_backoff(loader, &config->backoff, raw->backoff);
         config_sockets_finish(loader, draft);
         config_user_resolve(loader, draft, raw);

@@ -58,6 +58,22 @@ typedef enum ConfigReady {
         _CONFIG_READY_N,
 } ConfigReady;
 
+/* What a process that takes the place of one that has died begins with. */
+typedef enum ConfigRecover {
+        CONFIG_RECOVER_FRESH,    /* nothing */
+        CONFIG_RECOVER_FAILOVER, /* the last checkpoint of the one before */
+        _CONFIG_RECOVER_N,
+} ConfigRecover;
+
+/* What becomes of requests in a queue of the kernel's that the one before had taken and not answered. */
+typedef enum ConfigPending {
+        CONFIG_PENDING_DEFAULT, /* what the service thinks best */
+        CONFIG_PENDING_RESEND,
+        CONFIG_PENDING_FLUSH,
+        CONFIG_PENDING_NONE,
+        _CONFIG_PENDING_N,
+} ConfigPending;
+
 /* When a hook is run: its runner came into that PolicyState, or, as one more of them, an instance of it has ended. */
 enum { CONFIG_HOOK_EXIT = _POLICY_STATE_N };
 
@@ -169,6 +185,7 @@ struct RunnerConfig {
         uint64_t upgrade_drain_us;   /* for what its predecessor has begun */
         uint64_t
                 upgrade_health_us; /* in which its health is watched once it serves; 0: not. Plain: see upgrade-plain.c */
+        uint64_t checkpoint_every_us; /* a checkpoint is made so often; 0: only when somebody asks for one */
         uint64_t watchdog_us; /* no answer or WATCHDOG=1 for this long: it is killed and restarted; 0: not watched */
         PolicyBackoff backoff;
         uint64_t backoff_reset_us; /* up for this long: the next delay is the first one again */
@@ -185,6 +202,8 @@ struct RunnerConfig {
         uint8_t upgrade_signal; /* tells a plain one that has a successor to finish; 0: stop_signal */
         uint16_t fd_store_max;  /* descriptors that it may have stored */
         RestartPolicy restart;
+        ConfigRecover recover; /* of a native one */
+        ConfigPending pending; /* of a native one that serves a queue of the kernel's */
         ConfigReady ready;
         bool is_template;    /* `instances' was given: instances have numbers, be it only one */
         bool oneshot;        /* done, and up for those that wait, when it has exited with success */

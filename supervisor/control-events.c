@@ -22,7 +22,7 @@ enum {
 
 static_assert(_POLICY_STATE_N == BATON__CONTROL__RUNNER_STATUS__STATE__DONE + 1 &&
                       POLICY_UP == (int) BATON__CONTROL__RUNNER_STATUS__STATE__UP &&
-                      _EVENT_KIND_N == BATON__CONTROL__EVENT__KIND__RUNNER_UPGRADED + 1 &&
+                      _EVENT_KIND_N == BATON__CONTROL__EVENT__KIND__CHECKPOINT_FAILED + 1 &&
                       _RUNNER_CAUSE_N == BATON__CONTROL__EXIT_RECORD__CAUSE__LOST + 1,
               "the numbers are on the wire");
 

@@ -47,6 +47,9 @@ ControlMethod control_service, control_service_info;
 /* ---- control-fds.c ---- */
 ControlMethod control_fds;
 
+/* ---- control-checkpoint.c ---- */
+ControlMethod control_checkpoint;
+
 /* ---- control-upgrade.c ---- */
 ControlMethod control_upgrade;
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/version.h"
+#include "supervisor/failover.h"
 #include "supervisor/relay.h"
 #include "supervisor/report.h"
 #include "supervisor/service.h"
@@ -196,11 +197,14 @@ void control_service_go_on(Control *control, Call *call, const ProtobufCMessage 
 static void drive(Call *call, Instance *instance, ServiceGoal goal) {
         uint64_t left = call_time_left(call);
         Driven *waiting = calloc(1, sizeof(*waiting));
-        int r = -ENOMEM;
+        int socket = -1, r = waiting ? 0 : -ENOMEM;
 
-        if (waiting) {
+        /* In every other state it is refused for that. */
+        if (r == 0 && goal == SERVICE_GOAL_TAKEOVER && service_state(instance) == SERVICE_STATE_INIT)
+                r = failover_give(instance, &socket);
+        if (r == 0) {
                 (void) strcpy(waiting->name, instance->runner->name);
-                r = service_drive(instance, goal, false, left == USEC_INFINITY ? 0 : MAX(left, 1), -1,
+                r = service_drive(instance, goal, false, left == USEC_INFINITY ? 0 : MAX(left, 1), socket,
                                   control_service_driven, waiting);
         }
         if (r == 0) {
@@ -208,7 +212,10 @@ static void drive(Call *call, Instance *instance, ServiceGoal goal) {
                 return;
         }
         free(waiting);
-        if (r == -EBUSY)
+        if (r == -ENOENT)
+                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: there is no checkpoint of it",
+                                 instance->runner->name);
+        else if (r == -EBUSY)
                 (void) call_fail(call, STATUS_FAILED_PRECONDITION,
                                  "runner %s: another event of its service is under way", instance->runner->name);
         else
@@ -247,14 +254,9 @@ void control_service(Control *control, Call *call, const ProtobufCMessage *messa
         instance = find_native(runner, call);
         if (!instance)
                 return;
-        if (upgrade_drives(runner->upgrade)) {
+        if (upgrade_drives(runner->upgrade))
                 (void) call_fail(call, STATUS_ABORTED, "runner %s: is being upgraded, which drives its service",
                                  runner->name);
-                return;
-        }
-        if (events[i].goal == SERVICE_GOAL_TAKEOVER && service_state(instance) == SERVICE_STATE_INIT)
-                (void) call_fail(call, STATUS_FAILED_PRECONDITION, "runner %s: there is no checkpoint of it",
-                                 instance->runner->name);
         else
                 drive(call, instance, events[i].goal);
 }

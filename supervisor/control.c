@@ -63,6 +63,8 @@ static const Method methods[] = {
         { "Shutdown", &baton__control__shutdown_request__descriptor, control_shutdown, ROLE_ADMIN, true, NULL },
         { "Signal", &baton__control__signal_request__descriptor, control_signal, ROLE_OPERATE, true, "signal" },
         { "Upgrade", &baton__control__upgrade_request__descriptor, control_upgrade, ROLE_OPERATE, true, NULL },
+        { "Checkpoint", &baton__control__checkpoint_request__descriptor, control_checkpoint, ROLE_OPERATE, true,
+          NULL },
         { "Service", &baton__control__service_request__descriptor, control_service, ROLE_OPERATE, true, "event",
           control_service_go_on, RUNNER_COMMAND },
         { "ServiceInfo", &baton__control__service_info_request__descriptor, control_service_info, ROLE_READ, false,

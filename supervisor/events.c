@@ -329,6 +329,8 @@ static const char *const kind_names[] = {
         [EVENT_TAKEOVER] = "takeover",
         [EVENT_RECOVERY] = "recovery",
         [EVENT_RUNNER_UPGRADED] = "runner_upgraded",
+        [EVENT_RUNNER_FAILOVER] = "runner_failover",
+        [EVENT_CHECKPOINT_FAILED] = "checkpoint_failed",
 };
 static_assert(ARRAY_SIZE(kind_names) == _EVENT_KIND_N, "a name for each");
 

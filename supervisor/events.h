@@ -43,6 +43,8 @@ typedef enum EventKind {
         EVENT_TAKEOVER,
         EVENT_RECOVERY,
         EVENT_RUNNER_UPGRADED,
+        EVENT_RUNNER_FAILOVER,
+        EVENT_CHECKPOINT_FAILED,
         _EVENT_KIND_N,
 } EventKind;
 

@@ -19,6 +19,7 @@
 
 #include "common/log.h"
 #include "proto/snapshot.pb-c.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/chronicle.h"
 #include "supervisor/holder.h"
 #include "supervisor/runner-internal.h"
@@ -131,6 +132,7 @@ static void give(Runner *runner, RunnerConfig *config) {
         runner->config = runner_config_ref(config);
         runner_log_configure(runner->log, &config->log);
         holder_trim(runner->supervisor->holder, runner);
+        checkpoint_wake(runner);
         runner_config_unref(before);
         if (is_other)
                 chronicle_program(runner);

@@ -15,7 +15,7 @@
  * nothing but that. They leave the set before they are closed, since their duplicates live on.
  */
 
-#include "supervisor/holder.h"
+#include "supervisor/holder-internal.h"
 
 #include <errno.h>
 #include <linux/kcmp.h>
@@ -26,56 +26,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/socket-open.h"
-#include "supervisor/supervisor.h"
-
-typedef struct HeldSet HeldSet;
-
-struct Held {
-        TAILQ_ENTRY(Held) link; /* the set's */
-        UT_hash_handle hh;      /* by tag */
-        HeldSet *set;
-        uint64_t tag;
-        size_t place; /* on the board */
-        int fd;
-        bool watched, wanted;
-};
-TAILQ_HEAD(HeldList, Held);
-
-/* What is held of one runner. */
-struct HeldSet {
-        UT_hash_handle hh; /* by name */
-        Holder *holder;
-        struct HeldList list; /* sockets before what is stored */
-        unsigned n_stored;
-        LoopTimer timer; /* of what is stored for a limited time */
-        char name[];
-};
-
-/* A duplicate that the keeper has told, until its entry is known. */
-typedef struct Told {
-        SLIST_ENTRY(Told) link;
-        uint64_t tag;
-        int fd;
-} Told;
-
-struct Holder {
-        Supervisor *supervisor;
-        Board *board;
-        Held *all;     /* by tag */
-        HeldSet *sets; /* by name */
-        SLIST_HEAD(, Told) told;
-        unsigned n_dropping;
-        int epoll; /* of what is watched for a hang-up; -1: not made yet */
-        LoopIo io;
-};
 
 static void hung_up(LoopIo *io, unsigned events);
 static void timed_out(LoopTimer *timer);
@@ -90,7 +46,6 @@ int holder_new(Holder **ret_holder, Supervisor *supervisor) {
         holder->supervisor = supervisor;
         holder->epoll = -1;
         holder->io = LOOP_IO_NULL(hung_up);
-        SLIST_INIT(&holder->told);
         if (board_new(&holder->board) < 0) {
                 free(holder);
                 return -ENOMEM;
@@ -99,29 +54,35 @@ int holder_new(Holder **ret_holder, Supervisor *supervisor) {
         return 0;
 }
 
+/* list_of() - what it is in. */
+static struct HeldList *list_of(HeldSet *set, const Held *held) {
+        return board_entry(set->holder->board, held->place)->kind == BOARD_ATTACHED ? &set->lanes : &set->list;
+}
+
 static void free_held(Held *held) {
         HeldSet *set = held->set;
         Holder *holder = set->holder;
 
         if (held->watched)
                 (void) epoll_ctl(holder->epoll, EPOLL_CTL_DEL, held->fd, NULL);
-        TAILQ_REMOVE(&set->list, held, link);
+        TAILQ_REMOVE(list_of(set, held), held, link);
         HASH_DELETE(hh, holder->all, held);
         fd_close(held->fd);
         free(held);
 }
 
 static void free_set(HeldSet *set) {
+        set->kept = kept_unref(set->kept);
         loop_timer_stop(&set->timer);
         HASH_DELETE(hh, set->holder->sets, set);
         free(set);
 }
 
 static void forget_told(Holder *holder) {
-        Told *told;
+        Told *told, *next;
 
-        while ((told = SLIST_FIRST(&holder->told))) {
-                SLIST_REMOVE_HEAD(&holder->told, link);
+        HASH_ITER (hh, holder->told, told, next) {
+                HASH_DELETE(hh, holder->told, told);
                 fd_close(told->fd);
                 free(told);
         }
@@ -137,8 +98,11 @@ Holder *holder_free(Holder *holder) {
         HASH_ITER (hh, holder->sets, set, next) {
                 while ((held = TAILQ_FIRST(&set->list)))
                         free_held(held);
+                while ((held = TAILQ_FIRST(&set->lanes)))
+                        free_held(held);
                 free_set(set);
         }
+        kept_end(holder);
         forget_told(holder);
         if (holder->supervisor->link)
                 keeper_link_forget(holder->supervisor->link, holder);
@@ -151,15 +115,15 @@ Holder *holder_free(Holder *holder) {
 
 /* ------------------------------------------------------------------------------------------------------------- the set */
 
-static HeldSet *find_set(const Holder *holder, const char *name) {
+HeldSet *holder_find_set(const Holder *holder, const char *name) {
         HeldSet *set;
 
         HASH_FIND(hh, holder->sets, name, strlen(name), set);
         return set;
 }
 
-static HeldSet *make_set(Holder *holder, const char *name) {
-        HeldSet *set = find_set(holder, name);
+HeldSet *holder_make_set(Holder *holder, const char *name) {
+        HeldSet *set = holder_find_set(holder, name);
 
         if (set)
                 return set;
@@ -170,11 +134,17 @@ static HeldSet *make_set(Holder *holder, const char *name) {
         set->holder = holder;
         set->timer = LOOP_TIMER_NULL(timed_out);
         TAILQ_INIT(&set->list);
+        TAILQ_INIT(&set->lanes);
         HASH_ADD(hh, holder->sets, name, strlen(set->name), set);
         if (set->hh.tbl)
                 return set;
         free(set);
         return NULL;
+}
+
+void holder_clean_set(HeldSet *set) {
+        if (TAILQ_EMPTY(&set->list) && TAILQ_EMPTY(&set->lanes) && !set->kept)
+                free_set(set);
 }
 
 static BoardEntry *entry_of(const Held *held) {
@@ -201,13 +171,13 @@ static Held *insert(HeldSet *set, size_t place, int fd_consume) {
                 free(held);
                 return NULL;
         }
-        TAILQ_FOREACH (before, &set->list, link)
+        TAILQ_FOREACH (before, list_of(set, held), link)
                 if (is_stored(before) && !is_stored(held))
                         break;
         if (before)
                 TAILQ_INSERT_BEFORE(before, held, link);
         else
-                TAILQ_INSERT_TAIL(&set->list, held, link);
+                TAILQ_INSERT_TAIL(list_of(set, held), held, link);
         set->n_stored += is_stored(held);
         return held;
 }
@@ -228,18 +198,17 @@ static void let_go(Held *held) {
 
         if (is_stored(held))
                 set->n_stored--;
-        else
+        else if (entry_of(held)->kind == BOARD_SOCKET)
                 socket_remove_path(held->fd);
         if (keeper_link_drop(holder->supervisor->link, 0, KEEPER_FD_SOCKET, held->tag, dropped, holder) == 0)
                 holder->n_dropping++;
         board_remove(holder->board, held->place);
         free_held(held);
-        if (TAILQ_EMPTY(&set->list))
-                free_set(set);
+        holder_clean_set(set);
 }
 
 bool holder_must_wait(const Holder *holder, const Instance *instance) {
-        return holder->n_dropping > 0 && instance->config->n_sockets > 0;
+        return (holder->n_dropping > 0 || holder->n_range_drops > 0) && instance->config->n_sockets > 0;
 }
 
 /* --------------------------------------------------------------------------------------------------------- the keeper */
@@ -257,31 +226,29 @@ static int put(Holder *holder, uint64_t tag, int fd) {
         return keeper_link_put(holder->supervisor->link, 0, KEEPER_FD_SOCKET, tag, fd, stored, holder);
 }
 
-/* add_entry() - on the board, which the keeper is given when it is new. */
-static int add_entry(Holder *holder, const BoardEntry *entry, size_t *ret_place) {
-        int r = board_add(holder->board, entry, ret_place);
+int holder_begun(Holder *holder, int r) {
+        return r == BOARD_BEGUN ? put(holder, 0, board_fd(holder->board)) : r;
+}
 
-        if (r == BOARD_BEGUN)
-                r = put(holder, 0, board_fd(holder->board));
-        return r;
+static int add_entry(Holder *holder, const BoardEntry *entry, size_t *ret_place) {
+        return holder_begun(holder, board_add(holder->board, entry, ret_place));
 }
 
 static int hold(Holder *holder, const BoardEntry *entry, int fd_consume, Held **ret_held) {
         _cleanup_fd_ int fd = fd_consume;
-        HeldSet *set = make_set(holder, entry->runner);
+        HeldSet *set = holder_make_set(holder, entry->runner);
         size_t place;
         int r = set ? add_entry(holder, entry, &place) : -ENOMEM;
 
         if (r < 0) {
-                if (set && TAILQ_EMPTY(&set->list))
-                        free_set(set);
+                if (set)
+                        holder_clean_set(set);
                 return r;
         }
         *ret_held = insert(set, place, fd_take(&fd));
         if (!*ret_held) {
                 board_remove(holder->board, place);
-                if (TAILQ_EMPTY(&set->list))
-                        free_set(set);
+                holder_clean_set(set);
                 return -ENOMEM;
         }
         r = put(holder, (*ret_held)->tag, (*ret_held)->fd);
@@ -293,32 +260,31 @@ static int hold(Holder *holder, const BoardEntry *entry, int fd_consume, Held **
 void holder_adopt(Holder *holder, uint64_t tag, int fd_consume) {
         Told *told = malloc(sizeof(*told));
 
-        if (!told) {
-                fd_close(fd_consume);
-                return;
+        if (told) {
+                *told = (Told){ .tag = tag, .fd = fd_consume };
+                HASH_ADD(hh, holder->told, tag, sizeof(told->tag), told);
         }
-        *told = (Told){ .tag = tag, .fd = fd_consume };
-        SLIST_INSERT_HEAD(&holder->told, told, link);
+        if (told && told->hh.tbl)
+                return;
+        fd_close(fd_consume);
+        free(told);
 }
 
-/* take_told() - -1: it was not told. */
-static int take_told(Holder *holder, uint64_t tag) {
+int holder_take_told(Holder *holder, uint64_t tag) {
         Told *told;
         int fd;
 
-        SLIST_FOREACH (told, &holder->told, link)
-                if (told->tag == tag)
-                        break;
+        HASH_FIND(hh, holder->told, &tag, sizeof(tag), told);
         if (!told)
                 return -1;
         fd = told->fd;
-        SLIST_REMOVE(&holder->told, told, Told, link);
+        HASH_DELETE(hh, holder->told, told);
         free(told);
         return fd;
 }
 
 void holder_disown(Holder *holder, uint64_t tag) {
-        fd_close(take_told(holder, tag));
+        fd_close(holder_take_told(holder, tag));
 }
 
 static void watch(Held *held);
@@ -326,31 +292,30 @@ static void arm(HeldSet *set);
 
 static void recover_entry(Holder *holder, size_t place) {
         const BoardEntry *entry = board_entry(holder->board, place);
-        int fd = take_told(holder, entry->tag);
-        HeldSet *set = fd >= 0 ? make_set(holder, entry->runner) : NULL;
+        int fd = holder_take_told(holder, entry->tag);
+        HeldSet *set = fd >= 0 ? holder_make_set(holder, entry->runner) : NULL;
         Held *held = set ? insert(set, place, fd) : NULL;
 
         if (!set)
                 fd_close(fd);
         if (!held)
                 board_remove(holder->board, place);
-        else if (is_stored(held))
+        else if (entry->kind != BOARD_SOCKET)
                 watch(held);
 }
 
 /* drop_told() - what has no entry. */
 static void drop_told(Holder *holder) {
-        Told *told;
+        Told *told, *next;
 
-        SLIST_FOREACH (told, &holder->told, link)
-                if (keeper_link_drop(holder->supervisor->link, 0, KEEPER_FD_SOCKET, told->tag, dropped, holder) == 0)
-                        holder->n_dropping++;
+        HASH_ITER (hh, holder->told, told, next)
+                kept_drop_tags(holder, told->tag, 1);
         forget_told(holder);
 }
 
 void holder_recover(Holder *holder) {
         Board *board;
-        int fd = take_told(holder, 0), r;
+        int fd = holder_take_told(holder, 0), r;
 
         if (fd >= 0) {
                 r = board_adopt(&board, fd);
@@ -363,7 +328,9 @@ void holder_recover(Holder *holder) {
                 }
         }
         for (size_t i = board_next(holder->board, 0); i > 0; i = board_next(holder->board, i))
-                if (board_entry(holder->board, i)->kind != BOARD_STATE)
+                if (board_entry(holder->board, i)->kind == BOARD_CHECKPOINT)
+                        kept_recover(holder, i);
+                else if (board_entry(holder->board, i)->kind != BOARD_STATE)
                         recover_entry(holder, i);
         drop_told(holder);
 }
@@ -401,7 +368,7 @@ static unsigned nth_alike(const RunnerConfig *config, unsigned i) {
 static int find_wanted(const Holder *holder, const Runner *runner, unsigned i, char **ret_address, char *identity,
                        Held **ret_held) {
         const RunnerConfig *config = runner->config;
-        const HeldSet *set = find_set(holder, runner->name);
+        const HeldSet *set = holder_find_set(holder, runner->name);
         char *address = runner_config_expand(config, config->sockets[i].address, runner->name, runner->number);
 
         if (!address)
@@ -412,10 +379,27 @@ static int find_wanted(const Holder *holder, const Runner *runner, unsigned i, c
         return 0;
 }
 
+/* drop_recovery() - what only a failover needs. It may free the set. */
+static void drop_recovery(HeldSet *set) {
+        Holder *holder = set->holder;
+        char name[KEEPER_NAME_SIZE];
+        Held *held;
+
+        (void) snprintf(name, sizeof(name), "%s", set->name);
+        kept_drop(set);
+        holder_clean_set(set);
+        while ((set = holder_find_set(holder, name)) && (held = TAILQ_FIRST(&set->lanes)))
+                let_go(held);
+}
+
 void holder_trim(Holder *holder, const Runner *runner) {
-        HeldSet *set = find_set(holder, runner->name);
+        HeldSet *set = holder_find_set(holder, runner->name);
         Held *held, *next, *wanted;
 
+        if (set && runner->config->recover != CONFIG_RECOVER_FAILOVER) {
+                drop_recovery(set);
+                set = holder_find_set(holder, runner->name);
+        }
         if (!set)
                 return;
         TAILQ_FOREACH (held, &set->list, link)
@@ -434,7 +418,7 @@ void holder_trim(Holder *holder, const Runner *runner) {
                 if (!held->wanted)
                         let_go(held); /* the last of them frees the set, and then there is no next */
         }
-        set = find_set(holder, runner->name);
+        set = holder_find_set(holder, runner->name);
         if (set)
                 arm(set); /* how long things may be stored may have changed, too */
 }
@@ -486,14 +470,34 @@ int holder_open(Holder *holder, const Runner *runner, char error[HOLDER_ERROR_SI
         return r;
 }
 
-void holder_release(Holder *holder, const Runner *runner) {
-        HeldSet *set = find_set(holder, runner->name);
-        Held *held, *next;
+/* keeps() - whether @runner, which is at rest, may be started from its checkpoint yet. NULL: there is none of that name. */
+static bool keeps(const Runner *runner) {
+        return runner && !runner->removed && runner->state == POLICY_FAILED &&
+               runner->config->recover == CONFIG_RECOVER_FAILOVER;
+}
 
-        for (held = set ? TAILQ_FIRST(&set->list) : NULL; held; held = next) {
-                next = TAILQ_NEXT(held, link);
-                let_go(held);
+/* let_all_go() - with the checkpoint, unless @runner has failed: somebody may repair what it failed of. */
+static void let_all_go(HeldSet *set, const Runner *runner) {
+        Holder *holder = set->holder;
+        char name[KEEPER_NAME_SIZE];
+        Held *held;
+
+        (void) snprintf(name, sizeof(name), "%s", set->name);
+        if (set->kept && !keeps(runner)) {
+                kept_drop(set);
+                holder_clean_set(set);
         }
+        /* The last of what there is frees the set. */
+        while ((set = holder_find_set(holder, name)) &&
+               ((held = TAILQ_FIRST(&set->lanes)) || (held = TAILQ_FIRST(&set->list))))
+                let_go(held);
+}
+
+void holder_release(Holder *holder, const Runner *runner) {
+        HeldSet *set = holder_find_set(holder, runner->name);
+
+        if (set)
+                let_all_go(set, runner);
 }
 
 static bool is_over(const Runner *runner) {
@@ -506,17 +510,13 @@ void holder_settle(Holder *holder) {
 
         HASH_ITER (hh, holder->sets, set, next) {
                 Runner *runner = runner_find(holder->supervisor, set->name);
-                Held *held, *after;
 
                 /* One that is about to be started has its event, and is DOWN until that is handled. */
                 if (!is_over(runner) || (runner && runner->events && !runner->removed)) {
                         holder_trim(holder, runner);
                         continue;
                 }
-                for (held = TAILQ_FIRST(&set->list); held; held = after) {
-                        after = TAILQ_NEXT(held, link);
-                        let_go(held);
-                }
+                let_all_go(set, runner);
         }
         for (size_t i = board_next(holder->board, 0); i > 0; i = board_next(holder->board, i)) {
                 const BoardEntry *entry = board_entry(holder->board, i);
@@ -531,6 +531,7 @@ void holder_settle(Holder *holder) {
                 else if (entry->kind == BOARD_STATE)
                         board_remove(holder->board, i);
         }
+        checkpoint_wake_all(holder->supervisor);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- passing */
@@ -561,7 +562,7 @@ static char *print_custom(const ConfigSocketVariable *variable, unsigned n) {
 }
 
 int holder_pass(const Holder *holder, const Runner *runner, HolderPass *ret_pass) {
-        const HeldSet *set = find_set(holder, runner->name);
+        const HeldSet *set = holder_find_set(holder, runner->name);
         HolderPass pass = { 0 };
         unsigned n_sockets = 0;
         FILE *names;
@@ -623,8 +624,9 @@ static void hung_up(LoopIo *io, unsigned events) {
                 HASH_FIND(hh, holder->all, &tag, sizeof(tag), held);
                 if (!held)
                         continue;
-                log_info("runner %s: stored descriptor %s: its peer has hung up", held->set->name,
-                         entry_of(held)->name);
+                if (is_stored(held))
+                        log_info("runner %s: stored descriptor %s: its peer has hung up", held->set->name,
+                                 entry_of(held)->name);
                 let_go(held);
         }
 }
@@ -681,7 +683,7 @@ static void timed_out(LoopTimer *timer) {
                 log_info("runner %s: stored descriptor %s: its time is over", name, entry_of(held)->name);
                 let_go(held);
         }
-        set = find_set(holder, name);
+        set = holder_find_set(holder, name);
         if (set)
                 arm(set);
 }
@@ -693,7 +695,7 @@ static bool is_same(int a, int b) {
 
 int holder_store(Holder *holder, const Runner *runner, const char *name, bool poll, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
-        HeldSet *set = find_set(holder, runner->name);
+        HeldSet *set = holder_find_set(holder, runner->name);
         BoardEntry entry = { .kind = BOARD_STORED,
                              .flags = poll ? 0 : BOARD_NO_POLL,
                              .since_us = clock_now(),
@@ -718,7 +720,7 @@ int holder_store(Holder *holder, const Runner *runner, const char *name, bool po
 }
 
 unsigned holder_unstore(Holder *holder, const Runner *runner, const char *name) {
-        HeldSet *set = find_set(holder, runner->name);
+        HeldSet *set = holder_find_set(holder, runner->name);
         Held *held, *next;
         unsigned n = 0;
 
@@ -732,10 +734,55 @@ unsigned holder_unstore(Holder *holder, const Runner *runner, const char *name) 
         return n;
 }
 
+/* ---------------------------------------------------------------------------------------------------- attached clients */
+
+int holder_attach(Holder *holder, const Runner *runner, const struct ucred *client, const char *software, int lane) {
+        _cleanup_fd_ int fd = fd_dup(lane);
+        BoardEntry entry = { .kind = BOARD_ATTACHED,
+                             .since_us = clock_now(),
+                             .since_wall_us = clock_wall(),
+                             .main_pid = client->pid,
+                             .uid = client->uid,
+                             .gid = client->gid };
+        Held *held;
+        int r;
+
+        if (fd < 0)
+                return fd;
+        (void) snprintf(entry.runner, sizeof(entry.runner), "%s", runner->name);
+        (void) snprintf(entry.name, sizeof(entry.name), "%s", software);
+        r = hold(holder, &entry, fd_take(&fd), &held);
+        if (r == 0)
+                watch(held);
+        return r;
+}
+
+const Held *holder_first_lane(const Holder *holder, const Runner *runner) {
+        const HeldSet *set = holder_find_set(holder, runner->name);
+
+        return set ? TAILQ_FIRST(&set->lanes) : NULL;
+}
+
+uint64_t holder_tag(const Held *held) {
+        return held->tag;
+}
+
+uint32_t holder_next_epoch(const Held *lane) {
+        return (uint32_t) ++entry_of(lane)->epoch;
+}
+
+void holder_detach(Holder *holder, uint64_t tag) {
+        Held *held;
+
+        HASH_FIND(hh, holder->all, &tag, sizeof(tag), held);
+        if (held && entry_of(held)->kind == BOARD_ATTACHED)
+                let_go(held);
+}
+
 /* ------------------------------------------------------------------------------------------------------------- looking */
 
 const Held *holder_first(const Holder *holder, const Runner *runner) {
-        const HeldSet *set = find_set(holder, runner->name);
+        const HeldSet *set = holder_find_set(holder, runner->name);
 
         return set ? TAILQ_FIRST(&set->list) : NULL;
 }

@@ -20,6 +20,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/holder.h"
 #include "supervisor/notify.h"
 #include "supervisor/recovery.h"
 #include "supervisor/runner-save.h"
@@ -173,6 +174,7 @@ static void go_on(Instance *instance, const Recovered *slot) {
 /* One that takes the place of what was killed is a restart that we asked for, not one that it needed. */
 static void be_killed(Instance *instance) {
         instance->state = PROCESS_UP;
+        instance->broken_off = true;
         instance->runner->state = POLICY_STOPPING;
         instance_doom(instance, RUNNER_CAUSE_STOPPED, PROCESS_EVENT_DOOMED);
 }
@@ -183,6 +185,7 @@ static void fill(Instance *instance, const Recovered *slot) {
         instance->born = true;
         instance->pid = instance->last_pid = slot->pid;
         instance->saves = slot->record.flags & RECORD_SAVES;
+        instance->recovers = slot->record.recovers;
         instance->resume = slot->record.flags & RECORD_UPGRADE;
         instance->stale = slot->record.flags & RECORD_STALE;
         instance->program = slot->record.program;
@@ -227,6 +230,18 @@ int instance_adopt_past(Runner *runner, Recovered *slot) {
         return 0;
 }
 
+/*
+ * is_half_recovered() - it was to go on from a checkpoint, and nobody knows how far that had come: its clients, say, may have
+ * been renewed or not. Another one is made, and the checkpoint is still there.
+ */
+static bool is_half_recovered(const Instance *instance, const Recovered *slot) {
+        const Runner *runner = instance->runner;
+        const Holder *holder = instance->supervisor->holder;
+
+        return !runner->crossed && instance->config->recover == CONFIG_RECOVER_FAILOVER && !is_ready(instance, slot) &&
+               (holder_kept(holder, runner) || holder_first_lane(holder, runner));
+}
+
 int instance_adopt(Runner *runner, Recovered *slot) {
         Instance *instance;
         int r = make(&instance, runner, slot);
@@ -238,6 +253,8 @@ int instance_adopt(Runner *runner, Recovered *slot) {
         runner->events = 0; /* it needs no start */
         runner_log_set_over(runner->log, false);
         r = runner->crossed ? adopt_crossed(instance, slot) : adopt_all(instance, slot);
+        if (r == 0 && is_half_recovered(instance, slot))
+                r = -EINPROGRESS;
         if (r == 0 && (runner->crossed || !(slot->flags & KEEPER_FLAG_DOOMED))) {
                 go_on(instance, slot);
                 return true;

@@ -14,6 +14,7 @@
 
 #include "common/log.h"
 #include "proto/message.h"
+#include "supervisor/checkpoint.h"
 
 /* note_loss() - records whose numbers were skipped are worth a line where they would have been. */
 static void note_loss(Instance *instance, uint64_t n) {
@@ -52,6 +53,11 @@ static void ping(Instance *instance, Call *call, const ProtobufCMessage *message
         call_answer_message(call, message);
 }
 
+static void checkpoint(Instance *instance, Call *call, const ProtobufCMessage *message) {
+        (void) message;
+        checkpoint_handle(instance, call);
+}
+
 static const struct {
         const char *name;
         const ProtobufCMessageDescriptor *request;
@@ -59,6 +65,7 @@ static const struct {
 } methods[] = {
         { "baton.Log/Write", &baton__log_write__descriptor, log_write },
         { "baton.Runner/Ping", &baton__ping__descriptor, ping },
+        { "baton.Supervisor/Checkpoint", &baton__checkpoint_request__descriptor, checkpoint },
 };
 
 void instance_called(Peer *peer, Call *call) {

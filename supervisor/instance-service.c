@@ -10,7 +10,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/log.h"
+#include "supervisor/events.h"
+#include "supervisor/failover.h"
 #include "supervisor/runner-record.h"
 #include "supervisor/service.h"
 
@@ -31,6 +34,23 @@ static void learn(Instance *instance, const ServiceResult *result) {
         instance->saves = result->info && result->info->saves;
 }
 
+/* go_on() - it serves in the place of one that has died. */
+static void go_on(Instance *instance) {
+        Runner *runner = instance->runner;
+
+        if (instance->recovers) {
+                runner->n_failovers++;
+                events_publish(runner->supervisor->events, &(Event){
+                                                                   .kind = EVENT_RUNNER_FAILOVER,
+                                                                   .runner = runner->name,
+                                                                   .instance = instance->id,
+                                                                   .pid = instance->pid,
+                                                                   .number = clock_now() - instance->started_us,
+                                                           });
+        }
+        failover_renew_clients(instance);
+}
+
 void instance_service_served(Instance *instance, const ServiceResult *result, void *userdata) {
         (void) userdata;
         if (result->info)
@@ -39,6 +59,8 @@ void instance_service_served(Instance *instance, const ServiceResult *result, vo
                 instance->resume = false;
                 runner_record_instance(instance->runner, instance);
         }
+        if (result->status == STATUS_OK && instance->state == PROCESS_STARTING)
+                go_on(instance);
         if (result->status == STATUS_OK)
                 instance_raise(instance, PROCESS_EVENT_READY);
         else if (!result->local ||
@@ -54,11 +76,29 @@ static void asked(Instance *instance, const ServiceResult *result, void *userdat
                 instance_raise(instance, PROCESS_EVENT_READY);
 }
 
+/* is_fresh() - it follows one that has died, and has nothing to go on with. */
+static bool is_fresh(const Instance *instance) {
+        const RunnerExit *exit = runner_exit(instance->runner, 0);
+
+        return instance->config->recover == CONFIG_RECOVER_FAILOVER && instance->state == PROCESS_STARTING &&
+               service_state(instance) == SERVICE_STATE_INIT && exit && !exit->success;
+}
+
 void instance_serve(Instance *instance) {
         /* The start of one that is being started has a time-out of its own, which knows more to say. */
         uint64_t timeout = instance->state == PROCESS_STARTING ? 0 : instance->config->start_timeout_us;
-        int r = service_drive(instance, SERVICE_GOAL_SERVE, true, timeout, -1, instance_service_served, NULL);
+        ServiceGoal goal = SERVICE_GOAL_SERVE;
+        int socket = -1, r = 0;
 
+        if (failover_is_due(instance)) {
+                goal = SERVICE_GOAL_FAILOVER;
+                r = failover_give(instance, &socket);
+        } else if (is_fresh(instance)) {
+                log_warning("runner %s: there is no checkpoint of it: it begins with nothing", instance->runner->name);
+        }
+        if (r == 0)
+                r = service_drive(instance, goal, true, timeout, socket, instance_service_served, NULL);
+        instance->recovers |= r == 0 && goal == SERVICE_GOAL_FAILOVER;
         if (r == 0 || r == -EBUSY)
                 return;
         instance_fail(instance, INSTANCE_FAILURE_SYSTEM, ": its service does not begin: %s", strerror(-r));

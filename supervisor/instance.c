@@ -32,6 +32,8 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/checkpoint.h"
+#include "supervisor/failover.h"
 #include "supervisor/holder.h"
 #include "supervisor/relay.h"
 #include "supervisor/runner-record.h"
@@ -79,6 +81,7 @@ int instance_new(Instance **ret_instance, Runner *runner, uint64_t id) {
         instance->gone = LOOP_TASK_NULL(tell_gone);
         LIST_INIT(&instance->relays);
         LIST_INIT(&instance->drops);
+        LIST_INIT(&instance->renewals);
         LIST_INIT(&instance->on_exit);
         log_input_init(&instance->input, runner->log, id);
         *ret_instance = instance;
@@ -109,6 +112,8 @@ Instance *instance_free(Instance *instance) {
         if (!instance)
                 return NULL;
         instance->ended = true;
+        checkpoint_ended(instance);
+        failover_end(instance);
         if (instance->peer)
                 peer_close(instance->peer, STATUS_UNAVAILABLE, "the supervisor is ending");
         service_cancel(instance);
@@ -231,6 +236,8 @@ static void end_of_process(Instance *instance, uint64_t linger_us) {
         instance->program_fd = fd_close(instance->program_fd);
         instance_close_bootstrap(instance);
         instance_close_ready(instance);
+        checkpoint_ended(instance);
+        failover_end(instance);
         log_input_finish(&instance->input);
         holder_forget_state(instance->supervisor->holder, instance);
         call_watchers(instance, &instance->on_exit);
@@ -261,6 +268,7 @@ static void bury(Instance *instance) {
         if (!instance->was_up)
                 instance_fail(instance, INSTANCE_FAILURE_EXITED_EARLY, ": %s before it %s%s%s", text,
                               !runner_config_native(instance->config)         ? "was ready"
+                              : instance->recovers                            ? "had taken over from its checkpoint"
                               : instance->lane >= 0 || instance->lost != NULL ? "said Hello"
                                                                               : "connected",
                               instance->lost ? "; " : "", instance_text(instance->lost));
@@ -313,6 +321,8 @@ static void peer_ended(Peer *peer, Status status, const char *reason) {
                 instance->lost = NULL;
         instance->broke_rules = status != STATUS_OK && status != STATUS_UNAVAILABLE;
         instance->asking = NULL;
+        checkpoint_ended(instance);
+        failover_end(instance);
         relay_keep_peer(instance, TAKE_PTR(instance->peer));
         if (instance->lane >= 0)
                 (void) shutdown(instance->lane, SHUT_RDWR);
@@ -338,6 +348,8 @@ static void announce(Instance *instance) {
         log_info("runner %s: %s, pid %d", instance->runner->name,
                  instance_is_present(instance) ? "up" : "a successor is there", instance->pid);
         instance_watch_over(instance);
+        if (instance_is_present(instance))
+                checkpoint_wake(instance->runner);
         if (instance_is_present(instance))
                 runner_instance_ready(instance->runner);
         else if (instance->runner->upgrade)
@@ -426,8 +438,10 @@ void instance_exited(Instance *instance, ExitStatus exit) {
 
 static void start_timed_out(Instance *instance) {
         const char *what = !runner_config_native(instance->config) ? "was not ready"
-                           : instance->lane >= 0                   ? "connected, but said no Hello"
-                                                                   : "did not connect";
+                           : instance->lane < 0                    ? "did not connect"
+                           : !instance->service                    ? "connected, but said no Hello"
+                           : instance->recovers                    ? "did not take over from its checkpoint"
+                                                                   : "said Hello, but its service did not begin";
 
         instance_fail(instance, INSTANCE_FAILURE_DID_NOT_CONNECT, ": %s within %g s, and was killed", what,
                       (double) instance->config->start_timeout_us / USEC_PER_SEC);

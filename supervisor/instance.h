@@ -24,9 +24,11 @@
 #include "supervisor/process.h"
 #include "supervisor/runner.h"
 
+typedef struct Give Give;
 typedef struct Notify Notify;
 typedef struct Recovered Recovered;
 typedef struct Relay Relay;
+typedef struct Renewal Renewal;
 typedef struct Service Service;
 typedef struct InstanceDrop InstanceDrop;
 typedef struct InstanceMain InstanceMain;
@@ -103,6 +105,8 @@ struct Instance {
         bool reloading : 1;   /* it says so, and is not READY again */
         bool leaving : 1;     /* STOPPING: it says that it ends */
         bool stale : 1;       /* adopted: it was started with another configuration than its runner has */
+        bool recovers : 1;    /* it goes on from a checkpoint */
+        bool broken_off : 1;  /* it was killed since nobody could go on with it, not since it was to stop */
         ExitStatus exit;
 
         pid_t pid;                 /* 0: no process */
@@ -115,14 +119,16 @@ struct Instance {
         int program_fd;            /* executed in place of the file at its path; -1: that one */
         int ready_fd;              /* write end for readiness, until the runner has it; -1: none */
 
-        Bootstrap *bootstrap; /* the way in of a native one; NULL: not a native one, or it is in */
-        InstanceMain *main;   /* another process that it has named as its main one; NULL: none */
-        Notify *notify;       /* how another one says that it is ready; NULL: it does not */
-        Precopied copied;     /* of the peer */
-        Peer *peer;           /* NULL: a plain runner, or the peer has ended */
-        Peer *ended_peer;     /* the one that has, while relays still have items of it; else NULL */
-        Call *asking;         /* our call of Ping */
-        Service *service;     /* the events of its service that are being sent; NULL: none */
+        Bootstrap *bootstrap;          /* the way in of a native one; NULL: not a native one, or it is in */
+        InstanceMain *main;            /* another process that it has named as its main one; NULL: none */
+        Notify *notify;                /* how another one says that it is ready; NULL: it does not */
+        Precopied copied;              /* of the peer */
+        Peer *peer;                    /* NULL: a plain runner, or the peer has ended */
+        Peer *ended_peer;              /* the one that has, while relays still have items of it; else NULL */
+        Call *asking;                  /* our call of Ping */
+        Service *service;              /* the events of its service that are being sent; NULL: none */
+        Give *give;                    /* a checkpoint that it is being given; NULL: none */
+        LIST_HEAD(, Renewal) renewals; /* lanes of clients that it was offered */
         LogInput input;
 
         uint64_t started_us, started_wall_us; /* when it was made, by the two clocks; 0: not yet */

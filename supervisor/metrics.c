@@ -14,6 +14,8 @@
 
 #include "common/clock.h"
 #include "common/version.h"
+#include "supervisor/checkpoint.h"
+#include "supervisor/holder.h"
 #include "supervisor/instance.h"
 #include "supervisor/listener.h"
 #include "supervisor/supervisor.h"
@@ -63,6 +65,36 @@ static void upgrades_failed(FILE *file, const char *name, const Runner *runner) 
         sample(file, name, runner, runner->upgrades ? runner->upgrades->n_failed : 0);
 }
 
+static void failovers(FILE *file, const char *name, const Runner *runner) {
+        sample(file, name, runner, runner->n_failovers);
+}
+
+static void checkpoints(FILE *file, const char *name, const Runner *runner) {
+        if (runner->config->recover == CONFIG_RECOVER_FAILOVER)
+                sample(file, name, runner, checkpoint_counts(runner).done);
+}
+
+static void checkpoints_failed(FILE *file, const char *name, const Runner *runner) {
+        if (runner->config->recover == CONFIG_RECOVER_FAILOVER)
+                sample(file, name, runner, checkpoint_counts(runner).failed);
+}
+
+static void checkpoint_time(FILE *file, const char *name, const Runner *runner) {
+        const Holder *holder = runner->supervisor->holder;
+        const Kept *kept = holder_kept(holder, runner);
+
+        if (kept)
+                seconds(file, name, runner, holder_kept_entry(holder, kept)->since_wall_us);
+}
+
+static void checkpoint_size(FILE *file, const char *name, const Runner *runner) {
+        const Holder *holder = runner->supervisor->holder;
+        const Kept *kept = holder_kept(holder, runner);
+
+        if (kept)
+                sample(file, name, runner, holder_kept_entry(holder, kept)->state_size);
+}
+
 static void last_exit(FILE *file, const char *name, const Runner *runner) {
         const RunnerExit *exit = runner_exit(runner, 0);
 
@@ -96,6 +128,15 @@ static const Family families[] = {
         { "baton_runner_starts", "counter", NULL, "Processes made for it, ever.", starts },
         { "baton_runner_upgrades", "counter", NULL, "Upgrades of it that succeeded, ever.", upgrades_done },
         { "baton_runner_upgrades_failed", "counter", NULL, "Upgrades of it that failed, likewise.", upgrades_failed },
+        { "baton_runner_checkpoints", "counter", NULL, "Checkpoints of it that are or were kept, likewise.",
+          checkpoints },
+        { "baton_runner_checkpoints_failed", "counter", NULL, "Attempts at one that failed, likewise.",
+          checkpoints_failed },
+        { "baton_runner_checkpoint_time_seconds", "gauge", "seconds", "When the last one was kept, wall clock.",
+          checkpoint_time },
+        { "baton_runner_checkpoint_size_bytes", "gauge", "bytes", "Its state.", checkpoint_size },
+        { "baton_runner_failovers", "gauge", NULL, "Of the restarts, those that went on from a checkpoint.",
+          failovers },
         { "baton_runner_restarts", "gauge", NULL, "Made by policy after an end, since the last reset.", restarts },
         { "baton_runner_last_exit_time_seconds", "gauge", "seconds", "When its last process ended, wall clock.",
           last_exit },

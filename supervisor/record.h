@@ -60,11 +60,13 @@ typedef struct Record {
 
         uint64_t begun_us; /* of its schedule's last run; 0: none, or not known */
         uint64_t program;  /* stamp of what the instance was started from; 0: not known */
+        uint32_t n_failovers;
+        uint32_t recovers; /* 1: it goes on from a checkpoint */
 } Record;
 
 static_assert(sizeof(Record) <= KEEPER_RECORD_SIZE, "it fits");
 static_assert(offsetof(Record, started_us) == 16 && sizeof(Record) % 8 == 0, "no padding, by design");
-static_assert(sizeof(Record) == 200, "what is added is added at the end");
+static_assert(sizeof(Record) == 208, "what is added is added at the end");
 
 /* record_pack() - into the bytes the keeper stores; the version is set, the rest of them is zero. */
 void record_pack(const Record *record, uint8_t bytes[KEEPER_RECORD_SIZE]);

@@ -27,6 +27,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/chronicle.h"
 #include "supervisor/events.h"
 #include "supervisor/group.h"
@@ -163,6 +164,15 @@ static void look_for_leftovers(Runner *runner) {
                         runner->name, *one);
 }
 
+/* ended_in_order() - so that there is nothing that another one would have to go on with. */
+static bool ended_in_order(const Runner *runner, bool success) {
+        const Instance *instance = runner->instance;
+
+        if (!instance || !instance->over || instance->broken_off || runner->hidden)
+                return false;
+        return success || runner->state == POLICY_STOPPING;
+}
+
 /* over() - nothing is left of the present instance, or none could be made: instance NULL. */
 static PolicyEvent over(Runner *runner) {
         const Instance *instance = runner->instance;
@@ -176,6 +186,8 @@ static PolicyEvent over(Runner *runner) {
                 note_end(runner, instance, success, text);
                 look_for_leftovers(runner);
         }
+        if (ended_in_order(runner, success))
+                holder_unkeep(runner->supervisor->holder, runner);
         if (success)
                 runner->completed = true;
         if (runner->up_us && clock_now() - runner->up_us >= runner->config->backoff_reset_us)
@@ -302,6 +314,7 @@ void runner_forgive(Runner *runner) {
         policy_window_reset(&runner->window);
         runner->n_failures = 0;
         runner->n_restarts = 0;
+        runner->n_failovers = 0;
         if (runner->group)
                 group_forgive(runner->group);
 }
@@ -459,6 +472,8 @@ void runner_upgrade_over(Runner *runner, bool old_gone) {
         else if (runner->state == POLICY_STOPPING && !runner->holding)
                 stop(runner); /* who serves now does not know of it */
         supervisor_queue_runner(runner->supervisor, runner);
+        checkpoint_renew(runner);
+        checkpoint_wake(runner);
 }
 
 static int may_start(const Runner *runner) {

@@ -86,6 +86,8 @@ void runner_pack(const Runner *runner, const Instance *instance, uint8_t bytes[K
                 .next_us = runner->next_us,
                 .n_starts = runner->n_starts,
                 .n_restarts = runner->n_restarts,
+                .n_failovers = runner->n_failovers,
+                .recovers = instance && instance->recovers,
                 .n_failures = runner->n_failures,
                 .begun_us = runner->begun_us,
         };
@@ -188,6 +190,7 @@ void runner_restore(Runner *runner, const Record *record) {
         runner_forget_exits(runner);
         runner->n_starts = (uint32_t) record->n_starts;
         runner->n_restarts = (uint32_t) record->n_restarts;
+        runner->n_failovers = record->n_failovers;
         runner->n_failures = record->n_failures;
         runner->changed_us = record->changed_wall_us;
         runner->completed = record->flags & RECORD_COMPLETED;

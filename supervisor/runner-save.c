@@ -93,6 +93,8 @@ static StartMessage *save_start(Save *save, const Instance *instance) {
         message->timer_us = loop_timer_deadline(&instance->timer);
         message->reloading = instance->reloading;
         message->leaving = instance->leaving;
+        message->recovers = instance->recovers;
+        message->broken_off = instance->broken_off;
         message->main_pid = instance->main_pid;
         message->said_errno = instance->said_errno;
         message->watchdog_us = instance->watchdog_us;
@@ -141,6 +143,7 @@ static void save_state(Save *save, const Runner *runner, RunnerMessage *message)
         message->begun_us = runner->begun_us;
         message->starts = runner->n_starts;
         message->restarts = runner->n_restarts;
+        message->failovers = runner->n_failovers;
         message->failures = runner->n_failures;
         message->timer_us = runner->timer ? loop_timer_deadline(&runner->timer->timer) : 0;
         save_text(save, &message->name, runner->name);
@@ -212,6 +215,8 @@ static void restore_facts(Instance *instance, const StartMessage *message) {
         instance->stop_deadline = message->stop_deadline_us;
         instance->reloading = message->reloading;
         instance->leaving = message->leaving;
+        instance->recovers = message->recovers;
+        instance->broken_off = message->broken_off;
         instance->main_pid = message->main_pid;
         instance->said_errno = message->said_errno;
         instance->watchdog_us = message->watchdog_us;
@@ -402,6 +407,7 @@ static void restore_state(Runner *runner, const RunnerMessage *message) {
         runner->begun_us = message->begun_us;
         runner->n_starts = message->starts;
         runner->n_restarts = message->restarts;
+        runner->n_failovers = message->failovers;
         runner->n_failures = message->failures;
         restore_text(&runner->why, message->why);
         restore_text(&runner->status, message->status);

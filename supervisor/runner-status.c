@@ -12,8 +12,11 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "supervisor/checkpoint.h"
+#include "supervisor/holder.h"
 #include "supervisor/instance.h"
 #include "supervisor/report.h"
+#include "supervisor/supervisor.h"
 
 void runner_status_record(const RunnerExit *from, Baton__Control__ExitRecord *ret_record, Baton__Control__Exit *exit) {
         baton__control__exit_record__init(ret_record);
@@ -89,6 +92,32 @@ static void fill_ends(RunnerStatusMessage *message, const Runner *runner, bool h
         message->status.n_history = history ? n : 0;
 }
 
+static void fill_checkpoint(RunnerStatusMessage *message, const Runner *runner, uint64_t now_us) {
+        Baton__Control__CheckpointStatus *status = &message->checkpoint;
+        const Holder *holder = runner->supervisor->holder;
+        const Kept *kept = holder_kept(holder, runner);
+        CheckpointCounts counts = checkpoint_counts(runner);
+
+        message->status.failovers = runner->n_failovers;
+        if (runner->config->recover != CONFIG_RECOVER_FAILOVER)
+                return;
+        baton__control__checkpoint_status__init(status);
+        if (kept) {
+                const BoardEntry *entry = holder_kept_entry(holder, kept);
+
+                status->time_us = entry->since_wall_us;
+                status->age_us = now_us - MIN(entry->since_us, now_us);
+                status->instance = entry->instance;
+                status->state_size = entry->state_size;
+                status->descriptors = (uint32_t) kept->manifest.n - 2;
+        }
+        status->made = counts.done;
+        status->failed = counts.failed;
+        if (counts.why)
+                status->reason = (char *) counts.why;
+        message->status.checkpoint = status;
+}
+
 /* waits_for() - whether @runner cannot be started before @other is there. */
 static bool waits_for(const Runner *runner, unsigned i) {
         const Runner *other = runner->after[i];
@@ -120,6 +149,7 @@ static void fill_instance(RunnerStatusMessage *message, const Instance *instance
         status->main_pid = instance->main_pid;
         status->said_errno = (uint32_t) instance->said_errno;
         status->reloading = instance->reloading;
+        status->failover = instance->recovers;
         if (!instance->peer)
                 return;
         status->service_state = peer_remote(instance->peer)->service_state;
@@ -177,6 +207,7 @@ void runner_status_fill(RunnerStatusMessage *ret_message, const Runner *runner, 
         fill_upgrades(ret_message, runner);
         if (details & RUNNER_STATUS_WITH_OUTLOOK)
                 fill_outlook(ret_message, runner);
+        fill_checkpoint(ret_message, runner, now_us);
         fill_ends(ret_message, runner, details & RUNNER_STATUS_WITH_HISTORY);
         fill_waiting(ret_message, runner);
         fill_log(ret_message, runner, details & RUNNER_STATUS_WITH_OUTPUT);

@@ -29,6 +29,7 @@ struct RunnerStatusMessage {
         Baton__Control__Exit exits[RUNNER_EXITS_MAX];
         Baton__Control__UpgradeRecord upgrades[UPGRADE_RECORDS_MAX], *upgrade_pointers[UPGRADE_RECORDS_MAX];
         Baton__Control__UpgradeOutlook outlook;
+        Baton__Control__CheckpointStatus checkpoint;
         char *waits_for[RUNNER_STATUS_WAITS_FOR_MAX];
         char **last_output; /* owned */
 };

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "common/fd.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/chronicle.h"
 #include "supervisor/group.h"
 #include "supervisor/leftovers.h"
@@ -107,6 +108,7 @@ void runner_free(Runner *runner) {
         precopy_forget(&runner->supervisor->precopy, &runner->copied, 0, runner->name);
         if (runner->instance)
                 supervisor_unqueue_spawn(runner->supervisor, runner->instance);
+        runner->checkpoint = checkpoint_free(runner->checkpoint);
         runner->upgrade = upgrade_free(runner->upgrade);
         runner->upgrades = upgrade_history_free(runner->upgrades);
         while (runner->past)

@@ -25,6 +25,7 @@
 #include "supervisor/process.h"
 #include "supervisor/runner-log.h"
 
+typedef struct Checkpoint Checkpoint;
 typedef struct Group Group;
 typedef struct Instance Instance;
 typedef struct Runner Runner;
@@ -113,6 +114,7 @@ struct Runner {
         Instance *past; /* those that have a successor and finish what they have begun, by their `past'; NULL: none */
         Upgrade *upgrade;         /* the one that is under way; NULL: none */
         UpgradeHistory *upgrades; /* those that were; NULL: none */
+        Checkpoint *checkpoint;   /* those that are asked for; NULL: none ever was */
 
         uint32_t events;   /* bits of PolicyEvent, raised and not handled */
         uint32_t number;   /* in its template, from 1; 0: it is of none */
@@ -141,6 +143,7 @@ struct Runner {
         uint64_t begun_us;        /* monotonic, of its schedule's last run */
         uint32_t n_starts;        /* instances, ever */
         uint32_t n_restarts;      /* those of them that policy made after an end, since the last reset */
+        uint32_t n_failovers;     /* those of them that went on from a checkpoint, since the last reset */
         uint32_t n_failures;      /* in a row, without a healthy time between */
         uint16_t n_after, n_requires, n_before;
         uint8_t n_exits, next_exit, room_exits;

@@ -61,13 +61,14 @@ static const struct {
         [SERVICE_GOAL_SERVE] = { false, SERVICE_EVENT_START, SERVICE_STATE_RUNNING },
         [SERVICE_GOAL_INFO] = { false, SERVICE_EVENT_STOP, SERVICE_STATE_STOPPED },
         [SERVICE_GOAL_HANDOVER] = { true, SERVICE_EVENT_STOP, SERVICE_STATE_READY },
+        [SERVICE_GOAL_FAILOVER] = { false, SERVICE_EVENT_START, SERVICE_STATE_RUNNING },
 };
 static_assert(ARRAY_SIZE(goals) == _SERVICE_GOAL_N, "each has a row");
 
 static const char *const goal_names[] = {
         [SERVICE_GOAL_MOUNT] = "mount", [SERVICE_GOAL_START] = "start",       [SERVICE_GOAL_TAKEOVER] = "takeover",
         [SERVICE_GOAL_STOP] = "stop",   [SERVICE_GOAL_EXIT] = "exit",         [SERVICE_GOAL_SERVE] = "serve",
-        [SERVICE_GOAL_INFO] = "info",   [SERVICE_GOAL_HANDOVER] = "handover",
+        [SERVICE_GOAL_INFO] = "info",   [SERVICE_GOAL_HANDOVER] = "handover", [SERVICE_GOAL_FAILOVER] = "failover",
 };
 static_assert(ARRAY_SIZE(goal_names) == _SERVICE_GOAL_N, "each has a name");
 
@@ -86,6 +87,8 @@ int service_goal_next(ServiceGoal goal, ServiceState state, unsigned n_sent, Ser
                 return 0;
         if (goal == SERVICE_GOAL_SERVE && state == SERVICE_STATE_INIT)
                 event = SERVICE_EVENT_MOUNT;
+        else if (goal == SERVICE_GOAL_FAILOVER && state == SERVICE_STATE_INIT)
+                event = SERVICE_EVENT_TAKEOVER;
         else if (goal == SERVICE_GOAL_EXIT && state != SERVICE_STATE_READY)
                 event = SERVICE_EVENT_STOP;
         *ret_event = event;

@@ -30,6 +30,7 @@ typedef enum ServiceGoal {
         SERVICE_GOAL_SERVE,    /* RUNNING */
         SERVICE_GOAL_INFO,     /* wherever it is: only what it says of itself */
         SERVICE_GOAL_HANDOVER, /* READY from RUNNING, with clients and open calls kept for a successor */
+        SERVICE_GOAL_FAILOVER, /* as SERVE, but by Takeover in place of Mount; what is to be taken over comes by a socket */
         _SERVICE_GOAL_N,
 } ServiceGoal;
 

@@ -14,7 +14,9 @@
 #include <stdlib.h>
 
 #include "proto/peer-save.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/control-internal.h"
+#include "supervisor/failover.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-save.h"
 #include "supervisor/service.h"
@@ -49,6 +51,23 @@ static void save_control(SnapshotSave *save, const Control *control) {
         message->role = who->role;
 }
 
+static void save_wish(const Call *call, void *userdata) {
+        Baton__Snapshot__Instance *message = userdata;
+
+        message->checkpoints[message->n_checkpoints++] = peer_saved_call(call);
+}
+
+/* save_wishes() - its calls that wait for a checkpoint. */
+static void save_wishes(SnapshotSave *save, const Instance *instance, Baton__Snapshot__Instance *message) {
+        size_t n = snapshot_count_wishes(instance);
+
+        message->checkpoints = n > 0 ? calloc(n, sizeof(*message->checkpoints)) : NULL;
+        if (message->checkpoints)
+                checkpoint_each_call(instance, save_wish, message);
+        else if (n > 0)
+                (void) snapshot_fail(save, -ENOMEM, "the snapshot");
+}
+
 static void save_instance(SnapshotSave *save, const Instance *instance) {
         Baton__Snapshot__Instance *message;
         char prefix[SNAPSHOT_PREFIX_SIZE];
@@ -60,6 +79,7 @@ static void save_instance(SnapshotSave *save, const Instance *instance) {
                 return;
         message->id = instance->id;
         message->ping = instance->asking ? peer_saved_call(instance->asking) : 0;
+        save_wishes(save, instance, message);
 }
 
 /* save_drive() - what its service is being driven to; it is no part of what a later state can replace. */
@@ -82,11 +102,11 @@ static bool rests(const Runner *runner) {
         LogCrossing log = runner_log_crossing(runner->log);
 
         if (runner->queued || runner->events || runner->over || runner->upgrade || runner->past || runner->holding ||
-            runner->terminal_fd >= 0 || log.follow_us > 0 || log.lost > 0)
+            runner->terminal_fd >= 0 || checkpoint_is_under_way(runner) || log.follow_us > 0 || log.lost > 0)
                 return false;
         if (!instance || instance->over)
                 return !runner_has_process(runner);
-        return instance->state == PROCESS_UP && !instance->ended &&
+        return instance->state == PROCESS_UP && !instance->ended && !failover_is_under_way(instance) &&
                (runner->state == POLICY_UP || (runner->config->oneshot && runner->state == POLICY_STARTING)) &&
                (instance->peer || !runner_config_native(instance->config));
 }

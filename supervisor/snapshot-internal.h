@@ -24,6 +24,10 @@ void *snapshot_add(SnapshotSave *save, const ProtobufCMessageDescriptor *type, v
 /* snapshot_grow() - room for one more in an array of @n pointers; NULL: no memory, and noted. */
 void *snapshot_grow(SnapshotSave *save, void *array, size_t n);
 
+/* ---- snapshot.c ---- */
+/* snapshot_count_wishes() - calls of @instance that wait for a checkpoint, and cross. */
+size_t snapshot_count_wishes(const Instance *instance);
+
 /* ---- snapshot-changed.c ---- */
 /* snapshot_save_changed() - of what has changed as much as @part says, and what is gone. */
 void snapshot_save_changed(SnapshotSave *save, SnapshotPart *part);

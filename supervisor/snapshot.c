@@ -19,7 +19,9 @@
 #include "common/clock.h"
 #include "common/memfd.h"
 #include "proto/peer-save.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/control-internal.h"
+#include "supervisor/failover.h"
 #include "supervisor/metrics.h"
 #include "supervisor/relay.h"
 #include "supervisor/runner-internal.h"
@@ -51,16 +53,32 @@ static bool _printf_(2, 3) because(char reason[MANIFEST_REASON_SIZE], const char
         return true;
 }
 
+static void count(const Call *call, void *userdata) {
+        (void) call;
+        ++*(size_t *) userdata;
+}
+
+size_t snapshot_count_wishes(const Instance *instance) {
+        size_t n = 0;
+
+        checkpoint_each_call(instance, count, &n);
+        return n;
+}
+
 static bool runner_obstacle(const Runner *runner, char reason[MANIFEST_REASON_SIZE]) {
         if (runner->upgrade)
                 return because(reason, "runner %s is being upgraded", runner->name);
         if (runner->past)
                 return because(reason, "a predecessor of runner %s finishes what it has begun", runner->name);
+        if (checkpoint_is_under_way(runner))
+                return because(reason, "a checkpoint of runner %s is being made", runner->name);
+        if (runner->instance && failover_is_under_way(runner->instance))
+                return because(reason, "runner %s goes on from its checkpoint just now", runner->name);
         return false;
 }
 
 static bool instance_obstacle(const Instance *instance, char reason[MANIFEST_REASON_SIZE]) {
-        if (instance->peer && peer_owed_calls(instance->peer) > 0)
+        if (instance->peer && peer_owed_calls(instance->peer) > snapshot_count_wishes(instance))
                 return because(reason, "a call of runner %s has not been answered", instance->runner->name);
         if (!service_crosses(instance))
                 return because(reason, "an event of the service of runner %s is under way", instance->runner->name);

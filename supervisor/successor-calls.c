@@ -11,6 +11,7 @@
 
 #include "common/fd.h"
 #include "proto/peer-save.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/instance-internal.h"
 #include "supervisor/relay.h"
 #include "supervisor/service.h"
@@ -59,6 +60,12 @@ static void take_own_calls(const Successor *successor, const Baton__Snapshot__In
 
         if (ping)
                 instance_restore_ping(instance, ping);
+        for (size_t i = 0; instance && instance->peer && i < message->n_checkpoints; i++) {
+                Call *wish = peer_restored_call(instance->peer, message->checkpoints[i]);
+
+                if (wish)
+                        checkpoint_restore_call(instance, wish);
+        }
         snapshot_service(name, message->id);
         if (message->drive && instance)
                 service_restore(instance, message->drive, manifest_take(manifest, name));

@@ -30,7 +30,8 @@ static void own_calls(const Successor *successor) {
 
                 /* One that does not know us yet, and one that we wait for. */
                 if (instance && instance->peer &&
-                    (message->ping || message->drive || message->peer->state != BATON__HANDOVER__PEER__STATE__READY))
+                    (message->ping || message->drive || message->n_checkpoints > 0 ||
+                     message->peer->state != BATON__HANDOVER__PEER__STATE__READY))
                         peer_own(instance->peer);
         }
         for (size_t i = 0; i < last->n_relays; i++) {

@@ -27,6 +27,7 @@
 #include "common/log.h"
 #include "common/step.h"
 #include "supervisor/cgroup.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/chronicle.h"
 #include "supervisor/control.h"
 #include "supervisor/control-keeper.h"
@@ -184,6 +185,7 @@ int supervisor_rest(Supervisor *supervisor) {
 
 void supervisor_release(Supervisor *supervisor) {
         supervisor->held = false;
+        checkpoint_wake_all(supervisor);
         if (!TAILQ_EMPTY(&supervisor->to_begin))
                 loop_task_queue(supervisor->loop, &supervisor->spawn);
 }

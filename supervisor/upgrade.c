@@ -26,6 +26,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/checkpoint.h"
 #include "supervisor/chronicle.h"
 #include "supervisor/control.h"
 #include "supervisor/events.h"
@@ -827,6 +828,7 @@ int upgrade_begin(Runner *runner, const UpgradeOptions *options, char reason[UPG
                 return -ENOMEM;
         }
         remember_before(runner->upgrade);
+        checkpoint_interrupt(runner);
         set_timer(runner->upgrade, options->timeout_us ? options->timeout_us : runner->config->upgrade_timeout_us);
         log_info("runner %s: an upgrade begins, pid %d serves meanwhile", runner->name, runner_pid(runner));
         return 0;

@@ -42,6 +42,7 @@ static void each_goal_from_each_state(void **state) {
                 { SERVICE_GOAL_TAKEOVER, "T", "!", "!", "!", "!" }, { SERVICE_GOAL_STOP, "o", "o", "oo", "", "!" },
                 { SERVICE_GOAL_EXIT, "o", "E", "oE", "", "!" },     { SERVICE_GOAL_SERVE, "Ma", "a", "", "!", "!" },
                 { SERVICE_GOAL_INFO, "", "", "", "", "" },          { SERVICE_GOAL_HANDOVER, "!", "!", "o", "!", "!" },
+                { SERVICE_GOAL_FAILOVER, "Ta", "a", "", "!", "!" },
         };
         char text[16];
 

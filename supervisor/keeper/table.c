@@ -10,7 +10,8 @@
  *
  * All storage is one mapping made at the start; pages that were never used cost nothing, which is why the free lists
  * begin empty and grow from slots that were used, fresh ones being taken in order (*_fresh). Full is an answer to the
- * supervisor, never a failure here. Slots are found by instance, pid and name through three small hash tables.
+ * supervisor, never a failure here. Slots are found by instance, pid and name through three small hash tables, and what
+ * the own one has, which may be very many, by its tag.
  *
  * While a successor gets ready, what changes is queued for it, each thing once, whatever becomes of it before it is told.
  * What it was told and is no more keeps its place until it was told that, too.
@@ -51,6 +52,7 @@ struct Table {
         TableDeath deaths[TABLE_DEATHS];
         size_t n_deaths;
         struct TableSlotList by_instance[BUCKETS], by_pid[BUCKETS], by_name[BUCKETS];
+        struct TableFdList by_tag[BUCKETS];
 };
 
 /* Instances and pids are handed out in order: their low bits are as good as any hash, and lie together in memory. */
@@ -60,6 +62,10 @@ static struct TableSlotList *instance_bucket(Table *table, uint64_t instance) {
 
 static struct TableSlotList *pid_bucket(Table *table, pid_t pid) {
         return &table->by_pid[(uint32_t) pid % BUCKETS];
+}
+
+static struct TableFdList *tag_bucket(Table *table, uint64_t tag) {
+        return &table->by_tag[tag % BUCKETS];
 }
 
 static struct TableSlotList *name_bucket(Table *table, const char *name) {
@@ -190,7 +196,7 @@ void table_told_fd(Table *table, TableFd *entry) {
         if (entry->fd >= 0)
                 return;
         entry->slot = NULL;
-        SLIST_INSERT_HEAD(&table->free_fds, entry, link);
+        LIST_INSERT_HEAD(&table->free_fds, entry, link);
 }
 
 void table_watch(Table *table) {
@@ -389,7 +395,9 @@ int table_keep(Table *table, TableSlot *slot) {
 }
 
 static void release_fd(Table *table, TableSlot *slot, TableFd *entry) {
-        SLIST_REMOVE(&slot->fds, entry, TableFd, link);
+        LIST_REMOVE(entry, link);
+        if (slot == &table->own)
+                LIST_REMOVE(entry, by_tag);
         entry->fd = fd_close(entry->fd);
         slot->n_fds--;
         table->count.fds--;
@@ -401,12 +409,12 @@ static void release_fd(Table *table, TableSlot *slot, TableFd *entry) {
                 TAILQ_REMOVE(&table->changed_fds, entry, changed);
         entry->is_changed = false;
         entry->slot = NULL;
-        SLIST_INSERT_HEAD(&table->free_fds, entry, link);
+        LIST_INSERT_HEAD(&table->free_fds, entry, link);
 }
 
 static void release_fds(Table *table, TableSlot *slot) {
-        while (SLIST_FIRST(&slot->fds))
-                release_fd(table, slot, SLIST_FIRST(&slot->fds));
+        while (LIST_FIRST(&slot->fds))
+                release_fd(table, slot, LIST_FIRST(&slot->fds));
 }
 
 void table_free_slot(Table *table, TableSlot *slot) {
@@ -457,17 +465,27 @@ void table_report_again(Table *table) {
 static TableFd *find_fd(const TableSlot *slot, uint32_t kind, uint64_t tag) {
         TableFd *entry;
 
-        SLIST_FOREACH (entry, &slot->fds, link)
+        LIST_FOREACH (entry, &slot->fds, link)
+                if (entry->kind == kind && entry->tag == tag)
+                        return entry;
+        return NULL;
+}
+
+/* find_own_fd() - the same of the table's own slot. */
+static TableFd *find_own_fd(Table *table, uint32_t kind, uint64_t tag) {
+        TableFd *entry;
+
+        LIST_FOREACH (entry, tag_bucket(table, tag), by_tag)
                 if (entry->kind == kind && entry->tag == tag)
                         return entry;
         return NULL;
 }
 
 static TableFd *take_fd(Table *table) {
-        TableFd *entry = SLIST_FIRST(&table->free_fds);
+        TableFd *entry = LIST_FIRST(&table->free_fds);
 
         if (entry)
-                SLIST_REMOVE_HEAD(&table->free_fds, link);
+                LIST_REMOVE(entry, link);
         else if (table->fds_fresh < table->count.fds_max)
                 entry = &table->fds[table->fds_fresh++];
         return entry;
@@ -487,7 +505,7 @@ int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool
                 return -ENOENT;
         if (kind == KEEPER_FD_NONE || kind >= _KEEPER_FD_KIND_N)
                 return -EINVAL;
-        entry = find_fd(slot, kind, tag);
+        entry = slot == &table->own ? find_own_fd(table, kind, tag) : find_fd(slot, kind, tag);
         if (entry && !replace)
                 return -EEXIST;
         if (fd >= table->fd_limit) /* the kernel gives the lowest free number: nearly all are taken */
@@ -505,7 +523,9 @@ int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool
                 return -ENOSPC;
 
         *entry = (TableFd){ .slot = slot, .kind = (uint16_t) kind, .tag = tag, .fd = fd_take(&fd) };
-        SLIST_INSERT_HEAD(&slot->fds, entry, link);
+        LIST_INSERT_HEAD(&slot->fds, entry, link);
+        if (slot == &table->own)
+                LIST_INSERT_HEAD(tag_bucket(table, tag), entry, by_tag);
         slot->n_fds++;
         table->count.fds++;
         touch_fd(table, entry);
@@ -514,7 +534,7 @@ int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool
 
 int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag) {
         TableSlot *slot = any_slot(table, instance);
-        TableFd *entry = slot ? find_fd(slot, kind, tag) : NULL;
+        TableFd *entry = !slot ? NULL : slot == &table->own ? find_own_fd(table, kind, tag) : find_fd(slot, kind, tag);
 
         if (!entry)
                 return -ENOENT;
@@ -525,7 +545,7 @@ int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag) {
 int table_get_kind(const TableSlot *slot, uint32_t kind, uint64_t *ret_tag) {
         const TableFd *entry;
 
-        SLIST_FOREACH (entry, &slot->fds, link)
+        LIST_FOREACH (entry, &slot->fds, link)
                 if (entry->kind == kind && entry->fd >= 0) {
                         *ret_tag = entry->tag;
                         return entry->fd;

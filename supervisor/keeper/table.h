@@ -31,7 +31,8 @@ enum {
 };
 
 struct TableFd {
-        SLIST_ENTRY(TableFd) link;    /* the slot's, or the free list */
+        LIST_ENTRY(TableFd) link;     /* the slot's, or the free list */
+        LIST_ENTRY(TableFd) by_tag;   /* of the table's own slot, which may have very many */
         TAILQ_ENTRY(TableFd) changed; /* valid while is_changed */
         TableSlot *slot;              /* NULL: free */
         uint64_t tag;
@@ -39,7 +40,7 @@ struct TableFd {
         bool is_changed, told; /* as of a slot */
         int fd;                /* -1: it is gone, and the successor is to be told so */
 };
-SLIST_HEAD(TableFdList, TableFd);
+LIST_HEAD(TableFdList, TableFd);
 TAILQ_HEAD(TableFdQueue, TableFd);
 
 struct TableSlot {

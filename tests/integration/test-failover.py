@@ -1,0 +1,425 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Failover of a native runner: its checkpoints outlive it, the supervisor, and a takeover; what takes its place goes on from
+the last one, and attached clients stay. Nothing that was acknowledged after a checkpoint is lost. Short, unless BATON_SOAK is
+set: then 100 kills, and 1,000 checkpoints."""
+
+import json
+import os
+import signal
+import subprocess
+
+import baton_wire as wire
+
+wire.need_protobuf()
+
+import daemon_tests  # noqa: E402
+from daemon_tests import BUILD, TIMEOUT, is_alive, main, owned, test, until  # noqa: E402
+
+LONG = bool(os.environ.get("BATON_SOAK"))
+KILLS = int(os.environ.get("BATON_TEST_KILLS", "100" if LONG else "10"))
+CHECKPOINTS = 1000 if LONG else 100
+RUNNER = os.path.join(BUILD, "tests", "state-runner")
+LOAD = os.path.join(BUILD, "tests", "keep-load")
+KEYS = {"restart": "always", "recover": "failover", "backoff": "{ initial: 0s }", "intensity": "{ restarts: 0 }"}
+
+
+def configuration(daemon, arguments, keys):
+    daemon.plan = os.path.join(daemon.folder, "plan")
+    command = json.dumps([RUNNER, "--plan", daemon.plan, *map(str, arguments)])
+    more = "".join(f", {key}: {value}" for key, value in {**KEYS, **keys}.items() if value is not None)
+    return f"runners:\n  s: {{ command: {command}, ready: hello{more} }}\n"
+
+
+def start(daemon, *arguments, **keys):
+    daemon.start(configuration(daemon, arguments, keys), BATON_LOG_LEVEL="info")
+    return daemon.until_state("s", "up")["pid"]
+
+
+def plan(daemon, *lines):
+    with open(daemon.plan, "w", encoding="utf-8") as file:
+        file.write("".join(line + "\n" for line in lines))
+
+
+def call(daemon, method, value=None, check=True):
+    words = ["call", "--raw", "s", "--", f"state.Counter/{method}", *([f"string:{value}"] if value is not None else [])]
+    return daemon.baton(*words, check=check).stdout
+
+
+def who(daemon):
+    pid, _, size, fds = call(daemon, "Who").split()
+    return int(pid), int(size), int(fds)
+
+
+def checkpoint(daemon):
+    return json.loads(daemon.baton("checkpoint", "s", "--json", timeout=3 * TIMEOUT).stdout)
+
+
+def fails(daemon, code, *texts):
+    done = daemon.baton("checkpoint", "s", check=False, timeout=6 * TIMEOUT)
+    assert done.returncode == code and all(text in done.stderr for text in texts), (done.returncode, done.stderr)
+
+
+def another(daemon, *before):
+    """The pid of the next process that serves."""
+    status = until(lambda: (s := daemon.status("s"))["state"] == "up" and s.get("pid", 0) not in (0, *before) and s, "another process",
+                   3 * TIMEOUT)
+    return status["pid"]
+
+
+def kill(daemon, pid=None, number=signal.SIGKILL):
+    """The pid of who takes its place."""
+    pid = pid or daemon.pid("s")
+    os.kill(pid, number)
+    return another(daemon, pid)
+
+
+def kill_supervisor(daemon):
+    before = daemon.supervisor()
+    os.kill(before, signal.SIGKILL)
+    until(lambda: daemon.baton("status", check=False).returncode == 0 and daemon.supervisor() not in (0, before),
+          "another supervisor")
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def held(daemon):
+    return descriptors(daemon.supervisor()), descriptors(daemon.keeper())
+
+
+def settled(daemon):
+    """The same, when the lane of the client before is gone."""
+    def same():
+        before = held(daemon)
+        daemon.baton("status")
+        return before if held(daemon) == before else None
+    return until(same, "a supervisor at rest")
+
+
+class Load:
+    """An attached client, and what it has counted."""
+
+    def __init__(self, daemon, n_open=8):
+        self.process = subprocess.Popen([LOAD, "s", str(n_open)], stdout=subprocess.PIPE, text=True,
+                                        env=daemon.environment)
+        owned.add(self.process.pid)
+        self.acknowledged()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def acknowledged(self):
+        """Returns when calls are."""
+        line = self.process.stdout.readline()
+        assert line == "acknowledged\n", line
+
+    def renewed(self):
+        """The same, of calls that are begun from now on."""
+        self.process.send_signal(signal.SIGUSR1)
+        self.acknowledged()
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = self.process.communicate(timeout=9 * TIMEOUT)
+        return json.loads(out.splitlines()[-1])
+
+
+def nothing_is_lost(daemon, counted):
+    assert counted["lost"] == 0 and counted["failed"] == 0 and counted["open"] == 0 and not counted["ended"], counted
+    assert counted["acknowledged"] > 0 and int(call(daemon, "Get")) >= counted["highest"], counted
+
+
+@test
+def another_goes_on_from_the_last_checkpoint(daemon):
+    before = start(daemon)
+    assert "time_us" not in daemon.status("s")["checkpoint"]
+    call(daemon, "Add", 41)
+    kept = checkpoint(daemon)
+    assert kept["outcome"] == "kept" and kept["state_size"] == 8 and kept["descriptors"] == 0, kept
+    call(daemon, "Add", 1000)
+    after = kill(daemon, before)
+    assert call(daemon, "Get") == "41" and call(daemon, "Keep") == "42"
+    status = daemon.status("s")
+    assert status["pid"] == after and status["failover"] and status["failovers"] == 1 and status["restarts"] == 1, status
+    made = status["checkpoint"]
+    assert made["state_size"] == 8 and made["made"] == 2 and made["failed"] == 0 and "reason" not in made, made
+    events = [json.loads(line) for line in daemon.baton("events", "--json").stdout.splitlines()]
+    assert [e["pid"] for e in events if e["kind"] == "runner_failover"] == [after], events
+    assert "Takeover: INIT -> READY" in daemon.baton("logs", "s").stdout
+    metrics = daemon.baton("metrics").stdout
+    assert 'baton_runner_checkpoints_total{runner="s"} 2\n' in metrics and 'failovers{runner="s"} 1\n' in metrics, metrics
+    assert "failovers  1, the last start too\n" in daemon.baton("status", "s").stdout
+
+
+@test
+def without_one_it_begins_with_nothing(daemon):
+    start(daemon)
+    call(daemon, "Add", 41)
+    kill(daemon)
+    assert call(daemon, "Get") == "0" and "failover" not in daemon.status("s")
+    assert "there is no checkpoint of it: it begins with nothing" in daemon.said()
+
+
+@test
+def ten_megabytes_and_a_thousand_descriptors(daemon):
+    start(daemon, "--size", 10 << 20, "--fds", 1000)
+    kept = checkpoint(daemon)
+    assert kept["state_size"] == (10 << 20) + 8 and kept["descriptors"] == 1000, kept
+    pid = kill(daemon)
+    assert who(daemon) == (pid, 10 << 20, 1000)
+    kill_supervisor(daemon)
+    pid = kill(daemon)
+    assert who(daemon) == (pid, 10 << 20, 1000)
+
+
+ten_megabytes_and_a_thousand_descriptors.seconds = 6 * TIMEOUT
+
+
+@test
+def killed_under_load(daemon):
+    """What an attached client was told is kept, however often its runner dies. The connection stays."""
+    pid = start(daemon)
+    with Load(daemon) as load:
+        for _ in range(KILLS):
+            pid = kill(daemon, pid)
+            load.renewed()
+        counted = load.end()
+    print(f"# {KILLS} kills, {counted['acknowledged']} calls acknowledged, {counted['unavailable']} ended UNAVAILABLE; "
+          f"longest gap {counted['gap_us'] / 1000:.1f} ms")
+    nothing_is_lost(daemon, counted)
+    assert daemon.status("s")["failovers"] == KILLS
+
+
+killed_under_load.seconds = (60 if LONG else 6) * TIMEOUT
+
+
+@test
+def the_supervisor_first_then_the_runner(daemon):
+    pid = start(daemon)
+    with Load(daemon) as load:
+        for _ in range(3):
+            kill_supervisor(daemon)
+            assert daemon.pid("s") == pid
+            pid = kill(daemon, pid)
+            load.renewed()
+        counted = load.end()
+    nothing_is_lost(daemon, counted)
+    assert daemon.status("s")["failovers"] == 3
+
+
+the_supervisor_first_then_the_runner.seconds = 6 * TIMEOUT
+
+
+@test
+def both_at_once(daemon):
+    pid = start(daemon)
+    with Load(daemon) as load:
+        for _ in range(3):
+            supervisor = daemon.supervisor()
+            os.kill(supervisor, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: daemon.baton("status", check=False).returncode == 0, "another supervisor")
+            pid = another(daemon, pid)
+            load.renewed()
+        counted = load.end()
+    nothing_is_lost(daemon, counted)
+
+
+both_at_once.seconds = 6 * TIMEOUT
+
+
+@test
+def a_takeover_then_the_runner(daemon):
+    """Under load: what waits for a checkpoint crosses, and so do the last one and the lanes."""
+    pid = start(daemon)
+    with Load(daemon) as load:
+        for number in range(3):
+            daemon.baton("takeover", timeout=4 * TIMEOUT)
+            assert daemon.pid("s") == pid
+            if number == 1:
+                daemon.baton("takeover", "--keeper", timeout=4 * TIMEOUT)
+            pid = kill(daemon, pid)
+            load.renewed()
+        counted = load.end()
+    nothing_is_lost(daemon, counted)
+    assert daemon.status("s")["failovers"] == 3
+
+
+a_takeover_then_the_runner.seconds = 9 * TIMEOUT
+
+
+@test
+def an_upgrade_then_the_runner(daemon):
+    """Checkpoints wait for the upgrade, and are made of the successor then."""
+    pid = start(daemon)
+    with Load(daemon) as load:
+        for _ in range(3):
+            daemon.baton("upgrade", "s", timeout=4 * TIMEOUT)
+            pid = daemon.pid("s")
+            pid = kill(daemon, pid)
+            load.renewed()
+        counted = load.end()
+    nothing_is_lost(daemon, counted)
+
+
+an_upgrade_then_the_runner.seconds = 9 * TIMEOUT
+
+
+@test
+def one_that_is_frozen_is_killed_first(daemon):
+    pid = start(daemon, watchdog="1s")
+    assert call(daemon, "Keep") == "1"
+    os.kill(pid, signal.SIGSTOP)
+    after = another(daemon, pid)
+    assert not is_alive(pid) and after != pid
+    assert call(daemon, "Keep") == "2"
+    status = daemon.status("s")
+    assert status["last_exit"]["cause"] == "watchdog" and status["failovers"] == 1, status
+
+
+one_that_is_frozen_is_killed_first.seconds = 3 * TIMEOUT
+
+
+@test
+def from_time_to_time(daemon):
+    start(daemon, checkpoint="{ every: 50ms }")
+    call(daemon, "Add", 7)
+    first = until(lambda: daemon.status("s")["checkpoint"].get("time_us"), "a checkpoint")
+    until(lambda: daemon.status("s")["checkpoint"]["time_us"] > first, "another checkpoint")
+    until(lambda: daemon.status("s")["checkpoint"]["made"] > 3, "more checkpoints")
+    kill(daemon)
+    assert call(daemon, "Get") == "7"
+    kill_supervisor(daemon)
+    until(lambda: daemon.status("s")["checkpoint"]["made"] > 3, "checkpoints of the next supervisor")
+
+
+@test
+def descriptors_stay_constant(daemon):
+    start(daemon, "--fds", 20)
+    call(daemon, "Keep")  # what is made once is there now
+    before = settled(daemon)
+    for _ in range(CHECKPOINTS):
+        call(daemon, "Keep")
+    until(lambda: held(daemon) == before, "the end of every descriptor")
+    daemon.baton("stop", "s")
+    until(lambda: all(now < then - 20 for now, then in zip(held(daemon), before)), "the end of the last checkpoint")
+
+
+descriptors_stay_constant.seconds = (60 if LONG else 6) * TIMEOUT
+
+
+@test
+def what_ends_in_order_leaves_none(daemon):
+    start(daemon)
+    for words in (["restart", "s"], ["stop", "s"]):
+        call(daemon, "Keep")
+        daemon.baton(*words)
+        if words[0] == "stop":
+            assert "time_us" not in daemon.status("s")["checkpoint"]
+            daemon.baton("start", "s")
+        assert call(daemon, "Get") == "0" and "failover" not in daemon.status("s"), words
+    call(daemon, "Keep")
+    daemon.configure(configuration(daemon, [], {"recover": "fresh"}))
+    daemon.baton("reload")
+    fails(daemon, 25, "keeps no checkpoints: that needs `recover: failover' in its configuration")
+    kill(daemon)
+    assert call(daemon, "Get") == "0"
+
+
+@test
+def a_successor_that_fails(daemon):
+    """It is named, and tried again as any start; the checkpoint stays until one can."""
+    start(daemon, start_timeout="1s", backoff="{ initial: 50ms, max: 50ms }")
+    call(daemon, "Add", 5)
+    checkpoint(daemon)
+    for what, text in (("refuse", "no restore today"), ("die", "exited with status 7 before it had taken over from its checkpoint"),
+                       ("hang", "did not take over from its checkpoint within 1 s")):
+        plan(daemon, f"restore={what}")
+        os.kill(daemon.pid("s"), signal.SIGKILL)
+        until(lambda: text in daemon.said(), f"the end of one that is to {what}", 3 * TIMEOUT)
+        plan(daemon)
+        daemon.until_state("s", "up", 3 * TIMEOUT)
+        assert call(daemon, "Get") == "5", what
+
+
+a_successor_that_fails.seconds = 6 * TIMEOUT
+
+
+@test
+def a_limit_of_restarts_leaves_the_checkpoint(daemon):
+    start(daemon, intensity="{ restarts: 2, within: 1h }")
+    call(daemon, "Add", 5)
+    checkpoint(daemon)
+    plan(daemon, "restore=refuse")
+    with Load(daemon, 1) as load:
+        os.kill(daemon.pid("s"), signal.SIGKILL)
+        status = daemon.until_state("s", "failed")
+        assert "no restore today" in status["reason"], status
+        assert load.process.wait(TIMEOUT) == 0, "nobody waits for one that does not come"
+    kill_supervisor(daemon)
+    assert daemon.status("s")["state"] == "failed"
+    plan(daemon)
+    daemon.baton("start", "s")
+    assert int(call(daemon, "Get")) >= 5 and daemon.status("s")["failover"]
+
+
+@test
+def a_checkpoint_that_fails_leaves_the_last(daemon):
+    start(daemon)
+    call(daemon, "Add", 5)
+    checkpoint(daemon)
+    plan(daemon, "save=refuse")
+    kill(daemon)
+    call(daemon, "Add", 1)
+    fails(daemon, 29, "no checkpoint: Save failed in state RUNNING: no save today")
+    assert "no save today" in daemon.status("s")["checkpoint"]["reason"]
+    assert "checkpoint_failed" in daemon.baton("events", "--json").stdout
+    plan(daemon, "save=die")
+    kill(daemon)
+    assert call(daemon, "Get") == "5"
+    fails(daemon, 30, "its process has ended")
+    plan(daemon)
+    another(daemon)
+    assert call(daemon, "Get") == "5"
+
+
+@test
+def by_hand(daemon):
+    pid = start(daemon)
+    call(daemon, "Add", 5)
+    checkpoint(daemon)
+    daemon.configure(configuration(daemon, [], {"service": "manual"}))
+    daemon.baton("reload")
+    os.kill(pid, signal.SIGKILL)
+    another(daemon, pid)
+    assert daemon.status("s")["service_state"] == 1
+    assert daemon.baton("service", "s", "takeover").stdout == "s: READY, after Takeover\n"
+    assert daemon.baton("service", "s", "start").stdout == "s: RUNNING, after Start\n"
+    assert call(daemon, "Get") == "5"
+    done = daemon.baton("service", "s", "takeover", check=False)
+    assert done.returncode == 25 and "Takeover is refused in state RUNNING" in done.stderr, done.stderr
+
+
+@test
+def clients_go_when_they_want(daemon):
+    start(daemon)
+    call(daemon, "Keep")
+    before = settled(daemon)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with Load(daemon) as load:
+            load.process.send_signal(number)
+            load.process.wait(TIMEOUT)
+        until(lambda: held(daemon) == before, "the end of the lane")
+    with Load(daemon) as load:
+        daemon.baton("stop", "s", timeout=3 * TIMEOUT)
+        assert load.process.wait(TIMEOUT) == 0
+
+
+main()
