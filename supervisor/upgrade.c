@@ -331,10 +331,14 @@ static void kill_old(Upgrade *upgrade) {
 /* ----------------------------------------------------------------------------------------------------------- the switch */
 
 static void publish(const Runner *runner, const UpgradeRecord *record) {
+        char serves[32] = "it is not running";
+
+        if (runner_pid(runner) > 0)
+                (void) snprintf(serves, sizeof(serves), "pid %d serves", runner_pid(runner));
         if (record->why)
-                log_warning("runner %s: %s failed while %s: %s; pid %d serves", runner->name,
+                log_warning("runner %s: %s failed while %s: %s; %s", runner->name,
                             record->back ? "the way back" : "upgrade", upgrade_phase_name(record->phase), record->why,
-                            runner_pid(runner));
+                            serves);
         else
                 log_info("runner %s: %s, pid %d, pause %.1f ms", runner->name,
                          record->check  ? "an upgrade would succeed"
