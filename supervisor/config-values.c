@@ -57,6 +57,10 @@ static const char *const pending_names[] = { [CONFIG_PENDING_DEFAULT] = "default
                                              [CONFIG_PENDING_FLUSH] = "flush",
                                              [CONFIG_PENDING_NONE] = "none",
                                              [_CONFIG_PENDING_N] = NULL };
+const char *config_pending_name(ConfigPending pending) {
+        return pending_names[pending];
+}
+
 static const char *const ready_names[] = { [CONFIG_READY_NONE] = "none",
                                            [CONFIG_READY_HELLO] = "hello",
                                            [CONFIG_READY_NOTIFY] = "notify",

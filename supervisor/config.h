@@ -74,6 +74,9 @@ typedef enum ConfigPending {
         _CONFIG_PENDING_N,
 } ConfigPending;
 
+/* config_pending_name() - "resend". */
+const char *config_pending_name(ConfigPending pending);
+
 /* When a hook is run: its runner came into that PolicyState, or, as one more of them, an instance of it has ended. */
 enum { CONFIG_HOOK_EXIT = _POLICY_STATE_N };
 

@@ -295,6 +295,9 @@ static RunnerStart *prepare_program(Instance *instance, HolderPass *ret_pass) {
         if (!instance->runner->transient && !instance->runner->hidden &&
             asprintf(&variables[n], "BATON_RUNNER=%s", instance->runner->name) >= 0)
                 n++;
+        if (instance->config->pending != CONFIG_PENDING_DEFAULT &&
+            asprintf(&variables[n], "BATON_PENDING=%s", config_pending_name(instance->config->pending)) >= 0)
+                n++;
         n = instance_ready_variables(instance, variables, n);
         n = pass_variables(ret_pass, variables, n);
         (void) memcpy(extra, variables, n * sizeof(*extra));

@@ -35,6 +35,7 @@
 
 #define PROGRAM            "baton-runner-fuse"
 #define LOG_TARGET         "fuse"
+#define PENDING_VARIABLE   "BATON_PENDING"
 #define TIMEOUT_DEFAULT_US USEC_PER_SEC
 #define TIMEOUT_MAX_US     (3600 * USEC_PER_SEC)
 
@@ -368,18 +369,25 @@ enum {
         OPTION_READ_ONLY,
 };
 
+/* take_pending() - 0; -EINVAL: it is no such word; -EOPNOTSUPP: it cannot be, and that was said. */
+static int take_pending(Program *program, const char *value) {
+        if (pending_parse(value, &program->pending) < 0)
+                return -EINVAL;
+        program->pending_given = true;
+        if (program->pending != PENDING_RESEND || feature_enabled(FEATURE_FUSE_RESEND))
+                return 0;
+        (void) fputs(PROGRAM ": --pending=resend needs Linux 6.9: use flush or none\n", stderr);
+        return -EOPNOTSUPP;
+}
+
 static int take_option(Program *program, int option, const char *value) {
         uint64_t number;
+        int r;
 
         switch (option) {
         case OPTION_PENDING:
-                if (pending_parse(value, &program->pending) < 0)
-                        return usage_error("--pending is resend, flush or none, not", value);
-                program->pending_given = true;
-                if (program->pending != PENDING_RESEND || feature_enabled(FEATURE_FUSE_RESEND))
-                        return 0;
-                (void) fputs(PROGRAM ": --pending=resend needs Linux 6.9: use flush or none\n", stderr);
-                return -EOPNOTSUPP;
+                r = take_pending(program, value);
+                return r == -EINVAL ? usage_error("--pending is resend, flush or none, not", value) : r;
         case OPTION_TIMEOUT:
                 if (parse_duration(value, &program->timeout_us) < 0 || program->timeout_us > TIMEOUT_MAX_US)
                         return usage_error("--timeout is a time of at most an hour, not", value);
@@ -422,6 +430,11 @@ static int parse(Program *program, int argc, char **argv) {
                 }
         if (r < 0)
                 return r;
+        if (!program->pending_given && getenv(PENDING_VARIABLE) &&
+            (r = take_pending(program, getenv(PENDING_VARIABLE))) < 0)
+                return r == -EINVAL ? usage_error("$" PENDING_VARIABLE " is resend, flush or none, not",
+                                                  getenv(PENDING_VARIABLE))
+                                    : r;
         if (argc - optind != 2) {
                 (void) fputs(PROGRAM ": expected SOURCE and MOUNT_POINT; see " PROGRAM " --help\n", stderr);
                 return -EINVAL;

@@ -473,10 +473,6 @@ def a_daemon_replaces_the_killed_under_load(daemon):
         raise Skip("git is not installed")
     if not resends():
         raise Skip("the kernel cannot resend requests (Linux 6.9)")
-    daemon.configure("runners: { x: { command: [/bin/true], ready: hello, recover: failover } }")
-    known = daemon.baton("check", daemon.configuration, check=False).returncode == 0
-    if not known or daemon.baton("checkpoint", "--help", check=False).returncode != 0:
-        raise Skip("this supervisor keeps no checkpoints")
     served = Served(daemon, more="    recover: failover\n    intensity: { restarts: 1000, within: 1s }\n")
     served.until_serving()
     device = os.stat(served.at).st_dev
@@ -495,6 +491,18 @@ def a_daemon_replaces_the_killed_under_load(daemon):
 
 
 a_daemon_replaces_the_killed_under_load.seconds = 4 * LIMIT
+
+
+@test
+def the_configuration_says_what_becomes_of_requests(daemon):
+    served = Served(daemon, more="    recover: failover\n    pending: none\n")
+    served.until_serving()
+    assert "unanswered requests: none" in daemon.baton("service", "files", "info").stdout
+    daemon.configure("runners: { x: { command: x, ready: hello, pending: resend } }")
+    done = subprocess.run([daemon_tests.BATON, "check", daemon.configuration], text=True, capture_output=True,
+                          env={**os.environ, "BATON_DISABLE": "fuse-resend"}, check=False)
+    assert done.returncode == 49 and "`resend' needs Linux 6.9: use flush or none" in done.stderr, done
+    assert daemon.stop() == 0
 
 
 @test
