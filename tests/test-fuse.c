@@ -373,7 +373,10 @@ static void test_orphans_end(void **state) {
 /* A batch of which a part was done; the rest is, and no part twice. */
 static void test_forgets_are_finished(void **state) {
         (void) state;
-        for (uint32_t done = 0; done <= 3; done++) {
+        /* Killed after each of the three; before the first is counted, the second, ...; when the request is answered for. */
+        for (uint32_t at = 0; at <= 7; at++) {
+                uint32_t done = at % 4;
+                bool stated = at >= 4 && done < 3, answered = at == 7;
                 struct fuse_batch_forget_in in = { .count = 3 };
                 struct fuse_forget_one ones[3];
                 Message message;
@@ -400,6 +403,10 @@ static void test_forgets_are_finished(void **state) {
                 journal_begin(fixture.mirror, &request, &prior);
                 for (uint32_t i = 0; i < done; i++)
                         journal_forget(fixture.mirror, i, &ones[i]);
+                if (stated)
+                        fixture.mirror->journal->entries[done & 1] = (TableEntry){ ones[done].nodeid, 2 };
+                if (answered)
+                        ((struct fuse_in_header *) slot)->opcode = 0;
                 die(&fixture);
                 assert_int_equal(n_inodes(&fixture), 3);
                 for (unsigned i = 0; i < 3; i++)
@@ -514,6 +521,51 @@ static void test_vault_of_a_mirror(void **state) {
         forget(&fixture, node, 1);
         assert_int_equal(n_kept(&fixture), 0);
         assert_int_equal(n_inodes(&fixture), 0);
+        fixture_close(&fixture);
+}
+
+static int serve_name(Fixture *fixture, uint32_t opcode, const char *name) {
+        Message message = request_to(fixture, opcode, TABLE_ROOT, NULL, 0);
+        Reply reply;
+
+        add_name(&message, name);
+        return serve_and_answer(fixture, &message, &reply);
+}
+
+/* What was to go and did not is as it was: no descriptor stays open for it, and the vault has none. */
+static void test_names_that_stay(void **state) {
+        struct fuse_rename_in in = { .newdir = TABLE_ROOT };
+        char path[96];
+        Fixture fixture;
+        Message message;
+        uint64_t node;
+        Reply reply;
+        bool pinned;
+
+        (void) state;
+        fixture_open(&fixture);
+        populate(&fixture);
+        (void) snprintf(path, sizeof(path), "%s/directory/within", fixture.folder);
+        assert_int_equal(mkdir(path, 0755), 0);
+        node = lookup(&fixture, TABLE_ROOT, "directory");
+        pinned = fixture.mirror->nodes[(uint32_t) node].pinned; /* always, where there are no handles */
+        for (unsigned i = 0; i < 3; i++) {
+                assert_int_equal(serve_name(&fixture, FUSE_RMDIR, "directory"), -ENOTEMPTY);
+                assert_int_equal(serve_name(&fixture, FUSE_UNLINK, "directory"), -EISDIR);
+                message = request_to(&fixture, FUSE_RENAME, TABLE_ROOT, &in, sizeof(in));
+                add_name(&message, "other");
+                add_name(&message, "directory");
+                assert_int_equal(serve_and_answer(&fixture, &message, &reply), -EISDIR);
+                assert_int_equal(fixture.mirror->nodes[(uint32_t) node].pinned, pinned);
+                assert_int_equal(n_kept(&fixture), pinned);
+        }
+        assert_true(node_fd_of(fixture.mirror, node) >= 0);
+        assert_int_equal(rmdir(path), 0);
+        assert_int_equal(serve_name(&fixture, FUSE_RMDIR, "directory"), 0);
+        assert_true(fixture.mirror->nodes[(uint32_t) node].pinned);
+        assert_int_equal(n_kept(&fixture), 1);
+        forget(&fixture, node, 1);
+        assert_int_equal(n_kept(&fixture), 0);
         fixture_close(&fixture);
 }
 
@@ -751,6 +803,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_numbers_are_not_reused),
         TEST(test_vault),
         TEST(test_vault_of_a_mirror),
+        TEST(test_names_that_stay),
         TEST(test_session),
         TEST(test_way_back),
         TEST(test_flush),

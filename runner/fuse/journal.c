@@ -47,16 +47,15 @@ static void complete_count(Mirror *mirror, const TableJournal *journal) {
 /* complete_forget() - goes on where the dead one was. @last: the request as it was read, or NULL where it is not there. */
 static void complete_forget(Mirror *mirror, TableJournal *journal, const Request *last) {
         uint32_t n = journal->n_forgotten;
+        const TableEntry *entry = &journal->entries[(n + 1) & 1]; /* of the last that was counted */
 
         if (last && last->unique == journal->unique) {
-                if (n > 0 && journal->entries[0].node) {
-                        uint32_t index = (uint32_t) journal->entries[0].node;
+                uint32_t index = (uint32_t) entry->node;
 
-                        /* Stated, and not done: then it is done again. */
-                        if (index > TABLE_ROOT && index < mirror->table.header->n_inodes &&
-                            mirror->table.inodes[index].lookups == journal->entries[0].before)
-                                n--;
-                }
+                /* Stated, and not done: then it is done again. */
+                if (n > 0 && index > TABLE_ROOT && index < mirror->table.header->n_inodes &&
+                    mirror->table.inodes[index].lookups == entry->before)
+                        n--;
                 mirror->journal = journal;
                 op_forget(mirror, last, n);
                 mirror->journal = NULL;
@@ -195,7 +194,8 @@ void journal_forget(Mirror *mirror, uint32_t i, const struct fuse_forget_one *on
         if (journal) {
                 bool known = node_of(mirror, one->nodeid, &index) == 0;
 
-                journal->entries[0] =
+                /* Two of them in turn: the one before is not to be written over while it is the one that counts. */
+                journal->entries[i & 1] =
                         (TableEntry){ known ? one->nodeid : 0, known ? mirror->table.inodes[index].lookups : 0 };
                 journal->n_forgotten = i + 1;
         }

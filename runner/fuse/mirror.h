@@ -175,8 +175,12 @@ int node_adopt(Mirror *mirror, int fd_consume, uint32_t *ret_index, struct stat 
 /* node_forget() - @n references fewer. */
 void node_forget(Mirror *mirror, uint64_t number, uint64_t n);
 
-/* node_keep() - its last name is about to go: what it takes to find it all the same, @used: by whoever has it open. */
-void node_keep(Mirror *mirror, uint32_t index, bool used);
+/*
+ * node_keep() - its last name is about to go: what it takes to find it all the same, @used: by whoever has it open. False:
+ * it was kept before, or cannot be. node_unkeep() - after true: the name did not go.
+ */
+bool node_keep(Mirror *mirror, uint32_t index, bool used);
+void node_unkeep(Mirror *mirror, uint32_t index);
 
 /* node_find() - the index of the inode @ino, if the kernel knows it; 0: it does not. */
 uint32_t node_find(Mirror *mirror, int parent, const char *name, uint64_t ino);

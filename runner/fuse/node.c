@@ -403,18 +403,34 @@ void node_forget(Mirror *mirror, uint64_t number, uint64_t n) {
  * forgets at once, so it is held, and not put away. A failure (the vault is full) costs something only if this process dies
  * before the file is closed.
  */
-void node_keep(Mirror *mirror, uint32_t index, bool used) {
+bool node_keep(Mirror *mirror, uint32_t index, bool used) {
         TableInode *inode = inode_of(mirror, index);
+        bool pinned;
         int fd;
 
         if (index == TABLE_ROOT || inode->kept)
-                return;
+                return false;
         fd = node_fd(mirror, index);
         if (fd < 0)
-                return;
+                return false;
+        pinned = mirror->nodes[index].pinned;
         pin(mirror, index);
         if (used && vault_put(&mirror->vault, node_number(mirror, index), fd) == 0)
                 inode->kept = 1;
+        return !pinned;
+}
+
+void node_unkeep(Mirror *mirror, uint32_t index) {
+        Node *node = &mirror->nodes[index];
+        int fd = fd_take(&node->fd);
+        bool kept = inode_of(mirror, index)->kept;
+
+        node->pinned = false;
+        inode_of(mirror, index)->kept = 0;
+        if (fd >= 0)
+                hold(mirror, index, fd);
+        if (kept)
+                vault_drop(&mirror->vault, find_kept, mirror);
 }
 
 /* ---- loading ---- */

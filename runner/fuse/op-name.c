@@ -171,21 +171,34 @@ int op_link(Mirror *mirror, const Request *request, const Prior *prior, Reply *r
         return r < 0 ? r : answer_name(mirror, parent, request->name, reply);
 }
 
-/* keep_last() - @name is about to go: if it is the last one of what the kernel knows, that is kept for whoever uses it. */
-static void keep_last(Mirror *mirror, int parent, const char *name, const struct stat *stat) {
+/*
+ * keep_last() - @name is about to go: if it is the last one of what the kernel knows, that is kept for whoever uses it. What
+ * has been kept for that; 0: nothing.
+ */
+static uint32_t keep_last(Mirror *mirror, int parent, const char *name, const struct stat *stat) {
         bool directory = S_ISDIR(stat->st_mode);
         uint32_t index;
 
         if (!directory && stat->st_nlink > 1)
-                return;
+                return 0;
         index = node_find(mirror, parent, name, stat->st_ino);
-        if (index)
-                node_keep(mirror, index, directory || mirror->nodes[index].n_open > 0);
+        return index && node_keep(mirror, index, directory || mirror->nodes[index].n_open > 0) ? index : 0;
+}
+
+/* gone() - the name is, or, by @result, is not: a directory with something in it, for one. Then @kept is as it was. */
+static int gone(Mirror *mirror, int result, uint32_t kept, int parent, const char *name, uint64_t ino) {
+        int r = result < 0 ? -errno : 0;
+        struct stat stat;
+
+        if (r < 0 && kept && inode_at(parent, name, &stat) == ino)
+                node_unkeep(mirror, kept);
+        return r;
 }
 
 int op_remove(Mirror *mirror, const Request *request, const Prior *prior) {
         int parent = node_fd_of(mirror, request->header->nodeid);
         int flags = request->header->opcode == FUSE_RMDIR ? AT_REMOVEDIR : 0;
+        uint32_t kept = 0;
         struct stat stat;
         uint64_t ino;
 
@@ -196,8 +209,8 @@ int op_remove(Mirror *mirror, const Request *request, const Prior *prior) {
                 return 0;
         journal_prior(mirror, 0, ino);
         if (ino)
-                keep_last(mirror, parent, request->name, &stat);
-        return unlinkat(parent, request->name, flags) < 0 ? -errno : 0;
+                kept = keep_last(mirror, parent, request->name, &stat);
+        return gone(mirror, unlinkat(parent, request->name, flags), kept, parent, request->name, ino);
 }
 
 /* was_renamed() - what was at @prior is where it should be. */
@@ -214,6 +227,7 @@ int op_rename(Mirror *mirror, const Request *request, const Prior *prior) {
         int from = node_fd_of(mirror, request->header->nodeid), to = node_fd_of(mirror, in->newdir);
         struct stat source_stat, target_stat;
         uint64_t source, target;
+        uint32_t kept = 0;
 
         if (from < 0 || to < 0)
                 return MIN(from, to);
@@ -223,6 +237,7 @@ int op_rename(Mirror *mirror, const Request *request, const Prior *prior) {
                 return 0;
         journal_prior(mirror, source, target);
         if (target && target != source && !(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)))
-                keep_last(mirror, to, request->target, &target_stat);
-        return renameat2(from, request->name, to, request->target, flags) < 0 ? -errno : 0;
+                kept = keep_last(mirror, to, request->target, &target_stat);
+        return gone(mirror, renameat2(from, request->name, to, request->target, flags), kept, to, request->target,
+                    target);
 }

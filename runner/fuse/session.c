@@ -150,8 +150,9 @@ static int serve(Session *session, size_t size) {
         } else {
                 r = 0;
         }
+        header->opcode =
+                0; /* before its record goes: what has none and was taken is done, and a FORGET must not be twice */
         journal_end(session->mirror);
-        header->opcode = 0;
         return r == -ENOENT ? 0 : r;
 }
 

@@ -83,7 +83,7 @@ struct TableJournal {
         uint64_t source, target; /* the inode numbers its names stood for; 0: nothing */
         _Atomic uint64_t file;   /* the number it opened; 0: none */
         _Atomic uint32_t n_entries;
-        _Atomic uint32_t n_forgotten; /* of BATCH_FORGET, and of FORGET: entries[0] is of the one before this */
+        _Atomic uint32_t n_forgotten; /* of BATCH_FORGET, and of FORGET: entries[(this - 1) & 1] is of the last */
         TableEntry entries[TABLE_ENTRIES_MAX];
 };
 
