@@ -423,7 +423,23 @@ void fleet_recover_number(Supervisor *supervisor, const char *template, uint32_t
 
 /* ---------------------------------------------------------------------------------------------------------- the takeover */
 
-/* forget_others() - instances of templates that the predecessor had not any more. True: there were such. */
+static void forget_made(Runner *runner) {
+        runner->instance = instance_free(runner->instance);
+        runner->kept = 0; /* that slot is the predecessor's */
+        if (runner->transient || runner->ended)
+                transient_forget(runner);
+        else
+                runner_forget(runner);
+}
+
+/* is_configured() - whatever the predecessor says, it has it. */
+static bool is_configured(const Runner *runner) {
+        const Config *config = runner->supervisor->config;
+
+        return runner->number == 0 && config && config_find(config, runner->config->name) == runner->config;
+}
+
+/* forget_others() - those that the predecessor had not any more. True: there were such. */
 static bool forget_others(Supervisor *supervisor, const Baton__Snapshot__Snapshot *snapshot) {
         Runner *runner, *next;
         bool forgot = false;
@@ -432,29 +448,26 @@ static bool forget_others(Supervisor *supervisor, const Baton__Snapshot__Snapsho
                                     : snapshot->n_runners == 0)
                 return false;
         HASH_ITER (by_name, supervisor->runners, runner, next)
-                if (!runner->crossed && runner->number > 0) {
-                        runner_forget(runner);
+                if (!runner->crossed && !is_configured(runner) && !runner_is_occupied(runner)) {
+                        forget_made(runner);
                         forgot = true;
                 }
         return forgot;
 }
 
-/* forget_gone() - whatever the keeper's table still says of it. */
+/*
+ * forget_gone() - what was said of it. An instance that it has by the keeper's table is one whose end will be told, or that
+ * of another runner of this name, which has been made since, and which we are about to be told of.
+ */
 static void forget_gone(Supervisor *supervisor, const char *name) {
         Runner *runner = runner_find(supervisor, name);
 
-        if (!runner)
+        if (!runner || !runner->crossed)
                 return;
-        if (runner->instance && !runner->instance->over)
-                supervisor_instance_gone(supervisor, runner->instance);
-        if (runner->instance)
-                supervisor_unqueue_spawn(supervisor, runner->instance);
-        runner->instance = instance_free(runner->instance);
-        runner->kept = 0; /* that slot is the predecessor's */
-        if (runner->transient)
-                transient_forget(runner);
-        else
-                runner_forget(runner);
+        runner->crossed = NULL;
+        precopy_forget(&supervisor->precopy, &runner->copied, 0, NULL);
+        if (!runner_is_occupied(runner))
+                forget_made(runner);
 }
 
 /* cross() - 1: the order of the runners may have changed by it; 0; or a negative errno. */

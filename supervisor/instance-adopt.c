@@ -101,33 +101,43 @@ static int adopt_all(Instance *instance, Recovered *slot) {
         return adopt_ready(instance, slot);
 }
 
-/* adopt_crossed_lane() - with the peer that the predecessor had, at whatever it was; or with its way in. */
+/* adopt_way_in() - by which it has not come in yet. Where its directory is no more, the way in was closed. */
+static int adopt_way_in(Instance *instance, Recovered *slot, int listener_fd_consume) {
+        _cleanup_fd_ int listener = listener_fd_consume;
+        _cleanup_free_ char *path =
+                slot->state == KEEPER_SLOT_BORN ? recovery_place(instance->supervisor, slot, "bootstrap") : NULL;
+        int r;
+
+        instance->stored |= 1u << INSTANCE_STORED_LISTENER;
+        r = path ? instance_adopt_way_in(instance, path, fd_take(&listener)) : -ENOENT;
+        if (r != -ENOENT)
+                return r;
+        instance_drop(instance, INSTANCE_STORED_LISTENER, fd_take(&listener));
+        return 0;
+}
+
+/*
+ * adopt_crossed_lane() - with the peer that the predecessor had, at whatever it was; or with its way in. We are told what the
+ * keeper was given for it, and not what was dropped since: the listener of one that has come in, the lane of one that is lost.
+ */
 static int adopt_crossed_lane(Instance *instance, Recovered *slot) {
         _cleanup_fd_ int lane = recovered_take(slot, KEEPER_FD_LANE, 0);
         _cleanup_fd_ int listener = recovered_take(slot, KEEPER_FD_LISTENER, 0);
-        _cleanup_free_ char *path = NULL;
+        bool came_in = lane >= 0;
         int r;
 
-        if (lane >= 0 && !fd_is_unix_stream(lane))
+        if (came_in && !fd_is_unix_stream(lane))
                 return -EBADF;
-        if (lane >= 0) {
+        if (came_in) {
                 instance->stored |= 1u << INSTANCE_STORED_LANE;
                 instance->lane = fd_take(&lane);
         }
-        if (listener >= 0)
-                instance->stored |= 1u << INSTANCE_STORED_LISTENER;
         r = instance_restore_peer(instance);
         if (r < 0)
                 return r;
         if (r == 0) /* there was none any more: the lane is on its way out */
                 instance_drop(instance, INSTANCE_STORED_LANE, fd_take(&instance->lane));
-        if (listener < 0)
-                return 0;
-        path = slot->state == KEEPER_SLOT_BORN ? recovery_place(instance->supervisor, slot, "bootstrap") : NULL;
-        if (path)
-                return instance_adopt_way_in(instance, path, fd_take(&listener));
-        instance_drop(instance, INSTANCE_STORED_LISTENER, fd_take(&listener));
-        return 0;
+        return listener >= 0 && !came_in ? adopt_way_in(instance, slot, fd_take(&listener)) : 0;
 }
 
 /* adopt_crossed() - its predecessor was not dead but has left: what is not there was not there any more. */

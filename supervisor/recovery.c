@@ -399,18 +399,13 @@ static bool is_settled(const Supervisor *supervisor, const Recovered *slot) {
         return record->flags & RECORD_READY || (runner && runner->config->ready == CONFIG_READY_NONE);
 }
 
-/* is_occupied() - by an instance that is not over. */
-static bool is_occupied(const Runner *runner) {
-        return runner->instance && !runner->instance->over;
-}
-
 /* discard() - what was made of @slot, and the runner is as its configuration has made it. */
 static void discard(Supervisor *supervisor, Recovered *slot) {
         Runner *runner = runner_find(supervisor, slot->name);
 
         slot->is_adopted = false;
         successor_forget_peer(supervisor->successor, slot->instance);
-        if (runner && is_occupied(runner) && runner->instance->id == slot->instance) {
+        if (runner && runner_is_occupied(runner) && runner->instance->id == slot->instance) {
                 supervisor_instance_gone(supervisor, runner->instance);
                 runner->instance = instance_free(runner->instance);
         } else if (runner && runner->kept == slot->instance) {
@@ -441,7 +436,7 @@ static int take_up(Supervisor *supervisor, Recovered *slot, char reason[RECOVERY
         Runner *runner = find_runner(supervisor, slot);
         int r;
 
-        if (!runner || is_occupied(runner)) {
+        if (!runner || runner_is_occupied(runner)) {
                 kill_slot(supervisor, slot, runner ? "it has run twice" : "there is no such runner any more");
                 return 0;
         }
@@ -494,7 +489,7 @@ static int follow_slot(Supervisor *supervisor, Recovered *slot, bool is_final, c
         if (!runner_find(supervisor, slot->name))
                 scale_up(supervisor, slot->name);
         runner = runner_find(supervisor, slot->name);
-        if (!is_final && runner && is_occupied(runner))
+        if (!is_final && runner && runner_is_occupied(runner))
                 return false; /* the one before it goes first */
         if (!is_final && !runner && !(slot->record.flags & RECORD_TRANSIENT))
                 return false; /* the snapshot may have it */

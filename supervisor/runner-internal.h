@@ -8,6 +8,7 @@
 
 #include "common/macro.h"
 #include "supervisor/config.h"
+#include "supervisor/instance.h"
 #include "supervisor/runner.h"
 
 /* ---- runner.c ---- */
@@ -58,6 +59,11 @@ void runner_upgrade_over(Runner *runner, bool old_gone);
 /* runner_has_process() - or is just about to have one. */
 static inline bool runner_has_process(const Runner *runner) {
         return runner->state == POLICY_STARTING || runner->state == POLICY_UP || runner->state == POLICY_STOPPING;
+}
+
+/* runner_is_occupied() - by an instance that is not over. */
+static inline bool runner_is_occupied(const Runner *runner) {
+        return runner->instance && !runner->instance->over;
 }
 
 /* ---- runner-order.c ---- */

@@ -415,8 +415,7 @@ static void restore_state(Runner *runner, const RunnerMessage *message) {
                                                         .given = message->log_given,
                                                         .follow_us = message->log_follow_us,
                                                         .lost = message->log_lost });
-        if (message->ended && runner->transient)
-                transient_restore_ended(runner);
+        transient_restore_ended(runner, message->ended && runner->transient);
 }
 
 static void restore_timer(Runner *runner, const RunnerMessage *message) {

@@ -105,7 +105,6 @@ static void free_past(Runner *runner) {
 
 void runner_free(Runner *runner) {
         supervisor_unqueue_runner(runner->supervisor, runner);
-        precopy_forget(&runner->supervisor->precopy, &runner->copied, 0, runner->name);
         if (runner->instance)
                 supervisor_unqueue_spawn(runner->supervisor, runner->instance);
         runner->checkpoint = checkpoint_free(runner->checkpoint);
@@ -130,6 +129,7 @@ void runner_free(Runner *runner) {
         free(runner->exits);
         free(runner->after);
         free(runner->before);
+        precopy_forget(&runner->supervisor->precopy, &runner->copied, 0, runner->name); /* its end has touched it */
         free(runner);
 }
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "supervisor/runner-save.h"
 #include "supervisor/supervisor.h"
 
@@ -25,6 +26,12 @@ struct Given {
 };
 
 static Given *all;
+
+uint64_t snapshot_check_hold(void) {
+        const char *text = getenv("BATON_TEST_HOLD_MS");
+
+        return text ? strtoul(text, NULL, 10) * USEC_PER_MSEC : 0;
+}
 
 static uint8_t *pack(const ProtobufCMessage *message, size_t *ret_size) {
         size_t size = protobuf_c_message_get_packed_size(message);

@@ -7,11 +7,18 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "proto/manifest.h"
 #include "proto/snapshot.pb-c.h"
 
 typedef struct Supervisor Supervisor;
+
+/*
+ * snapshot_check_hold() - for how long the freeze is put off when everything was given, so that something happens meanwhile:
+ * $BATON_TEST_HOLD_MS of a program with fault points; else 0.
+ */
+uint64_t snapshot_check_hold(void);
 
 /* snapshot_check_given() - a successor is given @message. snapshot_check_end() - there is none any more. */
 void snapshot_check_given(const Baton__Snapshot__Runner *message);

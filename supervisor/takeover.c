@@ -58,6 +58,7 @@ struct Takeover {
         unsigned n_passes;
         bool gives, has_given; /* a round; everything, once */
         bool check;
+        bool was_held;      /* before the freeze (snapshot_check_hold()) */
         bool asked;         /* TAKEOVER was sent */
         bool takes_runners; /* the successor does, before the end */
         bool arms;          /* the successor was told of a fault point */
@@ -375,6 +376,18 @@ static void give_more(Takeover *takeover) {
         }
 }
 
+/* freeze_soon() - there is nothing left that had better be given before. */
+static void freeze_soon(Takeover *takeover) {
+        uint64_t hold = takeover->was_held ? 0 : snapshot_check_hold();
+
+        takeover->n_passes = 0;
+        takeover->was_held = true;
+        if (hold > 0)
+                loop_timer_set(takeover->supervisor->loop, &takeover->retry, clock_after(clock_now(), hold));
+        else
+                loop_task_queue(takeover->supervisor->loop, &takeover->attempt);
+}
+
 /* give_round() - some of what has changed, while we serve: what is written down in one turn is bounded. */
 static void give_round(LoopTimer *timer) {
         Takeover *takeover = CONTAINER_OF(timer, Takeover, round);
@@ -385,8 +398,7 @@ static void give_round(LoopTimer *timer) {
                               .begun_us = takeover->begun_us };
 
         if (pass_is_over(takeover)) {
-                takeover->n_passes = 0;
-                loop_task_queue(supervisor->loop, &takeover->attempt);
+                freeze_soon(takeover);
                 return;
         }
         if (snapshot_save(supervisor, &part, &takeover->manifest, &takeover->memfd, takeover->why) < 0) {

@@ -105,14 +105,19 @@ int transient_start(Supervisor *supervisor, RunnerConfig *config, int terminal_f
         return 0;
 }
 
+static void recall(Runner *runner) {
+        Transients *transients = &runner->supervisor->transients;
+
+        TAILQ_REMOVE(&transients->ended, runner, member);
+        transients->n_ended--;
+        runner->ended = false;
+}
+
 void transient_forget(Runner *runner) {
         Supervisor *supervisor = runner->supervisor;
-        Transients *transients = &supervisor->transients;
 
-        if (runner->ended) {
-                TAILQ_REMOVE(&transients->ended, runner, member);
-                transients->n_ended--;
-        }
+        if (runner->ended)
+                recall(runner);
         give_back(supervisor, runner->name);
         runner_forget(runner);
 }
@@ -139,7 +144,9 @@ void transient_settled(Runner *runner) {
                 transient_forget(TAILQ_FIRST(&transients->ended));
 }
 
-void transient_restore_ended(Runner *runner) {
-        if (!runner->ended)
+void transient_restore_ended(Runner *runner, bool ended) {
+        if (ended && !runner->ended)
                 remember(runner);
+        else if (!ended && runner->ended)
+                recall(runner);
 }

@@ -43,8 +43,8 @@ int transient_start(Supervisor *supervisor, RunnerConfig *config, int terminal_f
 /* transient_settled() - it is not running, and nobody has anything to tell it: remembered, or forgotten. */
 void transient_settled(Runner *runner);
 
-/* transient_restore_ended() - one that came from a predecessor is remembered, as it was there. */
-void transient_restore_ended(Runner *runner);
+/* transient_restore_ended() - one that came from a predecessor is remembered as it was there, or not any more. */
+void transient_restore_ended(Runner *runner, bool ended);
 
 /* transient_forget() - of one that has ended. */
 void transient_forget(Runner *runner);

@@ -135,11 +135,15 @@ static void restore_events(Events *events, const Baton__Snapshot__Snapshot *snap
 }
 
 size_t snapshot_fixture_restore(SupervisorFixture *fixture, const Baton__Snapshot__Snapshot *snapshot) {
+        Baton__Snapshot__Snapshot round = *snapshot; /* what it has was told before, too */
         Supervisor *supervisor = fixture->supervisor;
         Manifest manifest;
         size_t n = 0;
 
+        round.partial = true;
         make_manifest(&manifest);
+        fleet_restore(supervisor, &round);
+        fleet_restore_crossed(supervisor, &manifest, false);
         restore_events(supervisor->events, snapshot);
         hooks_restore(supervisor->hooks, snapshot);
         fleet_restore(supervisor, snapshot);
@@ -159,6 +163,7 @@ size_t snapshot_fixture_restore(SupervisorFixture *fixture, const Baton__Snapsho
                                 relay_end_all(runner->instance);
                 (void) control_free(control);
         }
+        fleet_restored(supervisor, snapshot);
         manifest_deinit(&manifest);
         return n;
 }

@@ -23,6 +23,10 @@ import traceback
 
 BUILD = os.environ.get("abs_top_builddir", os.getcwd())
 BATON = os.path.join(BUILD, "baton")
+LIBEXEC = BUILD
+# A test that has takeovers sets LIBEXEC to this: there the predecessor refuses one where what it has told of a runner before is
+# not what it is at the freeze (supervisor/snapshot-check.h).
+CHECKING = os.path.join(BUILD, "tests/faults")
 TIMEOUT = 10 * float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
 PR_SET_CHILD_SUBREAPER = 36
 tests = []
@@ -122,7 +126,7 @@ class Daemon:
         self.configuration = os.path.join(folder, "baton.yaml")
         self.log = os.path.join(folder, "supervise.log")
         self.environment = {**os.environ, "BATON_SOCKET": os.path.join(self.runtime, "control"),
-                            "BATON_LIBEXEC": BUILD, "BATON_PROGRAM": BATON, "BATON_TEST_FOLDER": folder}
+                            "BATON_LIBEXEC": LIBEXEC, "BATON_PROGRAM": BATON, "BATON_TEST_FOLDER": folder}
         self.process = None
 
     def configure(self, text):

@@ -12,7 +12,10 @@ import socket
 import subprocess
 import sys
 
+import daemon_tests
 from daemon_tests import Skip, is_alive, main, test, until
+
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
 # Does what it reads from a fifo, line by line, as Python; has a few helpers at hand.
 PROGRAM = r"""

@@ -15,6 +15,8 @@ wire.need_protobuf()
 import daemon_tests  # noqa: E402
 from daemon_tests import test, until  # noqa: E402
 
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
+
 RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "service_runner.py")
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
 

@@ -23,6 +23,8 @@ import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
 from daemon_tests import TIMEOUT, Load, descriptors, test, until  # noqa: E402
 
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
+
 LONG = bool(os.environ.get("BATON_SOAK"))
 INSTRUMENTED = bool(os.environ.get("BATON_TEST_INSTRUMENTED"))
 TAKEOVERS = int(os.environ.get("BATON_TAKEOVERS", "1000" if LONG else "12"))

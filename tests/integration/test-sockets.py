@@ -11,7 +11,10 @@ import socket
 import stat
 import sys
 
+import daemon_tests
 from daemon_tests import Skip, is_alive, main, test, until
+
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
 # Says what it was passed, then serves: each connection on the first socket is answered with that, and closed.
 PROGRAM = r"""

@@ -13,6 +13,8 @@ import time
 import daemon_tests
 from daemon_tests import test, until
 
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
+
 FLEET = "runners:\n  rests: { command: [sleep, 1001] }\n"
 PHASES = ["check", "start", "copy", "freeze", "delta", "commit", "resume"]
 

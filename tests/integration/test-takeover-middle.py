@@ -21,6 +21,8 @@ import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
 from daemon_tests import TIMEOUT, is_alive, test, until  # noqa: E402
 
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
+
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
 # Of a runner that takes its time to stop: until somebody opens the gate. A second TERM, as of a supervisor that has to begin the
 # stop again, means nothing to it.

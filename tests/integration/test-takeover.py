@@ -22,6 +22,8 @@ import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
 from daemon_tests import TIMEOUT, Load, is_alive, test, until  # noqa: E402
 
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
+
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
 FLEET = f"""
 runners:

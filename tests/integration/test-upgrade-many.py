@@ -10,7 +10,10 @@ import shutil
 import signal
 import subprocess
 
+import daemon_tests
 from daemon_tests import BATON, BUILD, main, owned, test, until
+
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
 RUNNER = os.path.join(BUILD, "tests", "state-runner")
 NAMES = [f"s.{number}" for number in range(1, 6)]
