@@ -4,7 +4,7 @@
  * Upgrade, the health of the successor once it serves: baton.Health/Check is asked again and again for the time that is
  * configured. At the end of that it has to be serving, and having said so it must not take it back before: so one that needs
  * a while to get warm has that while, and one that falls over is found at once. One that does not answer is not healthy at the
- * end; one that does not know the question is, while it lives. Its death is told by its instance.
+ * end, nor two seconds after it; one that does not know the question is, while it lives. Its death is told by its instance.
  */
 
 #include "supervisor/upgrade.h"
@@ -19,6 +19,7 @@
 
 #define AGAIN_MIN_US (10 * USEC_PER_MSEC)
 #define AGAIN_MAX_US (1 * USEC_PER_SEC)
+#define ANSWER_US    (2 * USEC_PER_SEC) /* after the end, where one was asked and has not answered */
 
 enum { ROUNDS = 10 };
 
@@ -128,14 +129,13 @@ static void ask_again(LoopTimer *timer) {
 static void time_is_over(LoopTimer *timer) {
         UpgradeHealth *health = CONTAINER_OF(timer, UpgradeHealth, end);
 
-        if (!health->call || !health->serving || health->ending) {
+        if (!health->call || health->ending) {
                 health->serving = health->serving && !health->call;
                 decide(health);
                 return;
         }
         health->ending = true;
-        loop_timer_set(health->upgrade->runner->supervisor->loop, &health->end,
-                       clock_after(clock_now(), AGAIN_MAX_US));
+        loop_timer_set(health->upgrade->runner->supervisor->loop, &health->end, clock_after(clock_now(), ANSWER_US));
 }
 
 int upgrade_health_begin(Upgrade *upgrade) {

@@ -26,7 +26,7 @@ typedef struct Native {
         Call *save;
         int ends[2]; /* of the pair: the predecessor's, the successor's; -1: given away, or not made */
         bool saved, taken;
-        char *broken; /* how the successor's half ended, which the predecessor's half will say more of; NULL: it has not */
+        char *broken; /* how one half ended, which the other half will say more of; NULL: neither has */
 } Native;
 
 static void stopped(Instance *instance, const ServiceResult *result, void *userdata);
@@ -92,22 +92,38 @@ static void look_crossed(Upgrade *upgrade) {
                 upgrade_done(upgrade);
 }
 
+/* await_other() - what went over was broken off, and why, the other end knows. False: it has nothing more to say. */
+static bool await_other(Native *native, bool says_more, bool local, Status status, const char *who,
+                        const char *message) {
+        if (status != STATUS_ABORTED || local || !says_more || native->broken)
+                return false;
+        if (asprintf(&native->broken, "the %s: %s", who, message) < 0)
+                native->broken = NULL;
+        return native->broken;
+}
+
+/* half_done() - one half is, well; the other may not be. */
+static void half_done(Upgrade *upgrade) {
+        const Native *native = upgrade->state;
+
+        if (native->broken)
+                upgrade_failed(upgrade, "%s", native->broken);
+        else
+                look_crossed(upgrade);
+}
+
 static void saved(Call *call, const Answer *answer, void *userdata) {
         Upgrade *upgrade = userdata;
         Native *native = upgrade->state;
 
         (void) call;
         native->save = NULL;
-        if (answer->status == STATUS_OK && native->broken) {
-                upgrade_failed(upgrade, "the successor: Takeover: %s", native->broken);
-                return;
-        }
-        if (answer->status != STATUS_OK) {
+        native->saved = answer->status == STATUS_OK;
+        if (native->saved)
+                half_done(upgrade);
+        else if (!await_other(native, !native->taken, answer->local, answer->status, "predecessor: Save",
+                              answer->message))
                 fail(upgrade, answer->local, "predecessor", "Save", answer->status, answer->message);
-                return;
-        }
-        native->saved = true;
-        look_crossed(upgrade);
 }
 
 static void taken(Instance *instance, const ServiceResult *result, void *userdata) {
@@ -115,16 +131,12 @@ static void taken(Instance *instance, const ServiceResult *result, void *userdat
         Native *native = upgrade->state;
 
         (void) instance;
-        /* What went over was broken off: why, the other end knows. */
-        if (result->status == STATUS_ABORTED && !result->local && native->save &&
-            (native->broken = strdup(result->message)))
-                return;
-        if (result->status != STATUS_OK) {
+        native->taken = result->status == STATUS_OK;
+        if (native->taken)
+                half_done(upgrade);
+        else if (!await_other(native, native->save, result->local, result->status, "successor: Takeover",
+                              result->message))
                 fail(upgrade, result->local, "successor", "Takeover", result->status, result->message);
-                return;
-        }
-        native->taken = true;
-        look_crossed(upgrade);
 }
 
 static bool has_given(const Upgrade *upgrade) {

@@ -401,6 +401,40 @@ static void test_prepare_no_memory(void **state) {
         assert_true(seam_each(SEAM_REALLOC, ENOMEM, prepare_all, NULL, 0) > 0);
 }
 
+static void is_program(const char *cwd, const char *program, const char *expected) {
+        const char *const command[] = { program, "--option", NULL };
+        RunnerConfig draft = plain();
+        char *path = NULL;
+        int r;
+
+        draft.command = command;
+        draft.cwd = cwd;
+        r = runner_config_program(&draft, "web.3", 3, &path);
+        assert_int_equal(r, expected ? 0 : -ENOENT);
+        if (expected)
+                assert_string_equal(path, expected);
+        free(path);
+}
+
+static void test_program(void **state) {
+        const char *const env_path[] = { "PATH=/nowhere:/proc/self", NULL };
+        const char *const command[] = { "exe", NULL };
+        RunnerConfig draft = plain();
+        char *path = NULL;
+
+        (void) state;
+        is_program(NULL, "/srv/%n/web", "/srv/web.3/web");
+        is_program("/srv/%i", "/web", "/web");
+        is_program("/srv/%i", "./web", "/srv/3/./web");
+        is_program(NULL, "bin/web", "bin/web");
+        is_program("/srv", "there-is-no-such-program", NULL);
+        draft.env = env_path;
+        draft.command = command;
+        assert_int_equal(runner_config_program(&draft, "web.3", 3, &path), 0);
+        assert_string_equal(path, "/proc/self/exe");
+        free(path);
+}
+
 /* ----------------------------------------------------------------------------------------------------------- calendar */
 
 static void test_time_parse(void **state) {
@@ -523,6 +557,7 @@ int main(void) {
                 TEST(test_unresolved),
                 TEST(test_hook),
                 TEST(test_prepare_no_memory),
+                TEST(test_program),
                 TEST(test_time_parse),
                 TEST(test_time_next),
                 TEST(test_time_skipped),

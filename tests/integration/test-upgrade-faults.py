@@ -212,7 +212,7 @@ what_each_does_to_it.seconds = 30 * TIMEOUT
 def one_of_the_two_is_killed(daemon):
     start(daemon)
     for place, side, serves, code, text in (
-            ("begin", "old", "next", 26, "while starting: the predecessor: killed by signal 9"),
+            ("begin", "old", "next", 26, "ing: the predecessor: killed by signal 9"),  # the successor may be ready by then
             ("begin", "new", "old", 26, "while starting: the successor: start failed: killed by signal 9"),
             ("stop", "old", "next", 26, "while crossing: the predecessor: killed by signal 9"),
             ("stop", "new", "next|old", 26, "while crossing: the successor: killed by signal 9"),
