@@ -10,6 +10,7 @@
 #define _cleanup_(_x)                    __attribute__((__cleanup__(_x)))
 #define _printf_(_a, _b)                 __attribute__((__format__(__printf__, _a, _b)))
 #define _unused_                         __attribute__((__unused__))
+#define _packed_                         __attribute__((__packed__))
 #define _no_sanitize_                    __attribute__((__no_sanitize__("address", "undefined", "thread")))
 #define ARRAY_SIZE(_x)                   (sizeof(_x) / sizeof((_x)[0]))
 #define CONTAINER_OF(_p, _type, _member) ((_type *) (void *) ((char *) (_p) -offsetof(_type, _member)))

@@ -50,7 +50,7 @@ typedef struct RunnerConfig RunnerConfig;
 /* ------------------------------------------------------------------------------------------------------- one runner */
 
 /* When a runner is up, for those that wait for it. */
-typedef enum ConfigReady {
+typedef enum _packed_ ConfigReady {
         CONFIG_READY_NONE,   /* when it was executed */
         CONFIG_READY_HELLO,  /* a native runner: its Hello over RPC */
         CONFIG_READY_NOTIFY, /* READY=1 by the sd_notify protocol */
@@ -59,14 +59,14 @@ typedef enum ConfigReady {
 } ConfigReady;
 
 /* What a process that takes the place of one that has died begins with. */
-typedef enum ConfigRecover {
+typedef enum _packed_ ConfigRecover {
         CONFIG_RECOVER_FRESH,    /* nothing */
         CONFIG_RECOVER_FAILOVER, /* the last checkpoint of the one before */
         _CONFIG_RECOVER_N,
 } ConfigRecover;
 
 /* What becomes of requests in a queue of the kernel's that the one before had taken and not answered. */
-typedef enum ConfigPending {
+typedef enum _packed_ ConfigPending {
         CONFIG_PENDING_DEFAULT, /* what the service thinks best */
         CONFIG_PENDING_RESEND,
         CONFIG_PENDING_FLUSH,

@@ -85,8 +85,7 @@ struct Instance {
         RunnerCause cause : 8;               /* of its end, as far as is known */
         InstanceFailure failure : 8;         /* of its start */
         uint8_t events[INSTANCE_EVENTS_MAX]; /* ProcessEvents, raised and not handled */
-        uint8_t n_events;
-        uint8_t stored; /* bits of InstanceStored: duplicates in the keeper */
+        uint8_t stored;                      /* bits of InstanceStored: duplicates in the keeper */
         bool handling : 1;
         bool waiting : 1;     /* for its turn to begin */
         bool queued : 1;      /* to be spawned */
@@ -107,6 +106,7 @@ struct Instance {
         bool stale : 1;       /* adopted: it was started with another configuration than its runner has */
         bool recovers : 1;    /* it goes on from a checkpoint */
         bool broken_off : 1;  /* it was killed since nobody could go on with it, not since it was to stop */
+        uint8_t n_events : 4;
         ExitStatus exit;
 
         pid_t pid;                 /* 0: no process */
@@ -141,8 +141,7 @@ struct Instance {
         uint64_t event;   /* id of the last life-cycle event */
         uint64_t program; /* stamp of what it was started from, see program.h; 0: not known */
         Instance *past;   /* the next of its runner's past ones */
-        LoopTimer
-                timer; /* of the start, of signs of life, of a step of the stop, of what the peer still has to read */
+        LoopTimer timer;  /* of the start, of signs of life, of a step of the stop, of what the peer has to read */
 
         char *lost;         /* why the peer ended; NULL: it has not */
         char *failure_text; /* "at exec(/bin/nope): No such file or directory"; NULL: the start has not failed */

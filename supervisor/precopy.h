@@ -36,7 +36,7 @@ typedef enum PrecopiedKind {
 /* Part of a Control, of an Instance and of a Runner. */
 struct Precopied {
         TAILQ_ENTRY(Precopied) link; /* valid while is_changed */
-        PrecopiedKind kind;
+        PrecopiedKind kind : 8;
         bool is_changed;
         bool was_given;  /* the successor has it, in some state */
         uint32_t owed;   /* of a client's connection, as it was given: calls that wait for their answers */

@@ -19,14 +19,12 @@ struct RunnerLog {
         LogFile *file; /* NULL: none is configured, or nothing was said yet */
         LIST_HEAD(, LogInput) inputs;
         TAILQ_HEAD(, LogReader) readers;
-        Precopy *precopy;
         Precopied *copied;           /* its runner's; NULL: nobody wants to know of changes */
         LoopTask settle;             /* at the end of the turn in which something came */
         uint64_t turn;               /* how often readers were woken */
         TAILQ_ENTRY(RunnerLog) link; /* in the store's list of all that have a ring */
-        uint64_t
-                look_us; /* monotonic: when to look again whether it is followed, or whether its file can be written */
-        uint64_t given;  /* position: the follower has what is before it */
+        uint64_t look_us; /* monotonic: when to look again whether it is followed, or its file can be written */
+        uint64_t given;   /* position: the follower has what is before it */
         uint64_t follow_deadline; /* from then on nobody follows; 0: nobody does */
         uint64_t lost;            /* lines for which there was no ring */
         uint64_t told;            /* of all that were dropped: those that were told */
@@ -42,6 +40,7 @@ struct LogStore {
         KeeperLink *link;
         LogDropped *dropped; /* NULL: nobody wants to know */
         void *dropped_userdata;
+        Precopy *precopy; /* for what is `copied' of its logs */
         LogScratch *scratch;
         uint64_t last_id;
         struct RunnerLogs logs;

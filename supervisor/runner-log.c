@@ -162,13 +162,13 @@ void runner_log_set_over(RunnerLog *log, bool over) {
 }
 
 void runner_log_copied(RunnerLog *log, Precopy *precopy, Precopied *copied) {
-        log->precopy = precopy;
+        log->store->precopy = precopy;
         log->copied = copied;
 }
 
 static void touch(const RunnerLog *log) {
         if (log->copied)
-                precopy_touch(log->precopy, log->copied);
+                precopy_touch(log->store->precopy, log->copied);
 }
 
 LogCrossing runner_log_crossing(const RunnerLog *log) {

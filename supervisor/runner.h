@@ -133,7 +133,13 @@ struct Runner {
         bool completed : 1;    /* it has ended well since it was last started */
         bool removed : 1;      /* no configuration has it any more: freed when it is down */
         bool hidden : 1;       /* a hook's: not in the table of runners */
+        uint8_t n_exits, next_exit, room_exits;
+        uint16_t n_after, n_requires, n_before;
 
+        uint32_t n_starts;        /* instances, ever */
+        uint32_t n_restarts;      /* those of them that policy made after an end, since the last reset */
+        uint32_t n_failovers;     /* those of them that went on from a checkpoint, since the last reset */
+        uint32_t n_failures;      /* in a row, without a healthy time between */
         uint64_t last_instance;   /* 0: none yet */
         uint64_t kept;            /* slot in the keeper, without a process, that has its record; 0: none */
         uint64_t stop_timeout_us; /* of the stop that was asked for; 0: its configuration's */
@@ -141,20 +147,14 @@ struct Runner {
         uint64_t up_us;           /* monotonic, since when it is ready; 0: it is not */
         uint64_t next_us;         /* BACKOFF: monotonic, of the next start; SCHEDULED: wall clock; else 0 */
         uint64_t begun_us;        /* monotonic, of its schedule's last run */
-        uint32_t n_starts;        /* instances, ever */
-        uint32_t n_restarts;      /* those of them that policy made after an end, since the last reset */
-        uint32_t n_failovers;     /* those of them that went on from a checkpoint, since the last reset */
-        uint32_t n_failures;      /* in a row, without a healthy time between */
-        uint16_t n_after, n_requires, n_before;
-        uint8_t n_exits, next_exit, room_exits;
-        PolicyWindow window; /* of restarts */
-        RunnerTimer *timer;  /* of the delay, or of the schedule; NULL: none was needed yet */
-        char *why;           /* it has failed, or is held up, because: one line; NULL: nothing to say */
-        char *status;        /* STATUS= of a runner that notifies; NULL: none */
-        char **leftovers;    /* processes that outlived its last stop, "PID NAME" each, ended by NULL; NULL: none */
-        RunnerExit *exits;   /* ring, n_exits of them, the next at next_exit; NULL: none */
-        Runner **after;      /* those it comes after, NULL: none; the first n_requires it requires */
-        Runner **before;     /* those that come after it */
+        PolicyWindow window;      /* of restarts */
+        RunnerTimer *timer;       /* of the delay, or of the schedule; NULL: none was needed yet */
+        char *why;                /* it has failed, or is held up, because: one line; NULL: nothing to say */
+        char *status;             /* STATUS= of a runner that notifies; NULL: none */
+        char **leftovers;  /* processes that outlived its last stop, "PID NAME" each, ended by NULL; NULL: none */
+        RunnerExit *exits; /* ring, n_exits of them, the next at next_exit; NULL: none */
+        Runner **after;    /* those it comes after, NULL: none; the first n_requires it requires */
+        Runner **before;   /* those that come after it */
         struct RunnerWatchers watchers;
         struct Unknown *unknown; /* as the supervisor's; NULL: nothing */
         const struct Baton__Snapshot__Runner

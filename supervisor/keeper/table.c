@@ -396,8 +396,6 @@ int table_keep(Table *table, TableSlot *slot) {
 
 static void release_fd(Table *table, TableSlot *slot, TableFd *entry) {
         LIST_REMOVE(entry, link);
-        if (slot == &table->own)
-                LIST_REMOVE(entry, by_tag);
         entry->fd = fd_close(entry->fd);
         slot->n_fds--;
         table->count.fds--;
@@ -412,13 +410,13 @@ static void release_fd(Table *table, TableSlot *slot, TableFd *entry) {
         LIST_INSERT_HEAD(&table->free_fds, entry, link);
 }
 
-static void release_fds(Table *table, TableSlot *slot) {
-        while (LIST_FIRST(&slot->fds))
-                release_fd(table, slot, LIST_FIRST(&slot->fds));
+static void release_fds(Table *table, TableSlot *slot, struct TableFdList *list) {
+        while (LIST_FIRST(list))
+                release_fd(table, slot, LIST_FIRST(list));
 }
 
 void table_free_slot(Table *table, TableSlot *slot) {
-        release_fds(table, slot);
+        release_fds(table, slot, &slot->fds);
         leave_state(table, slot);
         LIST_REMOVE(slot, by_instance);
         LIST_REMOVE(slot, by_name);
@@ -462,20 +460,15 @@ void table_report_again(Table *table) {
         }
 }
 
-static TableFd *find_fd(const TableSlot *slot, uint32_t kind, uint64_t tag) {
-        TableFd *entry;
-
-        LIST_FOREACH (entry, &slot->fds, link)
-                if (entry->kind == kind && entry->tag == tag)
-                        return entry;
-        return NULL;
+/* list_of() - where those of @slot are that have @tag. */
+static struct TableFdList *list_of(Table *table, TableSlot *slot, uint64_t tag) {
+        return slot == &table->own ? tag_bucket(table, tag) : &slot->fds;
 }
 
-/* find_own_fd() - the same of the table's own slot. */
-static TableFd *find_own_fd(Table *table, uint32_t kind, uint64_t tag) {
+static TableFd *find_fd(const struct TableFdList *list, uint32_t kind, uint64_t tag) {
         TableFd *entry;
 
-        LIST_FOREACH (entry, tag_bucket(table, tag), by_tag)
+        LIST_FOREACH (entry, list, link)
                 if (entry->kind == kind && entry->tag == tag)
                         return entry;
         return NULL;
@@ -505,7 +498,7 @@ int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool
                 return -ENOENT;
         if (kind == KEEPER_FD_NONE || kind >= _KEEPER_FD_KIND_N)
                 return -EINVAL;
-        entry = slot == &table->own ? find_own_fd(table, kind, tag) : find_fd(slot, kind, tag);
+        entry = find_fd(list_of(table, slot, tag), kind, tag);
         if (entry && !replace)
                 return -EEXIST;
         if (fd >= table->fd_limit) /* the kernel gives the lowest free number: nearly all are taken */
@@ -523,9 +516,7 @@ int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool
                 return -ENOSPC;
 
         *entry = (TableFd){ .slot = slot, .kind = (uint16_t) kind, .tag = tag, .fd = fd_take(&fd) };
-        LIST_INSERT_HEAD(&slot->fds, entry, link);
-        if (slot == &table->own)
-                LIST_INSERT_HEAD(tag_bucket(table, tag), entry, by_tag);
+        LIST_INSERT_HEAD(list_of(table, slot, tag), entry, link);
         slot->n_fds++;
         table->count.fds++;
         touch_fd(table, entry);
@@ -534,7 +525,7 @@ int table_put(Table *table, uint64_t instance, uint32_t kind, uint64_t tag, bool
 
 int table_drop(Table *table, uint64_t instance, uint32_t kind, uint64_t tag) {
         TableSlot *slot = any_slot(table, instance);
-        TableFd *entry = !slot ? NULL : slot == &table->own ? find_own_fd(table, kind, tag) : find_fd(slot, kind, tag);
+        TableFd *entry = slot ? find_fd(list_of(table, slot, tag), kind, tag) : NULL;
 
         if (!entry)
                 return -ENOENT;
@@ -554,7 +545,7 @@ int table_get_kind(const TableSlot *slot, uint32_t kind, uint64_t *ret_tag) {
 }
 
 int table_get(const TableSlot *slot, uint32_t kind, uint64_t tag) {
-        TableFd *entry = find_fd(slot, kind, tag);
+        TableFd *entry = find_fd(&slot->fds, kind, tag);
 
         return entry ? entry->fd : -1;
 }
@@ -585,7 +576,8 @@ Table *table_free(Table *table) {
         table_unwatch(table);
         while (table_first(table))
                 table_free_slot(table, table_first(table));
-        release_fds(table, &table->own);
+        for (size_t i = 0; i < BUCKETS; i++)
+                release_fds(table, &table->own, &table->by_tag[i]);
         (void) munmap(table, table->size);
         return NULL;
 }

@@ -31,8 +31,8 @@ enum {
 };
 
 struct TableFd {
-        LIST_ENTRY(TableFd) link;     /* the slot's, or the free list */
-        LIST_ENTRY(TableFd) by_tag;   /* of the table's own slot, which may have very many */
+        LIST_ENTRY(TableFd)
+        link; /* the slot's; of the own one, which may have very many, those of its tag; or the free list */
         TAILQ_ENTRY(TableFd) changed; /* valid while is_changed */
         TableSlot *slot;              /* NULL: free */
         uint64_t tag;
@@ -51,7 +51,7 @@ struct TableSlot {
         };
         TAILQ_ENTRY(TableSlot) changed; /* valid while is_changed */
         LIST_ENTRY(TableSlot) link;     /* all used slots, or the free list */
-        struct TableFdList fds;
+        struct TableFdList fds;         /* not of the table's own slot */
         uint64_t instance;
         TableState state;
         uint32_t flags; /* KEEPER_FLAG_*, of RESERVE */
