@@ -274,6 +274,10 @@ static void look(Checkpoint *checkpoint) {
 
         if (checkpoint->save || checkpoint->socket >= 0)
                 return;
+        if (checkpoint->transfer.failed) {
+                fail(checkpoint, STATUS_ABORTED, "%s", checkpoint->transfer.reason);
+                return;
+        }
         if (check(checkpoint, &checkpoint->transfer.taken, reason) < 0) {
                 fail(checkpoint, STATUS_INVALID_ARGUMENT, "%s", reason);
                 return;
@@ -296,11 +300,11 @@ static void readable(LoopIo *io, unsigned events) {
         if (state != TRANSFER_FAILED && transfer->taken.n > CHECKPOINT_FDS_MAX + 2) {
                 fail(checkpoint, STATUS_RESOURCE_EXHAUSTED, "%zu descriptors, and it may have %d",
                      transfer->taken.n - 2, CHECKPOINT_FDS_MAX);
-        } else if (state == TRANSFER_FAILED && checkpoint->save && !transfer->manifest_sent) {
-                /* The runner has refused, and its answer, which says why, is on its way. */
-                loop_io_stop(&checkpoint->io);
         } else if (state == TRANSFER_FAILED) {
-                fail(checkpoint, STATUS_ABORTED, "%s", transfer->reason);
+                /* The runner has refused, and its answer says why; or we have, and it is told so by this end of it. */
+                loop_io_stop(&checkpoint->io);
+                checkpoint->socket = fd_close(checkpoint->socket);
+                look(checkpoint);
         } else if (state == TRANSFER_DONE) {
                 loop_io_stop(&checkpoint->io);
                 checkpoint->socket = fd_close(checkpoint->socket);

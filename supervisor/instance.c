@@ -304,8 +304,12 @@ static void tell_gone(LoopTask *task) {
 
 /* A renewal is of one that was adopted: it says Hello to us for the first time, too. */
 static void peer_said_hello(Peer *peer, bool renewed) {
+        Instance *instance = peer_userdata(peer);
+
         (void) renewed;
-        instance_said_hello(peer_userdata(peer));
+        instance_said_hello(instance);
+        if (instance_is_present(instance)) /* of one that was adopted it may have been waited for */
+                checkpoint_wake(instance->runner);
 }
 
 /* The lane is shut down although the peer has closed its own descriptor: the runner must see the end at once. */

@@ -422,4 +422,121 @@ def clients_go_when_they_want(daemon):
         assert load.process.wait(TIMEOUT) == 0
 
 
+# A runner that gives what it should not, as its plan says.
+HOSTILE = r"""
+import os, socket, struct, sys, fcntl
+import baton_wire as wire
+F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4 | 8
+def varint(number):
+    out = b""
+    while number > 127:
+        out, number = out + bytes([number & 127 | 128]), number >> 7
+    return out + bytes([number])
+def field(number, value):
+    if isinstance(value, bytes):
+        return varint(number << 3 | 2) + varint(len(value)) + value
+    return varint(number << 3) + varint(value)
+def memory(data, seal=True, size=None):
+    fd = os.memfd_create("hostile", os.MFD_ALLOW_SEALING)
+    os.write(fd, data)
+    if size:
+        os.ftruncate(fd, size)
+    if seal:
+        fcntl.fcntl(fd, F_ADD_SEALS, SEALS)
+    return fd
+def describe(name, fd, inode=None):
+    st = os.fstat(fd)
+    return (field(1, name.encode()) + field(2, 3) + field(3, st.st_dev) + field(4, inode or st.st_ino) + field(5, 2))
+def message(kind, first, n):
+    return struct.pack("=IIQQ512s", 0x426e7402, kind, first, n, b"")
+def save(end, plan):
+    state = memory(b"12345678", seal=plan != "unsealed", size=(1 << 30) + 1 if plan == "large" else None)
+    fds = [("snapshot", memory(b"")), ("other" if plan == "names" else "state", state)]
+    if plan == "more":
+        fds.append(("fd/0", memory(b"")))
+    if plan == "empty":
+        fds = []
+    listed = [describe(name, fd, 1 if plan == "other" and name == "state" else None) for name, fd in fds]
+    if plan == "fewer":
+        listed.append(describe("fd/0", state))
+    manifest = memory(field(1, 99 if plan == "version" else 1) + b"".join(field(2, one) for one in listed))
+    if plan == "rubbish":
+        manifest = memory(b"\\xff" * 100)
+    socket.send_fds(end, [message(1, 0, len(listed))], [manifest])
+    end.recv(1024)
+    if fds:
+        socket.send_fds(end, [message(2, 0, len(fds))], [fd for _, fd in fds])
+    if plan != "fewer":
+        end.recv(1024)
+state = 1
+def serve(call):
+    global state
+    method, plan = call.envelope.method, open(sys.argv[1]).read().strip()
+    if method == "baton.Runner/Info":
+        info = wire.baton.InfoResponse(service=True, saves=True, service_state=state, version=1, version_min=1)
+        call.answer(info.SerializeToString(), type="baton.InfoResponse")
+    elif method in ("baton.Runner/Mount", "baton.Runner/Start"):
+        event = wire.baton.LifecycleEvent.FromString(call.payload).event
+        state = 3 if method.endswith("Mount") else 2
+        call.answer(wire.baton.LifecycleState(service_state=state, event=event).SerializeToString(),
+                    type="baton.LifecycleState")
+    elif method == "baton.Runner/Save":
+        request = wire.baton.SaveRequest.FromString(call.payload)
+        with socket.socket(fileno=call.fds[request.socket]) as end:
+            end.setblocking(True)
+            try:
+                save(end, plan)
+            except OSError:
+                pass
+        answer = wire.baton.SaveResponse(state_size=9 if plan == "size" else 8, descriptors=0)
+        call.answer(answer.SerializeToString(), type="baton.SaveResponse")
+    else:
+        call.answer(status=wire.UNIMPLEMENTED, message="no")
+lane = socket.socket(socket.AF_UNIX)
+lane.connect(os.environ["BATON_BOOTSTRAP"])
+peer = wire.Peer(lane, side=1, channels=3, on_call=serve, service_state=1)
+while True:
+    peer.turn(1000)
+"""
+
+
+@test
+def what_is_no_checkpoint_is_refused(daemon):
+    """Of a runner that is not made with libbaton, or sick: each by its name; the one before stays, and nothing else."""
+    script, daemon.plan = (os.path.join(daemon.folder, name) for name in ("hostile.py", "plan"))
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(HOSTILE)
+    plan(daemon, "good")
+    here = os.path.dirname(os.path.abspath(__file__))
+    command = json.dumps([daemon_tests.sys.executable, "-B", script, daemon.plan])
+    daemon.start(f"runners:\n  s: {{ command: {command}, ready: hello, recover: failover, start_timeout: 1min,"
+                 f" channels: [filesystem, data], env: {{ PYTHONPATH: {here} }} }}\n")
+    daemon.until_state("s", "up", 6 * TIMEOUT)
+    kept = checkpoint(daemon)
+    assert kept["state_size"] == 8 and kept["descriptors"] == 0, kept
+    made, before = daemon.status("s")["checkpoint"]["time_us"], settled(daemon)
+    for what, text in (("large", "the state has more than the 1073741824 bytes that it may have"),
+                       ("unsealed", "the state is no sealed memory"),
+                       ("names", "descriptor 1 is called other"),
+                       ("more", "1 descriptors and 8 bytes came, and the runner says that it has given 0 and 8"),
+                       ("size", "0 descriptors and 8 bytes came, and the runner says that it has given 0 and 9"),
+                       ("empty", "the state is missing"),
+                       ("fewer", "is gone"),
+                       ("other", "state is a file, but"),
+                       ("version", "the state is of version 99"),
+                       ("rubbish", "the manifest cannot be read")):
+        plan(daemon, what)
+        done = daemon.baton("checkpoint", "s", check=False, timeout=6 * TIMEOUT)
+        assert done.returncode > 16 and "no checkpoint: " in done.stderr and text in done.stderr, (what, done.stderr)
+        status = daemon.status("s")
+        assert status["checkpoint"]["time_us"] == made and text in status["checkpoint"]["reason"], (what, status)
+        until(lambda: held(daemon) == before, f"the end of every descriptor after {what}")
+    plan(daemon, "good")
+    checkpoint(daemon)
+    assert "reason" not in daemon.status("s")["checkpoint"]
+
+
+what_is_no_checkpoint_is_refused.seconds = 9 * TIMEOUT
+
+
 main()
