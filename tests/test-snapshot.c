@@ -6,15 +6,20 @@
  * left out. And what of it is foreign, cut at every byte and with every byte changed, breaks nothing.
  */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "supervisor/config-internal.h"
 #include "supervisor/config-save.h"
+#include "supervisor/fleet.h"
+#include "supervisor/instance.h"
+#include "supervisor/relay.h"
 #include "supervisor/runner-save.h"
 #include "supervisor/save.h"
 #include "supervisor/unknown.h"
@@ -332,11 +337,144 @@ static void test_runners_that_cannot_be(void **state) {
         supervisor_fixture_close(&fixture);
 }
 
+/* ---- told before the end ---- */
+
+static void tell(SupervisorFixture *fixture, Baton__Snapshot__Runner *message, const char *gone, bool is_final) {
+        Baton__Snapshot__Runner *runners[] = { message };
+        char *names[] = { (char *) gone };
+        Snapshot snapshot = BATON__SNAPSHOT__SNAPSHOT__INIT;
+        Manifest manifest = MANIFEST_NULL;
+
+        snapshot.partial = !is_final;
+        snapshot.runners = runners;
+        snapshot.n_runners = message ? 1 : 0;
+        snapshot.gone_runners = names;
+        snapshot.n_gone_runners = gone ? 1 : 0;
+        fleet_restore(fixture->supervisor, &snapshot);
+        fleet_restore_crossed(fixture->supervisor, &manifest, is_final);
+}
+
+/* What was said last counts, whether it has an end or not, and however often it is said. */
+static void test_told_again(void **state) {
+        Baton__Snapshot__Runner first = BATON__SNAPSHOT__RUNNER__INIT, second = BATON__SNAPSHOT__RUNNER__INIT;
+        Baton__Snapshot__Start start = BATON__SNAPSHOT__START__INIT;
+        SupervisorFixture fixture;
+        const Runner *runner;
+
+        (void) state;
+        snapshot_fixture_open(&fixture);
+        first.name = second.name = (char *) "failed";
+        first.state = POLICY_FAILED;
+        first.starts = 7;
+        first.why = (char *) "it was so";
+        start.id = 5;
+        start.over = start.ended = true;
+        start.status = 3;
+        first.start = &start;
+        for (unsigned i = 0; i < 2; i++)
+                tell(&fixture, &first, NULL, false);
+        runner = find(&fixture, "failed");
+        assert_int_equal(runner->state, POLICY_FAILED);
+        assert_string_equal(runner->why, "it was so");
+        assert_true(runner->instance && runner->instance->over && runner->instance->id == 5);
+        assert_int_equal(runner->instance->exit.status, 3);
+        assert_false(runner->queued);
+        second.state = POLICY_DONE;
+        second.starts = 8;
+        tell(&fixture, &second, NULL, true);
+        assert_int_equal(runner->state, POLICY_DONE);
+        assert_int_equal(runner->n_starts, 8);
+        assert_null(runner->why);
+        assert_null(runner->instance);
+        supervisor_fixture_close(&fixture);
+}
+
+/* One that is about an instance which is not there waits for it; at the end it counts as lost. */
+static void test_told_too_early(void **state) {
+        Baton__Snapshot__Runner message = BATON__SNAPSHOT__RUNNER__INIT;
+        Baton__Snapshot__Start start = BATON__SNAPSHOT__START__INIT;
+        SupervisorFixture fixture;
+        const Runner *runner;
+
+        (void) state;
+        snapshot_fixture_open(&fixture);
+        message.name = (char *) "native";
+        message.state = POLICY_UP;
+        message.starts = 9;
+        message.start = &start;
+        start.id = 77;
+        start.state = PROCESS_UP;
+        tell(&fixture, &message, NULL, false);
+        runner = find(&fixture, "native");
+        assert_ptr_equal(runner->crossed, &message);
+        assert_int_equal(runner->n_starts, 0);
+        assert_int_equal(fixture.supervisor->precopy.n_changed, 1);
+        tell(&fixture, NULL, NULL, true);
+        assert_int_equal(fixture.supervisor->precopy.n_changed, 0);
+        assert_int_equal(runner->n_starts, 9);
+        assert_true(runner->over);
+        supervisor_fixture_close(&fixture);
+}
+
+/* A runner that is gone is forgotten; another one of its name comes after it. Of what nobody told of nothing is gone. */
+static void test_gone(void **state) {
+        Baton__Snapshot__Runner message = BATON__SNAPSHOT__RUNNER__INIT;
+        SupervisorFixture fixture;
+        const Runner *runner;
+
+        (void) state;
+        snapshot_fixture_open(&fixture);
+        message.name = (char *) "web.3";
+        message.number = 3;
+        message.starts = 4;
+        tell(&fixture, NULL, "web.3", false);
+        tell(&fixture, NULL, "nobody", false);
+        (void) find(&fixture, "web.3");
+        tell(&fixture, &message, NULL, false);
+        tell(&fixture, NULL, "web.3", false);
+        assert_null(runner_find(fixture.supervisor, "web.3"));
+        tell(&fixture, &message, NULL, false);
+        tell(&fixture, &message, "web.3", false);
+        runner = find(&fixture, "web.3");
+        assert_int_equal(runner->n_starts, 4);
+        assert_ptr_equal(runner->crossed, &message);
+        supervisor_fixture_close(&fixture);
+}
+
+/* Calls that are not there, or a kind that nobody knows: the lane is taken on every path. */
+static void test_relay_of_no_kind(void **state) {
+        RelayCrossing crossing = { .kind = "Nonsense", .reason = "", .lane = -1 };
+        SupervisorFixture fixture;
+        Instance *instance;
+        int pair[2];
+
+        (void) state;
+        snapshot_fixture_open(&fixture);
+        assert_int_equal(instance_new(&instance, (Runner *) find(&fixture, "native"), 9), 0);
+        assert_int_equal(fd_socketpair(SOCK_STREAM, pair), 0);
+        crossing.lane = pair[0];
+        assert_int_equal(relay_restore(instance, &crossing), -EPROTO);
+        assert_int_equal(read(pair[1], &(char){ 0 }, 1), 0); /* its other end is closed */
+        assert_int_equal(relay_count(fixture.supervisor), 0);
+        fd_close(pair[1]);
+        instance_free(instance);
+        supervisor_fixture_close(&fixture);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_this_version),  TEST(test_former_version),         TEST(test_runners_are_what_they_were),
-                TEST(test_configuration), TEST(test_unknown_fields),         TEST(test_cut),
-                TEST(test_changed),       TEST(test_runners_that_cannot_be),
+                TEST(test_this_version),
+                TEST(test_former_version),
+                TEST(test_runners_are_what_they_were),
+                TEST(test_configuration),
+                TEST(test_unknown_fields),
+                TEST(test_cut),
+                TEST(test_changed),
+                TEST(test_runners_that_cannot_be),
+                TEST(test_told_again),
+                TEST(test_told_too_early),
+                TEST(test_gone),
+                TEST(test_relay_of_no_kind),
         };
 
         return test_run(tests, ARRAY_SIZE(tests));
