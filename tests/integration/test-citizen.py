@@ -233,7 +233,8 @@ runners: { deaf: { command: [sh, -c, "trap '' TERM; echo deaf; exec sleep 1000"]
     until(lambda: "deaf" in daemon.baton("logs", "deaf").stdout, "its word")
     assert end_first(daemon, first, signal.SIGTERM) == 0, "a runner that had to be killed is no failure of the daemon"
     first = start_as_first(daemon, ONE, "--stop-timeout=500ms")
-    supervisor, = named(first, "baton-superviso")
+    # What it starts has its name for a moment.
+    supervisor, = until(lambda: len(one := named(first, "baton-superviso")) == 1 and one, "the supervisor alone")
     os.kill(supervisor, signal.SIGSTOP)
     assert end_first(daemon, first, signal.SIGTERM) == 1, "a supervisor that hangs is"
     assert not is_alive(first) and not is_alive(supervisor)

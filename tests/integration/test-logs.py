@@ -152,7 +152,8 @@ def files_are_rotated(daemon):
         for name in [f"{path}.{n}" for n in range(number - 1, 0, -1)] + [path]:
             try:
                 with open(name, encoding="ascii") as file:
-                    texts += [int(line.split()[3]) for line in file]
+                    # The last one may be half written.
+                    texts += [int(line.split()[3]) for line in file if line.endswith("\n")]
             except FileNotFoundError:  # it is being rotated: look again
                 return []
         return texts

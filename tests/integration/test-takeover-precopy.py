@@ -112,7 +112,7 @@ def what_happens_by_itself(daemon):
     daemon.start(f"""
       defaults: {{ intensity: {{ restarts: 0 }} }}
       runners:
-        pinged: {{ command: [{ECHO}], ready: hello, watchdog: 100ms }}
+        pinged: {{ command: [{ECHO}], ready: hello, watchdog: 1s }}
         flaps: {{ command: [sh, -c, "exit 1"], backoff: {{ initial: 30ms, max: 30ms }} }}
         grows: {{ command: [sh, -c, "sleep 0.05; exit 1"], backoff: {{ initial: 10ms, max: 1s }} }}
         often: {{ command: ["true"], every: 100ms }}

@@ -272,7 +272,7 @@ def it_is_asked_for_other_things_meanwhile(daemon):
         done = daemon.baton("upgrade", "s", check=False)
         assert done.returncode == 25 and "is being upgraded already" in done.stderr, done.stderr
         if place != "commit":
-            done = daemon.baton("takeover", "--timeout", "100ms", check=False)
+            done = daemon.baton("takeover", "--timeout", f"{int(300 * FACTOR)}ms", check=False)
             assert done.returncode == 25 and "not in time: " in done.stderr, done.stderr
             assert "runner s is being upgraded" in done.stderr or "service of runner s is under way" in done.stderr, done.stderr
         else:
