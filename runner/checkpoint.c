@@ -113,7 +113,7 @@ static void forget(struct CheckpointWaiters *waiters) {
         }
 }
 
-void checkpoint_free(Runner *runner) {
+void checkpoint_forget(Runner *runner) {
         forget(&runner->checkpoint_waiting);
         forget(&runner->checkpoint_asked);
 }

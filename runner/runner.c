@@ -193,7 +193,7 @@ void baton_runner_free(struct baton_runner *runner) {
         attach_free(runner);
         runner->supervisor = connection_free(runner->supervisor);
         lifecycle_free(runner);
-        checkpoint_free(runner);
+        checkpoint_forget(runner);
         service_free(runner);
         log_queue_deinit(&runner->log);
         handles_free(runner->handles);

@@ -247,5 +247,5 @@ void restore_free(Runner *runner);
 
 /* checkpoint_end() - the supervisor is gone: those who wait are told. */
 void checkpoint_end(Runner *runner);
-/* checkpoint_free() - they are forgotten. */
-void checkpoint_free(Runner *runner);
+/* checkpoint_forget() - they are forgotten. */
+void checkpoint_forget(Runner *runner);
