@@ -44,6 +44,7 @@ struct Events {
         size_t begin, end; /* places of the oldest record and behind the newest; equal: none, or see `used' */
         size_t used;       /* bytes between them, what is skipped too */
         uint64_t first_seq, next_seq;
+        uint64_t last_seq; /* of the newest record */
         struct EventReaders readers;
         LoopTask task;
         uint64_t hint_seq; /* 0: none */
@@ -216,6 +217,7 @@ static void keep(Events *events, const Event *event, uint64_t time_us, uint64_t 
         };
         (void) put_text((uint8_t *) (record + 1), event->runner, name);
         (void) put_text((uint8_t *) (record + 1) + record->name_length, event->text, text);
+        events->last_seq = seq;
         events->used += size;
         events->end += size;
         if (events->end == events->capacity && events->begin > 0)
@@ -286,7 +288,7 @@ static void read_record(const Record *record, Event *ret_event) {
 bool events_find(const Events *events, uint64_t seq, Event *ret_event) {
         size_t place = events->begin;
 
-        if (seq >= events->next_seq || events->used == 0)
+        if (events->used == 0 || seq > events->last_seq)
                 return false;
         if (events->hint_seq && events->hint_seq <= seq)
                 place = events->hint;

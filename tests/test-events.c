@@ -176,6 +176,44 @@ static void test_without_memory(void **state) {
         events_free(events);
 }
 
+/* What a predecessor has kept: with numbers missing in between and at the end. */
+static void test_restored(void **state) {
+        static const uint64_t kept[] = { 40, 44 };
+        Events *events;
+        Event event;
+
+        (void) state;
+        assert_int_equal(events_new(&events, NULL), 0);
+        publish(events, 1);
+        events_clear(events);
+        assert_false(events_find(events, 0, &event));
+        for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+                events_restore(events, &(Event){ .kind = EVENT_RUNNER_STATE,
+                                                 .runner = "r",
+                                                 .seq = kept[i],
+                                                 .time_us = 7,
+                                                 .monotonic_us = kept[i] });
+        events_set_next(events, 50);
+        assert_int_equal(events_first_seq(events), 40);
+        assert_int_equal(events_next_seq(events), 50);
+        for (uint64_t seq = 0; seq <= 44; seq++) {
+                assert_true(events_find(events, seq, &event));
+                assert_int_equal(event.seq, seq <= 40 ? 40 : 44);
+                assert_int_equal(event.time_us, 7);
+                assert_int_equal(event.monotonic_us, event.seq);
+                assert_string_equal(event.runner, "r");
+        }
+        for (uint64_t seq = 45; seq <= 50; seq++)
+                assert_false(events_find(events, seq, &event));
+        publish(events, 50);
+        for (uint64_t seq = 45; seq <= 50; seq++) {
+                assert_true(events_find(events, seq, &event));
+                check(&event, 50);
+        }
+        assert_false(events_find(events, 51, &event));
+        (void) events_free(events);
+}
+
 static void test_names(void **state) {
         (void) state;
         for (unsigned i = 0; i < _EVENT_KIND_N; i++)
@@ -185,8 +223,13 @@ static void test_names(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_round_and_round),   TEST(test_small_ones_are_many), TEST(test_text_is_cut_between_characters),
-        TEST(test_readers_are_woken), TEST(test_without_memory),      TEST(test_names),
+        TEST(test_round_and_round),
+        TEST(test_small_ones_are_many),
+        TEST(test_text_is_cut_between_characters),
+        TEST(test_readers_are_woken),
+        TEST(test_without_memory),
+        TEST(test_restored),
+        TEST(test_names),
 };
 
 int main(void) {
