@@ -7,7 +7,11 @@
 Each time a supervisor has plain runners (three descriptors each: process, two pipes) and one native one, and is replaced N
 times. Two clients call all the time, one after the other: the state of one runner, which the supervisor answers itself, and
 a call to the native one by way of the supervisor. The pause that a client sees is the longest of its calls during a takeover.
-The floor is SCM_RIGHTS alone: as many descriptors from one process to another, 250 in a message, in the same run."""
+The floor is SCM_RIGHTS alone: as many descriptors from one process to another, 250 in a message, in the same run.
+
+A takeover keeps every processor busy for as long as it takes, so that a client waits for one, whatever the supervisor does. What
+that makes is measured in the same run, too: the longest call in as long a time without a takeover, beside as many processes that
+compute as there are processors."""
 
 import argparse
 import array
@@ -93,6 +97,23 @@ class Client(threading.Thread):
         return longest
 
 
+def beside_others(client, seconds, times):
+    """The longest call of @client in @seconds, @times over, while all processors are busy."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
+    try:
+        time.sleep(0.3)
+        longest = []
+        for _ in range(times):
+            client.look()
+            time.sleep(seconds)
+            longest.append(client.look())
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    return longest
+
+
 def measure(n, takeovers):
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
         daemon = daemon_tests.Daemon(folder)
@@ -117,6 +138,8 @@ def measure(n, takeovers):
                 answers.append(json.loads(done.stdout))
                 for all_of_it, client in zip(seen, clients):
                     all_of_it.append(client.look())
+            total = statistics.median(a["total_us"] for a in answers) / 1e6
+            busy = beside_others(clients[0], total, takeovers)
             for client in clients:
                 client.over = True
                 client.join(10)
@@ -127,7 +150,8 @@ def measure(n, takeovers):
     floor = [transfer_once(fds) for _ in range(FLOOR_ROUNDS)]
     return {"descriptors": fds, "failed": failed, "floor_us": 1e6 * statistics.median(floor),
             "control_us": [1e6 * s for s in seen[0]], "call_us": [1e6 * s for s in seen[1]],
-            "pause_us": [a["pause_us"] for a in answers], "total_us": [a["total_us"] for a in answers]}
+            "busy_us": [1e6 * s for s in busy], "pause_us": [a["pause_us"] for a in answers],
+            "total_us": [a["total_us"] for a in answers]}
 
 
 def quantiles(values):
@@ -136,17 +160,18 @@ def quantiles(values):
 
 
 def show(results):
-    print("descriptors  pause by the supervisor, us   seen by a control client, us   seen by a supervised call, us   "
-          "all of it, ms   descriptors/s   against bare SCM_RIGHTS  failed")
+    print("descriptors  pause by the supervisor, us   seen by a control client, us   the same, others busy, us   "
+          "seen by a supervised call, us   all of it, ms   descriptors/s   against bare SCM_RIGHTS  failed")
     for r in results:
-        columns = [" / ".join(f"{v:.0f}" for v in quantiles(r[key])) for key in ("pause_us", "control_us", "call_us")]
+        columns = [" / ".join(f"{v:.0f}" for v in quantiles(r[key])) for key in ("pause_us", "control_us", "busy_us", "call_us")]
         total = statistics.median(r["total_us"])
-        print(f"{r['descriptors']:11}  {columns[0]:26}   {columns[1]:28}   {columns[2]:29}   {total / 1000:13.1f}"
+        print(f"{r['descriptors']:11}  {columns[0]:26}   {columns[1]:28}   {columns[2]:25}   {columns[3]:29}   {total / 1000:13.1f}"
               f"   {1e6 * r['descriptors'] / total:13.0f}   {total / r['floor_us']:23.1f}  {r['failed']:6}")
     first, last = results[0], results[-1]
     print("(p50 / p99 / max)  pause with the most descriptors against that with the fewest, medians: "
           f"{quantiles(last['pause_us'])[0] / quantiles(first['pause_us'])[0]:.1f} by the supervisor, "
-          f"{quantiles(last['control_us'])[0] / quantiles(first['control_us'])[0]:.1f} as a control client sees it")
+          f"{quantiles(last['control_us'])[0] / quantiles(first['control_us'])[0]:.1f} as a control client sees it, "
+          f"{quantiles(last['busy_us'])[0] / quantiles(first['busy_us'])[0]:.1f} for it without a takeover")
 
 
 def main():
