@@ -162,7 +162,7 @@ void upgrade_done(Upgrade *upgrade) {
         raise(upgrade, UPGRADE_EVENT_DONE);
 }
 
-static void set_why(Upgrade *upgrade, const char *format, va_list arguments) {
+_printf_(2, 0) static void set_why(Upgrade *upgrade, const char *format, va_list arguments) {
         if (!upgrade->record.why && vasprintf(&upgrade->record.why, format, arguments) < 0)
                 upgrade->record.why = NULL;
 }

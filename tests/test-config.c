@@ -402,12 +402,12 @@ static void test_prepare_no_memory(void **state) {
 }
 
 static void is_program(const char *cwd, const char *program, const char *expected) {
-        const char *const command[] = { program, "--option", NULL };
+        const char *const words[] = { program, "--option", NULL };
         RunnerConfig draft = plain();
         char *path = NULL;
         int r;
 
-        draft.command = command;
+        draft.command = words;
         draft.cwd = cwd;
         r = runner_config_program(&draft, "web.3", 3, &path);
         assert_int_equal(r, expected ? 0 : -ENOENT);
@@ -418,7 +418,7 @@ static void is_program(const char *cwd, const char *program, const char *expecte
 
 static void test_program(void **state) {
         const char *const env_path[] = { "PATH=/nowhere:/proc/self", NULL };
-        const char *const command[] = { "exe", NULL };
+        const char *const words[] = { "exe", NULL };
         RunnerConfig draft = plain();
         char *path = NULL;
 
@@ -429,7 +429,7 @@ static void test_program(void **state) {
         is_program(NULL, "bin/web", "bin/web");
         is_program("/srv", "there-is-no-such-program", NULL);
         draft.env = env_path;
-        draft.command = command;
+        draft.command = words;
         assert_int_equal(runner_config_program(&draft, "web.3", 3, &path), 0);
         assert_string_equal(path, "/proc/self/exe");
         free(path);
