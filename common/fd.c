@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -63,6 +64,12 @@ bool fd_is_unix_stream(int fd) {
 bool fd_is_seqpacket(int fd) {
         return socket_option(fd, SO_DOMAIN) == AF_UNIX && socket_option(fd, SO_TYPE) == SOCK_SEQPACKET &&
                socket_option(fd, SO_ACCEPTCONN) == 0;
+}
+
+bool fd_process_lives(int pidfd) {
+        struct pollfd process = { .fd = pidfd, .events = POLLIN };
+
+        return poll(&process, 1, 0) == 0;
 }
 
 int fd_raise_limit(struct rlimit *ret_before) {

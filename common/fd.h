@@ -44,6 +44,9 @@ bool fd_is_unix_stream(int fd);
 /* fd_is_seqpacket() - the same of a connected unix SOCK_SEQPACKET socket. */
 bool fd_is_seqpacket(int fd);
 
+/* fd_process_lives() - whether the process of @pidfd has not ended. Of -1, which nobody can be asked by, it is believed. */
+bool fd_process_lives(int pidfd);
+
 /* fd_raise_limit() - raises soft RLIMIT_NOFILE to the hard one; the limits as they were in @ret_before. 0 or negative errno. */
 int fd_raise_limit(struct rlimit *ret_before);
 

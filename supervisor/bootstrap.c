@@ -20,7 +20,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,10 +169,8 @@ int bootstrap_adopt(Bootstrap *bootstrap, const char *path, uid_t uid, int liste
 
 /* is_runner() - the pidfd is asked last: only if the runner lives then did its pid mean it before. */
 static bool is_runner(const BootstrapRunner *instance, const struct ucred *peer) {
-        struct pollfd process = { .fd = instance->pidfd, .events = POLLIN };
-
         return peer->uid == instance->uid && peer->pid > 0 && getsid(peer->pid) == getsid(instance->pid) &&
-               poll(&process, 1, 0) == 0;
+               fd_process_lives(instance->pidfd);
 }
 
 static void refuse(Bootstrap *b, const struct ucred *peer, const char *why) {

@@ -300,12 +300,8 @@ static void readable(LoopIo *io, unsigned events) {
         if (state != TRANSFER_FAILED && transfer->taken.n > CHECKPOINT_FDS_MAX + 2) {
                 fail(checkpoint, STATUS_RESOURCE_EXHAUSTED, "%zu descriptors, and it may have %d",
                      transfer->taken.n - 2, CHECKPOINT_FDS_MAX);
-        } else if (state == TRANSFER_FAILED) {
-                /* The runner has refused, and its answer says why; or we have, and it is told so by this end of it. */
-                loop_io_stop(&checkpoint->io);
-                checkpoint->socket = fd_close(checkpoint->socket);
-                look(checkpoint);
-        } else if (state == TRANSFER_DONE) {
+        } else if (state == TRANSFER_FAILED || state == TRANSFER_DONE) {
+                /* If it failed the runner has refused, and its answer says why; or we have, and this end of it tells it so. */
                 loop_io_stop(&checkpoint->io);
                 checkpoint->socket = fd_close(checkpoint->socket);
                 look(checkpoint);
@@ -336,24 +332,6 @@ static void saved(Call *call, const Answer *answer, void *userdata) {
         }
 }
 
-/* ask_save() - @end_consume is the runner's. */
-static int ask_save(Checkpoint *checkpoint, int end_consume) {
-        Baton__SaveRequest request = BATON__SAVE_REQUEST__INIT;
-        uint8_t packed[16];
-        CallParameters parameters = {
-                .channel = CHANNEL_RPC,
-                .method = "baton.Runner/Save",
-                .type = request.base.descriptor->name,
-                .payload = packed,
-                .fds_consume = &end_consume,
-                .n_fds = 1,
-        };
-
-        request.checkpoint = true;
-        parameters.size = baton__save_request__pack(&request, packed);
-        return call_start(checkpoint->instance->peer, &parameters, saved, checkpoint, &checkpoint->save);
-}
-
 static void begin(Checkpoint *checkpoint) {
         Supervisor *supervisor = checkpoint->runner->supervisor;
         CheckpointWaiter *waiter;
@@ -368,7 +346,7 @@ static void begin(Checkpoint *checkpoint) {
         if (r == 0) {
                 checkpoint->socket = ends[0];
                 transfer_take(&checkpoint->transfer, ends[0], 1, SERVICE_SNAPSHOT_VERSION);
-                r = ask_save(checkpoint, ends[1]);
+                r = instance_ask_save(checkpoint->instance, true, ends[1], saved, checkpoint, &checkpoint->save);
         }
         if (r < 0) {
                 checkpoint->save = NULL;
@@ -460,7 +438,7 @@ static void nobody(CheckpointWaiter *waiter, const CheckpointResult *result) {
 void checkpoint_renew(Runner *runner) {
         CheckpointWaiter *waiter = NULL;
 
-        if (runner->config->recover != CONFIG_RECOVER_FAILOVER || checkpoint_refusal(runner))
+        if (checkpoint_refusal(runner))
                 return;
         if (runner->checkpoint && (waiter = TAILQ_LAST(&runner->checkpoint->waiting, CheckpointWaiters)) &&
             !waiter->begun)

@@ -61,6 +61,7 @@ struct Holder {
         LoopIo io;
         SLIST_HEAD(TagRanges, TagRange) ranges;
         unsigned n_range_drops; /* of these, on their way */
+        LoopTimer drop_later;   /* when there was no room for even one of them */
         LIST_HEAD(, Keeping) keeping;
 };
 
@@ -75,6 +76,8 @@ int holder_take_told(Holder *holder, uint64_t tag);
 int holder_begun(Holder *holder, int r);
 
 /* ---- holder-kept.c ---- */
+/* kept_init() - of a holder that has nothing yet. */
+void kept_init(Holder *holder);
 /* kept_recover() - from the entry in @place and what was told; what is not whole is dropped. */
 void kept_recover(Holder *holder, size_t place);
 /* kept_drop() - of a set; nothing where it has none. */

@@ -21,8 +21,10 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "proto/service-snapshot.h"
+#include "supervisor/checkpoint.h"
 
-#define AT_ONCE 512u /* requests to the keeper, of one checkpoint, and of all that is dropped */
+#define DROP_LATER_US (10 * USEC_PER_MSEC)
+#define AT_ONCE       512u /* requests to the keeper, of one checkpoint, and of all that is dropped */
 
 /* One on its way to the keeper. */
 struct Keeping {
@@ -59,8 +61,12 @@ static void drop_more(Holder *holder) {
                 int r = keeper_link_drop(holder->supervisor->link, 0, KEEPER_FD_SOCKET, range->next, range_dropped,
                                          &holder->ranges);
 
-                if (r == -ENOBUFS && holder->n_range_drops > 0)
-                        return; /* an answer makes room */
+                if (r == -ENOBUFS || r == -ENOMEM) {
+                        if (holder->n_range_drops == 0) /* else an answer makes room */
+                                loop_timer_set(holder->supervisor->loop, &holder->drop_later,
+                                               clock_after(clock_now(), DROP_LATER_US));
+                        return;
+                }
                 holder->n_range_drops += r == 0;
                 range->next++;
                 if (--range->left > 0)
@@ -68,6 +74,14 @@ static void drop_more(Holder *holder) {
                 SLIST_REMOVE_HEAD(&holder->ranges, link);
                 free(range);
         }
+}
+
+static void drop_later(LoopTimer *timer) {
+        drop_more(CONTAINER_OF(timer, Holder, drop_later));
+}
+
+void kept_init(Holder *holder) {
+        holder->drop_later = LOOP_TIMER_NULL(drop_later);
 }
 
 void kept_drop_tags(Holder *holder, uint64_t first, size_t n) {
@@ -270,6 +284,7 @@ void kept_end(Holder *holder) {
         }
         if (holder->supervisor->link)
                 keeper_link_forget(holder->supervisor->link, &holder->ranges);
+        loop_timer_stop(&holder->drop_later);
         while ((range = SLIST_FIRST(&holder->ranges))) {
                 SLIST_REMOVE_HEAD(&holder->ranges, link);
                 free(range);
@@ -317,7 +332,7 @@ void kept_recover(Holder *holder, size_t place) {
         if (!kept || take(holder, entry, kept, reason) < 0) {
                 log_warning("runner %s: its checkpoint is lost: %s", entry->runner, reason);
                 kept_unref(kept);
-                kept_drop_tags(holder, entry->tag, (size_t) entry->n_fds + 1);
+                kept_drop_tags(holder, entry->tag, MIN(entry->n_fds, CHECKPOINT_FDS_MAX + 2u) + 1u);
                 board_remove(holder->board, place);
                 if (set)
                         holder_clean_set(set);

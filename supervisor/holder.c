@@ -46,6 +46,7 @@ int holder_new(Holder **ret_holder, Supervisor *supervisor) {
         holder->supervisor = supervisor;
         holder->epoll = -1;
         holder->io = LOOP_IO_NULL(hung_up);
+        kept_init(holder);
         if (board_new(&holder->board) < 0) {
                 free(holder);
                 return -ENOMEM;

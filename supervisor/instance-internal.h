@@ -86,6 +86,12 @@ void instance_forget_main(Instance *instance);
 /* ---- instance-service.c ---- */
 /* instance_said_hello() - it is ready; or, where it has a service, that is led to RUNNING first. */
 void instance_said_hello(Instance *instance);
+/*
+ * instance_ask_save() - by which what it gives comes out at the other end of @end_consume; @checkpoint: it serves on. As
+ * call_start().
+ */
+int instance_ask_save(Instance *instance, bool checkpoint, int end_consume, CallDone done, void *userdata,
+                      Call **ret_call);
 /* instance_serve() - its service is led to RUNNING; then it is ready. */
 void instance_serve(Instance *instance);
 /* instance_service_served() - the drive of its service that is begun by that is over. */

@@ -11,7 +11,6 @@
 #include "supervisor/instance-internal.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/pidfd.h>
 
@@ -26,12 +25,6 @@ struct InstanceMain {
         int fd;
         LoopIo ended, first; /* of it, and of the process that was started */
 };
-
-static bool is_alive(int pidfd) {
-        struct pollfd process = { .fd = pidfd, .events = POLLIN };
-
-        return poll(&process, 1, 0) == 0;
-}
 
 void instance_forget_main(Instance *instance) {
         InstanceMain *main = instance->main;
@@ -88,7 +81,7 @@ static void first_ended(LoopIo *io, unsigned events) {
 
         (void) events;
         loop_io_stop(io);
-        if (!is_alive(main->fd))
+        if (!fd_process_lives(main->fd))
                 return; /* whichever of the two it was, an exit is reported */
         log_info("runner %s: pid %d has ended, pid %d goes on as its main process", instance->runner->name,
                  instance->pid, main->pid);
@@ -143,13 +136,17 @@ int instance_set_main(Instance *instance, pid_t pid) {
         pidfd = pidfd_open(pid, 0);
         if (pidfd < 0)
                 return -errno;
-        if (!notify_knows(instance->notify, pid) || !is_alive(pidfd))
+        if (!notify_knows(instance->notify, pid) || !fd_process_lives(pidfd))
                 return -ESRCH; /* the number means another process by now, or none */
         r = keeper_link_put(instance->supervisor->link, instance->id, KEEPER_FD_MAIN, (uint64_t) pid, pidfd, stored,
                             instance);
-        if (r == 0)
-                r = watch(instance, pid, fd_take(&pidfd));
-        if (r == 0)
+        if (r < 0)
+                return r;
+        r = watch(instance, pid, fd_take(&pidfd));
+        if (r < 0)
+                (void) keeper_link_drop(instance->supervisor->link, instance->id, KEEPER_FD_MAIN, (uint64_t) pid, NULL,
+                                        NULL);
+        else
                 instance->main_pid = pid;
         return r;
 }

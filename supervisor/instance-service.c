@@ -123,3 +123,21 @@ void instance_said_hello(Instance *instance) {
                  service_drive(instance, SERVICE_GOAL_INFO, true, 0, -1, asked, NULL) < 0)
                 instance_raise(instance, PROCESS_EVENT_READY);
 }
+
+int instance_ask_save(Instance *instance, bool checkpoint, int end_consume, CallDone done, void *userdata,
+                      Call **ret_call) {
+        Baton__SaveRequest request = BATON__SAVE_REQUEST__INIT;
+        uint8_t packed[16];
+        CallParameters parameters = {
+                .channel = CHANNEL_RPC,
+                .method = "baton.Runner/Save",
+                .type = request.base.descriptor->name,
+                .payload = packed,
+                .fds_consume = &end_consume,
+                .n_fds = 1,
+        };
+
+        request.checkpoint = checkpoint;
+        parameters.size = baton__save_request__pack(&request, packed);
+        return call_start(instance->peer, &parameters, done, userdata, ret_call);
+}

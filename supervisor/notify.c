@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,12 +93,6 @@ static bool tell_word(Notify *notify, unsigned word) {
         return tell(notify, &message, NULL, 0);
 }
 
-static bool is_alive(const NotifyProcess *one) {
-        struct pollfd process = { .fd = one->pidfd, .events = POLLIN };
-
-        return poll(&process, 1, 0) == 0;
-}
-
 /* parent_of() - 0: there is none, or it cannot be known. */
 static pid_t parent_of(pid_t pid) {
         char path[32], text[512], *end;
@@ -123,8 +116,8 @@ static bool is_with(const NotifyProcess *one, pid_t pid) {
 
         if (one->pid <= 0 || session <= 0)
                 return false;
-        return session == one->pid ||
-               (session == getsid(one->pid) && session != getsid(0) && one->pidfd >= 0 && is_alive(one));
+        return session == one->pid || (session == getsid(one->pid) && session != getsid(0) && one->pidfd >= 0 &&
+                                       fd_process_lives(one->pidfd));
 }
 
 bool notify_knows(const Notify *notify, pid_t pid) {
@@ -139,8 +132,8 @@ bool notify_knows(const Notify *notify, pid_t pid) {
                 pid = parent_of(pid);
                 for (size_t j = 0; j < ARRAY_SIZE(processes); j++)
                         if (pid > 0 && pid == processes[j]->pid)
-                                return is_alive(
-                                        processes[j]); /* asked last: if it lives, the number meant it before */
+                                /* Asked last: if it lives, the number meant it before. */
+                                return fd_process_lives(processes[j]->pidfd);
         }
         return false;
 }

@@ -19,6 +19,7 @@
 
 #include "common/fd.h"
 #include "proto/message.h"
+#include "supervisor/instance-internal.h"
 #include "supervisor/service.h"
 
 /* What is under way. */
@@ -145,25 +146,6 @@ static bool has_given(const Upgrade *upgrade) {
         return native && native->saved && !upgrade->check;
 }
 
-/* ask_save() - 0 or a negative errno. */
-static int ask_save(Upgrade *upgrade, Native *native) {
-        Baton__SaveRequest request = BATON__SAVE_REQUEST__INIT;
-        int end = fd_take(&native->ends[0]);
-        uint8_t packed[16];
-        CallParameters parameters = {
-                .channel = CHANNEL_RPC,
-                .method = "baton.Runner/Save",
-                .type = request.base.descriptor->name,
-                .payload = packed,
-                .fds_consume = &end,
-                .n_fds = 1,
-        };
-
-        request.checkpoint = upgrade->check;
-        parameters.size = baton__save_request__pack(&request, packed);
-        return call_start(upgrade->old->peer, &parameters, saved, upgrade, &native->save);
-}
-
 static void move(Upgrade *upgrade) {
         Native *native = native_of(upgrade);
         int r = native ? fd_socketpair(SOCK_SEQPACKET, native->ends) : -ENOMEM;
@@ -171,7 +153,8 @@ static void move(Upgrade *upgrade) {
         if (r == 0 && !upgrade->old->peer)
                 r = -ENOTCONN;
         if (r == 0)
-                r = ask_save(upgrade, native);
+                r = instance_ask_save(upgrade->old, upgrade->check, fd_take(&native->ends[0]), saved, upgrade,
+                                      &native->save);
         if (r == 0)
                 r = service_drive(upgrade->new, SERVICE_GOAL_TAKEOVER, false, 0, fd_take(&native->ends[1]), taken,
                                   upgrade);

@@ -13,24 +13,18 @@
  */
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/keeper/keeper-internal.h"
 
 #ifndef PIDFD_SIGNAL_PROCESS_GROUP
 #define PIDFD_SIGNAL_PROCESS_GROUP (1u << 2) /* Linux 6.9 */
 #endif
-
-static bool is_alive(int pidfd) {
-        struct pollfd process = { .fd = pidfd, .events = POLLIN };
-
-        return poll(&process, 1, 0) == 0;
-}
 
 /* is_ours() - a child that is not reaped, dead or alive. */
 static bool is_ours(pid_t pid) {
@@ -58,7 +52,7 @@ bool follow_main(Keeper *k, TableSlot *slot) {
         int pidfd;
         pid_t pid = main_of(slot, &pidfd);
 
-        if (pid == 0 || pid == slot->pid || slot->cancelled || !is_alive(pidfd))
+        if (pid == 0 || pid == slot->pid || slot->cancelled || !fd_process_lives(pidfd))
                 return false;
         log_debug("runner %s: pid %d has ended, pid %d goes on as its main process", slot->name, slot->pid, pid);
         table_follow(k->table, slot, pid);
@@ -69,7 +63,7 @@ int follow_kill(const TableSlot *slot, int signal) {
         int pidfd;
         pid_t pid = main_of(slot, &pidfd), group;
 
-        if (pid == 0 || !(is_alive(pidfd) || is_ours(pid)))
+        if (pid == 0 || !(fd_process_lives(pidfd) || is_ours(pid)))
                 return -ESRCH;
         group = getpgid(pid);
         if (group <= 1 || group == getpgrp())
