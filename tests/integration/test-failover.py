@@ -15,11 +15,11 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from daemon_tests import BUILD, TIMEOUT, is_alive, main, owned, test, until  # noqa: E402
+from state_runner import RUNNER, call, plan, who  # noqa: E402
 
 LONG = bool(os.environ.get("BATON_SOAK"))
 KILLS = int(os.environ.get("BATON_TEST_KILLS", "100" if LONG else "10"))
 CHECKPOINTS = 1000 if LONG else 100
-RUNNER = os.path.join(BUILD, "tests", "state-runner")
 LOAD = os.path.join(BUILD, "tests", "keep-load")
 KEYS = {"restart": "always", "recover": "failover", "backoff": "{ initial: 0s }", "intensity": "{ restarts: 0 }"}
 
@@ -34,21 +34,6 @@ def configuration(daemon, arguments, keys):
 def start(daemon, *arguments, **keys):
     daemon.start(configuration(daemon, arguments, keys), BATON_LOG_LEVEL="info")
     return daemon.until_state("s", "up")["pid"]
-
-
-def plan(daemon, *lines):
-    with open(daemon.plan, "w", encoding="utf-8") as file:
-        file.write("".join(line + "\n" for line in lines))
-
-
-def call(daemon, method, value=None, check=True):
-    words = ["call", "--raw", "s", "--", f"state.Counter/{method}", *([f"string:{value}"] if value is not None else [])]
-    return daemon.baton(*words, check=check).stdout
-
-
-def who(daemon):
-    pid, _, size, fds = call(daemon, "Who").split()
-    return int(pid), int(size), int(fds)
 
 
 def checkpoint(daemon):
@@ -173,10 +158,10 @@ def ten_megabytes_and_a_thousand_descriptors(daemon):
     kept = checkpoint(daemon)
     assert kept["state_size"] == (10 << 20) + 8 and kept["descriptors"] == 1000, kept
     pid = kill(daemon)
-    assert who(daemon) == (pid, 10 << 20, 1000)
+    assert who(daemon) == (pid, "state", 10 << 20, 1000)
     kill_supervisor(daemon)
     pid = kill(daemon)
-    assert who(daemon) == (pid, 10 << 20, 1000)
+    assert who(daemon) == (pid, "state", 10 << 20, 1000)
 
 
 ten_megabytes_and_a_thousand_descriptors.seconds = 6 * TIMEOUT
@@ -200,18 +185,25 @@ def killed_under_load(daemon):
 killed_under_load.seconds = (60 if LONG else 6) * TIMEOUT
 
 
-@test
-def the_supervisor_first_then_the_runner(daemon):
+def three_times(daemon, end_one, failovers=3):
+    """Under load: @end_one(pid, number) is the end of a process, and returns the next one's pid. Nothing is lost."""
     pid = start(daemon)
     with Load(daemon) as load:
-        for _ in range(3):
-            kill_supervisor(daemon)
-            assert daemon.pid("s") == pid
-            pid = kill(daemon, pid)
+        for number in range(3):
+            pid = end_one(pid, number)
             load.renewed()
         counted = load.end()
     nothing_is_lost(daemon, counted)
-    assert daemon.status("s")["failovers"] == 3
+    assert daemon.status("s")["failovers"] == failovers
+
+
+@test
+def the_supervisor_first_then_the_runner(daemon):
+    def end_one(pid, _):
+        kill_supervisor(daemon)
+        assert daemon.pid("s") == pid
+        return kill(daemon, pid)
+    three_times(daemon, end_one)
 
 
 the_supervisor_first_then_the_runner.seconds = 6 * TIMEOUT
@@ -219,17 +211,13 @@ the_supervisor_first_then_the_runner.seconds = 6 * TIMEOUT
 
 @test
 def both_at_once(daemon):
-    pid = start(daemon)
-    with Load(daemon) as load:
-        for _ in range(3):
-            supervisor = daemon.supervisor()
-            os.kill(supervisor, signal.SIGKILL)
-            os.kill(pid, signal.SIGKILL)
-            until(lambda: daemon.baton("status", check=False).returncode == 0, "another supervisor")
-            pid = another(daemon, pid)
-            load.renewed()
-        counted = load.end()
-    nothing_is_lost(daemon, counted)
+    def end_one(pid, _):
+        supervisor = daemon.supervisor()
+        os.kill(supervisor, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: daemon.baton("status", check=False).returncode == 0, "another supervisor")
+        return another(daemon, pid)
+    three_times(daemon, end_one)
 
 
 both_at_once.seconds = 6 * TIMEOUT
@@ -237,19 +225,14 @@ both_at_once.seconds = 6 * TIMEOUT
 
 @test
 def a_takeover_then_the_runner(daemon):
-    """Under load: what waits for a checkpoint crosses, and so do the last one and the lanes."""
-    pid = start(daemon)
-    with Load(daemon) as load:
-        for number in range(3):
-            daemon.baton("takeover", timeout=4 * TIMEOUT)
-            assert daemon.pid("s") == pid
-            if number == 1:
-                daemon.baton("takeover", "--keeper", timeout=4 * TIMEOUT)
-            pid = kill(daemon, pid)
-            load.renewed()
-        counted = load.end()
-    nothing_is_lost(daemon, counted)
-    assert daemon.status("s")["failovers"] == 3
+    """What waits for a checkpoint crosses, and so do the last one and the lanes."""
+    def end_one(pid, number):
+        daemon.baton("takeover", timeout=4 * TIMEOUT)
+        assert daemon.pid("s") == pid
+        if number == 1:
+            daemon.baton("takeover", "--keeper", timeout=4 * TIMEOUT)
+        return kill(daemon, pid)
+    three_times(daemon, end_one)
 
 
 a_takeover_then_the_runner.seconds = 9 * TIMEOUT
@@ -258,15 +241,10 @@ a_takeover_then_the_runner.seconds = 9 * TIMEOUT
 @test
 def an_upgrade_then_the_runner(daemon):
     """Checkpoints wait for the upgrade, and are made of the successor then."""
-    pid = start(daemon)
-    with Load(daemon) as load:
-        for _ in range(3):
-            daemon.baton("upgrade", "s", timeout=4 * TIMEOUT)
-            pid = daemon.pid("s")
-            pid = kill(daemon, pid)
-            load.renewed()
-        counted = load.end()
-    nothing_is_lost(daemon, counted)
+    def end_one(*_):
+        daemon.baton("upgrade", "s", timeout=4 * TIMEOUT)
+        return kill(daemon, daemon.pid("s"))
+    three_times(daemon, end_one)
 
 
 an_upgrade_then_the_runner.seconds = 9 * TIMEOUT

@@ -16,8 +16,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from daemon_tests import is_alive, test, until  # noqa: E402
-
-RUNNER = os.path.join(daemon_tests.BUILD, "tests", "state-runner")
+from state_runner import RUNNER, call, plan, who  # noqa: E402
 
 
 def start(daemon, *arguments, **keys):
@@ -26,21 +25,6 @@ def start(daemon, *arguments, **keys):
     more = "".join(f", {key}: {value}" for key, value in keys.items())
     daemon.start(f"runners:\n  s: {{ command: {command}, ready: hello{more} }}\n", BATON_LOG_LEVEL="info")
     return daemon.until_state("s", "up")
-
-
-def plan(daemon, *lines):
-    with open(daemon.plan, "w", encoding="utf-8") as file:
-        file.write("".join(line + "\n" for line in lines))
-
-
-def call(daemon, method, value=None, check=True):
-    words = ["call", "--raw", "s", "--", f"state.Counter/{method}", *([f"string:{value}"] if value is not None else [])]
-    return daemon.baton(*words, check=check).stdout
-
-
-def who(daemon):
-    pid, name, size, fds = call(daemon, "Who").split()
-    return int(pid), name, int(size), int(fds)
 
 
 def upgrade(daemon, *options):

@@ -10,8 +10,8 @@ import signal
 import subprocess
 
 from daemon_tests import BATON, BUILD, TIMEOUT, descendants, is_alive, main, owned, test, until
+from state_runner import RUNNER, call, who
 
-RUNNER = os.path.join(BUILD, "tests", "state-runner")
 COUNTER = os.path.join(BUILD, "examples", "counter")
 LOAD = os.path.join(BUILD, "bench", "call-load")
 FACTOR = TIMEOUT / 10
@@ -52,16 +52,6 @@ def plan(daemon, name, *lines):
 def sick(daemon, name="sick", *lines):
     """A program that says that it is not serving."""
     return script(daemon, name, "--name", "sick", "--plan", plan(daemon, name + ".plan", *(lines or ("health=no",))))
-
-
-def call(daemon, method, value=None):
-    words = ["call", "--raw", "s", "--", f"state.Counter/{method}", *([f"string:{value}"] if value is not None else [])]
-    return daemon.baton(*words).stdout
-
-
-def who(daemon):
-    pid, name, _, _ = call(daemon, "Who").split()
-    return int(pid), name
 
 
 def fails(daemon, text, *options):
@@ -117,14 +107,14 @@ def one_that_is_not_is_replaced_by_the_one_before(daemon):
     call(daemon, "Add", 5)
     running = begin(daemon, "--exec", sick(daemon))
     middle = watched(daemon)
-    assert who(daemon) == (middle, "sick") and call(daemon, "Add", 2) == "7"
+    assert who(daemon)[:2] == (middle, "sick") and call(daemon, "Add", 2) == "7"
     out, err = running.communicate(timeout=6 * TIMEOUT)
     assert running.returncode == 26 and out == "", (running.returncode, out, err)
     assert "runner s: upgrade failed while watching: the successor: Health: it is not serving, for " in err, err
     after = daemon.pid("s")
     assert f"; pid {after} serves" in err and after not in (before, middle), err
     # With what was counted meanwhile, and its configuration as it was.
-    assert who(daemon) == (after, "state") and call(daemon, "Get") == "7"
+    assert who(daemon)[:2] == (after, "state") and call(daemon, "Get") == "7"
     status = is_alone(daemon, after)
     assert status["upgrades_failed"] == 1 and not status.get("upgrades_done") and status["restarts"] == 0, status
     there, back = status["upgrades"]
@@ -165,7 +155,7 @@ def one_that_dies_is_followed_by_the_one_before(daemon):
     err = running.communicate(timeout=TIMEOUT)[1]
     assert running.returncode == 26 and "upgrade failed while watching: the successor: killed by signal 9" in err, err
     after = until(lambda: (s := daemon.status("s"))["state"] == "up" and s["pid"], "the next one")
-    assert os.stat(f"/proc/{after}/exe").st_ino == inode and who(daemon) == (after, "state")
+    assert os.stat(f"/proc/{after}/exe").st_ino == inode and who(daemon)[:2] == (after, "state")
     is_alone(daemon, after)
 
 
