@@ -62,9 +62,19 @@ closing_line() {
         printf '%d passed, %d failed, %d skipped\n' "$1" "$2" "$3"
 }
 
+# show_failed FOLDER LOG - what make's LOG says of tests that failed or were skipped, then the output of each that failed.
+show_failed() {
+        local folder=$1 log
+        grep -E '^(FAIL|ERROR|XPASS|SKIP): ' "$2" || true
+        for log in $(grep -lE '^:global-test-result: (FAIL|ERROR|XPASS)' -r --include='*.trs' "$folder/tests" || true); do
+                printf '%s\n' "--- ${log#"$folder"/}" | sed 's/[.]trs$/.log/'
+                grep -vE '^(ok [0-9]|PASS: )' "${log%.trs}.log" | tail -n 60
+        done
+}
+
 # test_tree FOLDER - runs the tests of a built tree; prints what failed or was skipped, then the closing line.
 test_tree() {
-        local folder=$1 results passed failed skipped status=0 log
+        local folder=$1 results passed failed skipped status=0
         find "$folder/tests" -name '*.trs' -delete
         say "testing ${folder#"$top"/}"
         # More than there are processors: most of them wait most of the time.
@@ -76,11 +86,7 @@ test_tree() {
                 tail -n 40 "$folder/check.log"
                 failed=1
         fi
-        grep -E '^(FAIL|ERROR|XPASS|SKIP): ' "$folder/check.log" || true
-        for log in $(grep -lE '^:global-test-result: (FAIL|ERROR|XPASS)' -r --include='*.trs' "$folder/tests" || true); do
-                printf '%s\n' "--- ${log#"$folder"/}" | sed 's/[.]trs$/.log/'
-                grep -vE '^(ok [0-9]|PASS: )' "${log%.trs}.log" | tail -n 60
-        done
+        show_failed "$folder" "$folder/check.log"
         closing_line "$passed" "$failed" "$skipped"
         [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
 }
