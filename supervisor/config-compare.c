@@ -96,7 +96,9 @@ static bool same_rpc(const void *a, const void *b) {
         other = other ? other : &none;
         return one->max_frame == other->max_frame && one->max_calls == other->max_calls &&
                one->max_memory == other->max_memory && one->fd_credit == other->fd_credit &&
-               one->stream_window == other->stream_window;
+               one->stream_window == other->stream_window && one->max_object == other->max_object &&
+               one->max_held_fds == other->max_held_fds && one->max_waiting == other->max_waiting &&
+               one->max_waiting_bytes == other->max_waiting_bytes && one->max_unsent == other->max_unsent;
 }
 
 static bool same_backoff(const void *a, const void *b) {

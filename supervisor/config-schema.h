@@ -27,7 +27,8 @@ typedef struct RawLog {
 } RawLog;
 
 typedef struct RawRpc {
-        char *max_frame, *max_calls, *max_memory, *fd_credit, *stream_window, *max_attached;
+        char *max_frame, *max_calls, *max_memory, *fd_credit, *stream_window, *max_object, *max_held_fds, *max_waiting,
+                *max_waiting_bytes, *max_unsent, *max_attached;
 } RawRpc;
 
 typedef struct RawUpgrade {

@@ -141,6 +141,11 @@ static const Scalar rpc_scalars[] = {
         { "rpc.max_memory", RPC(max_memory), KIND_SIZE, 1, INT64_MAX },
         { "rpc.fd_credit", RPC(fd_credit), KIND_NUMBER, 1, UINT32_MAX },
         { "rpc.stream_window", RPC(stream_window), KIND_SIZE, 1, INT64_MAX },
+        { "rpc.max_object", RPC(max_object), KIND_SIZE, 1, INT64_MAX },
+        { "rpc.max_held_fds", RPC(max_held_fds), KIND_NUMBER, 1, UINT32_MAX },
+        { "rpc.max_waiting", RPC(max_waiting), KIND_NUMBER, 1, UINT32_MAX },
+        { "rpc.max_waiting_bytes", RPC(max_waiting_bytes), KIND_SIZE, 1, INT64_MAX },
+        { "rpc.max_unsent", RPC(max_unsent), KIND_SIZE, 1, INT64_MAX },
 };
 
 /* --------------------------------------------------------------------------------------------------------- one value */

@@ -119,7 +119,8 @@ static const char everything[] =
         "      - { on: failed, command: /bin/c }\n"
         "    log: { directory: /var/log/x, format: json, max_size: 1M, max_age: 24h, mode: 0600, ring_size: 128K, "
         "full: park }\n"
-        "    rpc: { max_frame: 1M, max_calls: 5, max_memory: 2M, fd_credit: 6, stream_window: 3M, max_attached: 7 }\n"
+        "    rpc: { max_frame: 1M, max_calls: 5, max_memory: 2M, fd_credit: 6, stream_window: 3M, max_attached: 7,\n"
+        "           max_object: 8M, max_held_fds: 9, max_waiting: 10, max_waiting_bytes: 11M, max_unsent: 12K }\n"
         "  other: { command: x }\n"
         "  third: { command: x, every: 90s }\n"
         "  fourth: { command: x, at: [0 3 * * *, 0 4 * * *], oneshot: true, restart: on-failure }\n"
@@ -213,6 +214,11 @@ static void assert_policy(const RunnerConfig *all) {
         assert_int_equal(all->rpc->max_memory, 2 * 1024 * 1024);
         assert_int_equal(all->rpc->fd_credit, 6);
         assert_int_equal(all->rpc->stream_window, 3 * 1024 * 1024);
+        assert_int_equal(all->rpc->max_object, 8 * 1024 * 1024);
+        assert_int_equal(all->rpc->max_held_fds, 9);
+        assert_int_equal(all->rpc->max_waiting, 10);
+        assert_int_equal(all->rpc->max_waiting_bytes, 11 * 1024 * 1024);
+        assert_int_equal(all->rpc->max_unsent, 12 * 1024);
         assert_int_equal(all->max_attached, 7);
 }
 
@@ -521,6 +527,8 @@ static void test_errors(void **state) {
                 { WITH("rpc: { max_frame: 1K }"),
                   AT "rpc.max_frame: expected a size in bytes such as 65536, 64K, 10M or 1G, "
                      "from 64K, not '1K'\n" },
+                { WITH("rpc: { max_waiting: none }"), AT "rpc.max_waiting: expected a number from 1, not 'none'\n" },
+                { WITH("rpc: { max_held_fds: 0 }"), AT "rpc.max_held_fds: expected a number from 1, not '0'\n" },
                 { WITH("rpc: { max_attached: 0 }"),
                   AT "rpc.max_attached: expected a number from 1 to 65535, not '0'\n" },
                 { WITH("user: no-such-user"), AT "user: there is no user no-such-user\n" },
@@ -843,6 +851,11 @@ static void test_effects(void **state) {
                 { "cwd: /", CONFIG_EFFECT_UPGRADE },
                 { "limits: { cpu: 1 }", CONFIG_EFFECT_UPGRADE },
                 { "rpc: { max_calls: 1 }", CONFIG_EFFECT_UPGRADE },
+                { "rpc: { max_object: 1 }", CONFIG_EFFECT_UPGRADE },
+                { "rpc: { max_held_fds: 1 }", CONFIG_EFFECT_UPGRADE },
+                { "rpc: { max_waiting: 1 }", CONFIG_EFFECT_UPGRADE },
+                { "rpc: { max_waiting_bytes: 1 }", CONFIG_EFFECT_UPGRADE },
+                { "rpc: { max_unsent: 1 }", CONFIG_EFFECT_UPGRADE },
                 { "env: { A: 1 }, stop_timeout: 1s", CONFIG_EFFECT_UPGRADE },
                 { "ready: notify", CONFIG_EFFECT_RESTART },
                 { "ready: notify, env: { A: 1 }", CONFIG_EFFECT_RESTART },

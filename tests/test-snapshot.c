@@ -189,7 +189,7 @@ static const char everything[] =
         "    autostart: false\n"
         "    uds_path: true\n"
         "    channels: [data]\n"
-        "    rpc: { max_frame: 1M, max_calls: 3 }\n"
+        "    rpc: { max_frame: 1M, max_calls: 3, max_held_fds: 4, max_waiting: 5, max_unsent: 6K, max_object: 7M }\n"
         "    log: { directory: /l, format: json, max_size: 1M, max_age: 24h, keep: 2, mode: \"0600\", ring_size: 128K "
         "}\n"
         "    hooks: [ { on: [exit, failed], command: [/h, x], timeout: 3s }, { on: [up], command: [/i], timeout: 1s } "
