@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * baton status: a table of all runners, or everything about one. On a terminal the lines are cut to its width, states have
- * colours unless $NO_COLOR is set, and --watch draws it anew whenever something has happened.
+ * baton status: a table of all runners (status-table.c), or everything about one; --watch draws it anew whenever something
+ * has happened.
  */
 
 #include <errno.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "client/ask.h"
 #include "client/exit-code.h"
 #include "client/output.h"
+#include "client/status-table.h"
 #include "client/status-text.h"
 #include "common/clock.h"
 #include "proto/message.h"
@@ -26,152 +24,6 @@ typedef Baton__Control__RunnerStatus Runner;
 typedef Baton__Control__StatusResponse StatusResponse;
 
 #define WATCH_US (2 * USEC_PER_SEC) /* drawn anew after so long, whatever happened: times pass */
-
-typedef struct View {
-        bool terminal, colour;
-        size_t width; /* columns; SIZE_MAX: no end */
-} View;
-
-static View view_of_stdout(void) {
-        View view = { .terminal = isatty(STDOUT_FILENO), .width = SIZE_MAX };
-        const char *no_color = getenv("NO_COLOR");
-        struct winsize size;
-
-        view.colour = view.terminal && (!no_color || !*no_color);
-        if (view.terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40)
-                view.width = size.ws_col;
-        return view;
-}
-
-static const char *colour_of(int state) {
-        switch (state) {
-        case BATON__CONTROL__RUNNER_STATUS__STATE__UP:
-                return "32";
-        case BATON__CONTROL__RUNNER_STATUS__STATE__FAILED:
-                return "31";
-        case BATON__CONTROL__RUNNER_STATUS__STATE__DOWN:
-        case BATON__CONTROL__RUNNER_STATUS__STATE__DONE:
-        case BATON__CONTROL__RUNNER_STATUS__STATE__SCHEDULED:
-                return "2";
-        default:
-                return "33";
-        }
-}
-
-/* put_state() - padded to @width. */
-static void put_state(const View *view, const Runner *runner, int width) {
-        const char *name = status_state_name((int) runner->state);
-
-        if (view->colour)
-                (void) printf("\033[%sm%-*s\033[0m", colour_of((int) runner->state), width, name);
-        else
-                (void) printf("%-*s", width, name);
-}
-
-/* ---- the table ---- */
-
-static void append(char *text, size_t size, const char *separator, const char *more) {
-        size_t n = strlen(text);
-
-        if (n < size)
-                (void) snprintf(text + n, size - n, "%s%s", n > 0 ? separator : "", more);
-}
-
-/* remark() - the last column: what it waits for, and why it is where it is. */
-static void remark(const Runner *runner, char *text, size_t size) {
-        char part[STATUS_TEXT_MAX + 32], time[STATUS_TEXT_MAX];
-
-        *text = '\0';
-        for (size_t i = 0; i < runner->n_waits_for; i++) {
-                if (i == 0)
-                        append(text, size, "", "waits for");
-                append(text, size, i ? ", " : " ", runner->waits_for[i]);
-        }
-        if (runner->next_start_us > 0) {
-                status_duration_text(runner->next_start_us, time);
-                (void) snprintf(part, sizeof(part), "starts in %.100s", time);
-                append(text, size, "; ", part);
-        }
-        if (*runner->status_text)
-                append(text, size, "; ", runner->status_text);
-        if (*runner->reason) {
-                append(text, size, "; ", runner->reason);
-        } else if (runner->last_exit) {
-                status_exit_describe(runner->last_exit, part);
-                append(text, size, "; ", part);
-        }
-        if (*text == '\0')
-                append(text, size, "", "-");
-}
-
-/* cut() - to @columns; a name or reason may have any character, so that it is cut between two. */
-static void cut(char *text, size_t columns) {
-        size_t n = 0;
-
-        for (char *p = text; *p; p++)
-                if ((*p & 0xc0) != 0x80 && n++ == columns) {
-                        *p = '\0';
-                        return;
-                }
-}
-
-static void print_row(const View *view, const Runner *runner, int name_width) {
-        size_t used = (size_t) name_width + 2 + 9 + 2 + 7 + 2 + 8 + 2 + 8 + 2;
-        char pid[16] = "-", up[STATUS_TEXT_MAX] = "-", text[1024];
-
-        if (runner->pid > 0)
-                (void) snprintf(pid, sizeof(pid), "%d", runner->pid);
-        if (runner->uptime_us > 0)
-                status_duration_text(runner->uptime_us, up);
-        remark(runner, text, sizeof(text));
-        if (view->width != SIZE_MAX)
-                cut(text, view->width > used + 10 ? view->width - used : 10);
-        (void) printf("%-*s  ", name_width, runner->name);
-        put_state(view, runner, 9);
-        (void) printf("  %7s  %8s  %8llu  ", pid, up, (unsigned long long) runner->restarts);
-        (void) output_text(stdout, text, strlen(text));
-        (void) fputc('\n', stdout);
-}
-
-static void print_sum(const StatusResponse *status) {
-        unsigned up = 0, failed = 0;
-
-        for (size_t i = 0; i < status->n_runners; i++) {
-                up += status->runners[i]->state == BATON__CONTROL__RUNNER_STATUS__STATE__UP;
-                failed += status->runners[i]->state == BATON__CONTROL__RUNNER_STATUS__STATE__FAILED;
-        }
-        (void) printf("%zu runners, %u up, %u failed%s\n", status->n_runners, up, failed,
-                      status->supervisor && status->supervisor->stopping ? "; the supervisor is stopping" : "");
-}
-
-/* print_last() - how the supervisor came to be the one, or did not give way. */
-static void print_last(const Baton__Control__TakeoverRecord *last) {
-        char time[STATUS_TEXT_MAX], reason[512] = "";
-
-        status_time_text(last->time_us, time);
-        if (*last->reason)
-                status_takeover_reason(last, reason, sizeof(reason));
-        (void) printf("last takeover %s at %s", status_takeover_outcome((int) last->outcome), time);
-        if (last->pause_us > 0)
-                (void) printf(", pause %.1f ms", (double) last->pause_us / USEC_PER_MSEC);
-        (void) printf("%s", *reason ? ": " : "");
-        (void) output_text(stdout, reason, strlen(reason));
-        (void) fputc('\n', stdout);
-}
-
-static void print_table(const View *view, const StatusResponse *status) {
-        int name_width = 4;
-
-        for (size_t i = 0; i < status->n_runners; i++)
-                name_width = MAX(name_width, (int) strlen(status->runners[i]->name));
-        if (status->n_runners > 0)
-                (void) printf("%-*s  %-9s  %7s  %8s  %8s  %s\n", name_width, "NAME", "STATE", "PID", "UPTIME",
-                              "RESTARTS", "WHY");
-        for (size_t i = 0; i < status->n_runners; i++)
-                print_row(view, status->runners[i], name_width);
-        if (view->terminal || status->n_runners == 0)
-                print_sum(status);
-}
 
 /* ---- one runner ---- */
 
@@ -282,12 +134,12 @@ static void print_checkpoint(const Runner *runner) {
                 print_line("no newer", checkpoint->reason);
 }
 
-static void print_one(const View *view, const Runner *runner) {
+static void print_one(const StatusView *view, const Runner *runner) {
         char time[STATUS_TEXT_MAX], text[STATUS_TEXT_MAX];
 
         (void) printf("%s%s%s\n  %-10s ", runner->name, *runner->description ? " - " : "", runner->description,
                       "state");
-        put_state(view, runner, 0);
+        status_print_state(view, runner, 0);
         status_time_text(runner->state_time_us, time);
         if (runner->state_time_us > 0)
                 (void) printf(" since %s", time);
@@ -345,7 +197,7 @@ static StatusResponse *ask_status(Ask *ask) {
 
 static bool show(Ask *ask, uint64_t *ret_last_event) {
         _cleanup_message_ StatusResponse *status = ask_status(ask);
-        View view = view_of_stdout();
+        StatusView view = status_view_of_stdout(ask->options.watch);
 
         if (!status || !status->supervisor)
                 return false;
@@ -358,9 +210,7 @@ static bool show(Ask *ask, uint64_t *ret_last_event) {
                  strcmp(ask->options.operands[0], status->runners[0]->name) == 0)
                 print_one(&view, status->runners[0]);
         else
-                print_table(&view, status);
-        if (!ask->options.json && ask->options.n_operands == 0 && status->supervisor->last_takeover)
-                print_last(status->supervisor->last_takeover);
+                status_print_table(&view, status, ask->options.n_operands == 0);
         return output_flush(stdout) == 0;
 }
 

@@ -308,10 +308,10 @@ def audit(daemon):
     assert len(said) == len(changes), said
 
 
-def on_terminal(daemon, *words, columns=80, end=None, **environment):
+def on_terminal(daemon, *words, columns=80, rows=24, end=None, **environment):
     """What is written to a terminal. With @end: until that is there, then SIGINT."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen([BATON, *words], stdin=slave, stdout=slave, stderr=slave,
                                env={**daemon.environment, "TERM": "xterm", **environment})
     os.close(slave)
@@ -345,8 +345,34 @@ def table(daemon):
     assert lines[-1] == "8 runners, 3 up, 1 failed", lines
     text, _ = on_terminal(daemon, "status", NO_COLOR="1")
     assert "\033" not in text, text
+    assert on_terminal(daemon, "status", "store")[0].startswith("store - keeps things\n  state      \033[32mup"), "all about one"
     assert "\033" not in check(daemon, "status"), "not a terminal"
     assert check(daemon, "status", "failing").startswith("failing - long "), "all about one"
+
+
+@test
+def table_that_has_no_room(daemon):
+    """No line is longer than the terminal is wide: names are cut in their middle, then columns are left out."""
+    long = "n" * 40
+    start(daemon, RUNNERS + f"  {long}:\n    command: [sleep, \"1000000\"]\n    instances: 12\n")
+    daemon.until_state(long + ".12", "up")
+    for columns in (200, 100, 80, 67, 60, 40):
+        lines = on_terminal(daemon, "status", columns=columns, NO_COLOR="1")[0].splitlines()
+        assert len(lines) == 7 + 12 + 2 and max(map(len, lines)) <= columns, (columns, lines)
+        assert ("UPTIME" in lines[0]) == (columns >= 68), (columns, lines)
+        last = next(line for line in lines if line.split()[0].endswith("12")).split()
+        assert last[:2] == [long + ".12", "up"] if columns >= 100 else "~" in last[0] and last[1] == "up", (columns, last)
+    assert long + ".12 " in check(daemon, "status"), "a file has room"
+
+
+@test
+def watch_of_more_than_fits(daemon):
+    """The heading stays, and what is missing is said."""
+    start(daemon, RUNNERS.replace("instances: 2", "instances: 30"))
+    text, code = on_terminal(daemon, "status", "--watch", rows=12, end=lambda text: text.count(" up, ") >= 1, NO_COLOR="1")
+    lines = text.split("\033[H\033[2J")[1].splitlines()
+    assert code == 130 and lines[0].split()[0] == "NAME" and len(lines) == 11, (code, lines)
+    assert re.fullmatch(r"35 runners, \d+ up, 0 failed; 26 more than fit", lines[-1]), lines
 
 
 @test
