@@ -228,9 +228,8 @@ const Command command_metrics = {
         .summary = "figures for a monitoring system, as OpenMetrics text",
         .help = "Usage: baton metrics [OPTION...]\n"
                 "\n"
-                "Prints figures about supervisor and runners as OpenMetrics text. The same can be served over HTTP: "
-                "see\n"
-                "`metrics' in the section `supervisor' of the configuration.\n"
+                "Prints figures about supervisor and runners as OpenMetrics text. The same can be served over HTTP:\n"
+                "see `metrics' in the section `supervisor' of the configuration.\n"
                 "\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"
                 "  --help\n"

@@ -209,11 +209,10 @@ const Command command_reload = {
         .summary = "read the configuration again, and apply what changed",
         .help = "Usage: baton reload [OPTION...]\n"
                 "\n"
-                "The supervisor reads its configuration again and applies the difference, all of it or, if anything "
-                "in\n"
-                "it is wrong, nothing. What is printed: + added, - removed, ~ changed, with the keys that differ, "
-                "and\n"
-                "whether a process is replaced: (upgrade) where it can hand on its state, else (restart).\n"
+                "The supervisor reads its configuration again and applies the difference, all of it or, if\n"
+                "anything in it is wrong, nothing. What is printed: + added, - removed, ~ changed, with the keys\n"
+                "that differ, and whether a process is replaced: (upgrade) where it can hand on its state, else\n"
+                "(restart).\n"
                 "\n"
                 "  --dry-run               only say what would change\n" WAIT_HELP COMMON_HELP "\n"
                 "Example: baton reload --dry-run\n",

@@ -16,9 +16,9 @@
 #include "client/operate.h"
 #include "common/parse.h"
 
-#define NAMES_HELP                                                                                                    \
-        "NAME is a runner, a template (all its instances), or a pattern of names (* ? [...]), which the shell must\n" \
-        "be kept from expanding.\n"
+#define NAMES_HELP                                                                                         \
+        "NAME is a runner, a template (all its instances), or a pattern of names (* ? [...]), which the\n" \
+        "shell must be kept from expanding.\n"
 
 #define COMMON_HELP                                                                                             \
         "  --json                  one JSON object for each runner\n"                                           \
@@ -102,7 +102,7 @@ const Command command_start = {
         .summary = "start runners",
         .help = "Usage: baton start NAME... [OPTION...]\n"
                 "\n"
-                "Starts runners, and those they require, and waits until they are up. " NAMES_HELP
+                "Starts runners, and those they require, and waits until they are up.\n" NAMES_HELP
                 "\n" WAIT_HELP STRICT_HELP COMMON_HELP "\n"
                 "Example: baton start db 'web.*'\n",
         .run = start,
@@ -158,7 +158,7 @@ const Command command_stop = {
         .help = "Usage: baton stop NAME... [OPTION...]\n"
                 "\n"
                 "Stops runners, after those that require them, and waits until they are down; they stay down until\n"
-                "they are started. " NAMES_HELP "\n"
+                "they are started.\n" NAMES_HELP "\n"
                 "  --stop-timeout=DURATION  what each has before SIGKILL (as configured)\n" WAIT_HELP STRICT_HELP
                         COMMON_HELP "\n"
                 "Example: baton stop web --stop-timeout 30s\n",
@@ -208,7 +208,7 @@ const Command command_restart = {
         .help = "Usage: baton restart NAME... [OPTION...]\n"
                 "\n"
                 "Stops runners and starts them again, those that require them too, and waits until they are up; one\n"
-                "that is down is started. " NAMES_HELP "\n"
+                "that is down is started.\n" NAMES_HELP "\n"
                 "  --stop-timeout=DURATION  what each has before SIGKILL (as configured)\n" WAIT_HELP COMMON_HELP "\n"
                 "Example: baton restart 'web.*'\n",
         .run = restart,
@@ -251,7 +251,7 @@ const Command command_reset = {
         .help = "Usage: baton reset NAME... [OPTION...]\n"
                 "\n"
                 "Forgets the failures of runners and their count of restarts: one that has failed, or waits for its\n"
-                "next start, is started now. " NAMES_HELP "\n" STRICT_HELP COMMON_HELP "\n"
+                "next start, is started now.\n" NAMES_HELP "\n" STRICT_HELP COMMON_HELP "\n"
                 "Example: baton reset db\n",
         .run = reset,
 };
@@ -301,7 +301,7 @@ const Command command_signal = {
         .summary = "send a signal to runners",
         .help = "Usage: baton signal NAME... SIGNAL [OPTION...]\n"
                 "\n"
-                "Sends a signal to the whole process group of runners. " NAMES_HELP "\n" COMMON_HELP "\n"
+                "Sends a signal to the whole process group of runners.\n" NAMES_HELP "\n" COMMON_HELP "\n"
                 "Example: baton signal nginx HUP\n",
         .run = send_signal,
 };

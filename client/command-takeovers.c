@@ -102,9 +102,8 @@ const Command command_takeovers = {
         .summary = "how supervisors followed each other",
         .help = "Usage: baton takeovers [OPTION...]\n"
                 "\n"
-                "Prints the last 32 takeovers, also those that were rolled back, and recoveries after a supervisor "
-                "died,\n"
-                "oldest first; also those before the present supervisor.\n"
+                "Prints the last 32 takeovers, also those that were rolled back, and recoveries after a supervisor\n"
+                "died, oldest first; also those before the present supervisor.\n"
                 "\n"
                 "  --json                  one JSON object for each; docs/status.md has its members\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"

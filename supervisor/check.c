@@ -18,8 +18,9 @@ static void print_good(char *const *paths, const Config *config) {
                 instances += config->runners[i]->instances;
         for (; *paths; paths++)
                 (void) printf("%s%s", *paths, paths[1] ? ", " : ": ");
-        (void) printf("good: %zu runners, %zu instances, %zu groups\n", config->n_runners, instances,
-                      config->n_groups);
+        (void) printf("good: %zu runner%s, %zu instance%s, %zu group%s\n", config->n_runners,
+                      config->n_runners == 1 ? "" : "s", instances, instances == 1 ? "" : "s", config->n_groups,
+                      config->n_groups == 1 ? "" : "s");
 }
 
 static int print_wrong(const ConfigErrors *errors) {

@@ -31,8 +31,8 @@ expect() {
 
 echo 1..9
 cp -r "$source/examples/fleet" . && chmod -R u+w fleet
-expect 'what ships is good' 0 'fleet: good: 5 runners, 7 instances, 1 groups' '' check fleet
-expect 'one file' 0 'fleet/fleet.yaml: good: 5 runners, 7 instances, 1 groups' '' check fleet/fleet.yaml
+expect 'what ships is good' 0 'fleet: good: 5 runners, 7 instances, 1 group' '' check fleet
+expect 'one file' 0 'fleet/fleet.yaml: good: 5 runners, 7 instances, 1 group' '' check fleet/fleet.yaml
 
 printf 'runners: { a: { command: sh, nice: 99 } }\n' >wrong.yaml
 expect 'a value out of range' 49 '' "wrong.yaml:1: runners.a.nice: expected a number from -20 to 19, not '99'" check wrong.yaml
@@ -44,7 +44,7 @@ printf 'runners: { a: { command: [/nowhere/program] } }\n' >missing.yaml
 expect 'a program that is not there' 49 '' 'missing.yaml:1: runners.a.command: program /nowhere/program: No such file or directory' check missing.yaml
 expect 'a file that is not there' 49 '' 'nothing: cannot be read: No such file or directory' check nothing
 printf 'runners: { a: { command: sh } }\n' >-a.yaml
-expect 'a name like an option' 0 '-a.yaml: good: 1 runners, 1 instances, 0 groups' '' check -- -a.yaml
+expect 'a name like an option' 0 '-a.yaml: good: 1 runner, 1 instance, 0 groups' '' check -- -a.yaml
 expect 'no file' 2 '' "baton: check: a file or directory is missing; try 'baton check --help'" check
 BATON_LIBEXEC=/nowhere expect 'a baton that is not whole' 1 '' 'baton: check: cannot execute /nowhere/baton-supervisor: No such file or directory; is baton installed whole? '\$'BATON_LIBEXEC names another directory' check wrong.yaml
 exit $status

@@ -1031,6 +1031,9 @@ def test_help(place):
         if name != "help":
             expect(place.baton(name, "--help").check(0).out == asked.out, name)
         expect(name in place.baton("--help").check(0).out, f"{name} is in the list")
+    for name in re.findall(r"^  ([a-z]+)  ", place.baton("--help").check(0).out, re.M):
+        long = [line for line in place.baton(name, "--help").check(0).out.splitlines() if len(line) > 100]
+        expect(not long, f"{name}: {long}")
 
 
 def test_usage(place):
