@@ -71,7 +71,7 @@ static int fds(int argc, char **argv) {
         if (ask_open(&ask, &command_fds, &syntax, argc, argv) < 0)
                 return ask.code;
         request.name = ask.options.operands[0];
-        response = ask_call(&ask, "Fds", &request.base, &baton__control__fds_response__descriptor, NULL, NULL);
+        response = ask_call(&ask, "Fds", &request.base, &baton__control__fds_response__descriptor, request.name, NULL);
         if (response && ask.options.json)
                 print_json(request.name, response);
         else if (response)
@@ -84,10 +84,9 @@ const Command command_fds = {
         .summary = "the sockets of a runner, and the descriptors that it has stored",
         .help = "Usage: baton fds NAME [OPTION...]\n"
                 "\n"
-                "Prints what is held for the runner across its instances, supervisors and their crashes: the sockets "
-                "of\n"
-                "its configuration, then what it has stored by FDSTORE=1, each with the number under which the next\n"
-                "instance is passed it.\n"
+                "Prints what is held for the runner across its instances, supervisors and their crashes: the sockets\n"
+                "of its configuration, then what it has stored by FDSTORE=1, each with the number under which the\n"
+                "next instance is passed it.\n"
                 "\n"
                 "  --json                  one JSON object; docs/status.md has its members\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"

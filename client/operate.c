@@ -60,7 +60,12 @@ static int cannot_expand(Operate *o, int r, const ControlCall *call) {
                 output_error("%s: %s", o->command, strerror(-r));
                 return EXIT_CODE_BROKEN;
         }
-        return session_report(&o->session, o->n_names > 0 ? o->options->operands[0] : "all", &call->failure);
+        /* Of several names the supervisor's words say which. */
+        return session_report(&o->session,
+                              o->n_names == 0   ? "all"
+                              : o->n_names == 1 ? o->options->operands[0]
+                                                : NULL,
+                              &call->failure);
 }
 
 /* expand() - asks what the names stand for. 0, else the exit code after its words. */

@@ -47,8 +47,11 @@ static bool check_patterns(const Supervisor *supervisor, Call *call, char *const
                         near_offer(&near, runner->name);
                 if (runner)
                         continue;
-                (void) call_fail(call, STATUS_NOT_FOUND, "runner %.64s: there is none of that name%s", patterns[i],
-                                 near_text(&near, text));
+                if (strpbrk(patterns[i], "*?["))
+                        (void) call_fail(call, STATUS_NOT_FOUND, "no runner has a name that fits %.64s", patterns[i]);
+                else
+                        (void) call_fail(call, STATUS_NOT_FOUND, "runner %.64s: there is none of that name%s",
+                                         patterns[i], near_text(&near, text));
                 return false;
         }
         return true;
@@ -248,9 +251,21 @@ static int watch_instances(Change *change, const char *template, uint32_t n) {
         return r;
 }
 
-static void fail_scale(Call *call, const Baton__Control__ScaleRequest *request, const char *error, int r) {
+static void fail_no_template(const Supervisor *supervisor, Call *call, const char *name) {
+        Near near = { .wanted = name };
+        char text[NEAR_TEXT_SIZE];
+
+        for (size_t i = 0; supervisor->config && i < supervisor->config->n_runners; i++)
+                if (supervisor->config->runners[i]->is_template)
+                        near_offer(&near, supervisor->config->runners[i]->name);
+        (void) call_fail(call, STATUS_NOT_FOUND, "template %.64s: there is none of that name%s", name,
+                         near_text(&near, text));
+}
+
+static void fail_scale(const Supervisor *supervisor, Call *call, const Baton__Control__ScaleRequest *request,
+                       const char *error, int r) {
         if (r == -ENOENT)
-                (void) call_fail(call, STATUS_NOT_FOUND, "template %.64s: there is none of that name", request->name);
+                fail_no_template(supervisor, call, request->name);
         else if (r == -EINVAL)
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT,
                                  "%.64s: is no template; give it `instances' in the configuration", request->name);
@@ -275,7 +290,7 @@ void control_scale(Control *control, Call *call, const ProtobufCMessage *message
         r = fleet_scale(control->supervisor, request->name, request->instances, &change->before, error);
         if (r < 0) {
                 change_free(change);
-                fail_scale(call, request, error, r);
+                fail_scale(control->supervisor, call, request, error, r);
                 return;
         }
         change->after = request->instances;

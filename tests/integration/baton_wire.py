@@ -70,6 +70,15 @@ class Closed(Exception):
     """The other side has ended the connection."""
 
 
+def readable(sockets, timeout):
+    """Those of them that have something; by poll(2), as a descriptor's number may be above what select(2) knows."""
+    poll = select.poll()
+    for one in sockets:
+        poll.register(one, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll(timeout * 1000)}
+    return [one for one in sockets if one.fileno() in ready]
+
+
 class Pending:
     """A call of ours; what the answer brought, once `done'."""
 
@@ -124,7 +133,7 @@ class Peer:
 
     def read_lane(self, wait=False):
         """One message. False: there was none."""
-        if not select.select([self.lane], [], [], TIMEOUT if wait else 0)[0]:
+        if not readable([self.lane], TIMEOUT if wait else 0):
             if wait:
                 raise TimeoutError("nothing came on the lane")
             return False
@@ -177,7 +186,7 @@ class Peer:
 
     def turn(self, timeout=0):
         """Waits for something and handles it."""
-        ready = select.select([self.lane, *self.channels.values()], [], [], timeout)[0]
+        ready = readable([self.lane, *self.channels.values()], timeout)
         for number, channel in list(self.channels.items()):
             if channel in ready:
                 self.read_channel(number)
