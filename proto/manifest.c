@@ -303,45 +303,54 @@ static int index_names(Manifest *manifest, char reason[MANIFEST_REASON_SIZE]) {
         return 0;
 }
 
-/* adopt() - what was unpacked becomes the manifest's. */
-static int adopt(Manifest *manifest, Baton__Handover__Manifest *message, char reason[MANIFEST_REASON_SIZE]) {
+/* adopt() - copies: the unpacked message goes as a whole, with whatever else there was in it. */
+static int adopt(Manifest *manifest, const Baton__Handover__Manifest *message, char reason[MANIFEST_REASON_SIZE]) {
         manifest->received = true;
         manifest->version = message->version;
-        manifest->fds = calloc(message->n_descriptors + 1, sizeof(*manifest->fds));
-        if (!manifest->fds)
-                return fail(reason, -ENOMEM, "no memory for a manifest of %zu descriptors", message->n_descriptors);
         for (size_t i = 0; i < message->n_descriptors; i++)
-                manifest->fds[i] = -1;
-        manifest->entries = TAKE_PTR(message->descriptors);
-        manifest->n = manifest->n_room = message->n_descriptors;
-        message->n_descriptors = 0;
+                if (copy_entry(manifest, message->descriptors[i]) < 0)
+                        return fail(reason, -ENOMEM, "no memory for a manifest of %zu descriptors",
+                                    message->n_descriptors);
         return index_names(manifest, reason);
 }
 
-int manifest_unpack(Manifest *ret_manifest, int memfd, uint32_t min, uint32_t max, char reason[MANIFEST_REASON_SIZE]) {
-        Baton__Handover__Manifest *message = NULL;
-        Manifest manifest = MANIFEST_NULL;
+/* read_message() - as far as it is one, of at most so many descriptors; NULL, with @ret_error and @reason. */
+static Baton__Handover__Manifest *read_message(int memfd, size_t most, int *ret_error,
+                                               char reason[MANIFEST_REASON_SIZE]) {
+        uint64_t size_max = MIN((uint64_t) MANIFEST_SIZE_MAX, (uint64_t) (most + 1) * MANIFEST_ENTRY_MAX);
+        Baton__Handover__Manifest *message;
         MemfdMapping mapping;
-        int r;
+        int r = memfd_map_sealed(memfd, size_max, &mapping);
 
-        r = memfd_map_sealed(memfd, MANIFEST_SIZE_MAX, &mapping);
-        if (r < 0)
-                return fail(reason, r, "the manifest is no sealed memory of at most %d bytes: %s", MANIFEST_SIZE_MAX,
-                            strerror(-r));
-        if (message_check(&baton__handover__manifest__descriptor, mapping.data, mapping.size))
-                message = baton__handover__manifest__unpack(NULL, mapping.size, mapping.data);
+        if (r < 0) {
+                *ret_error = fail(reason, r, "the manifest is no sealed memory of at most %ju bytes: %s",
+                                  (uintmax_t) size_max, strerror(-r));
+                return NULL;
+        }
+        message = message_unpack(&baton__handover__manifest__descriptor, mapping.data, mapping.size);
         memfd_unmap(&mapping);
         if (!message)
-                return fail(reason, -EPROTO, "the manifest cannot be read");
+                *ret_error = fail(reason, -EPROTO, "the manifest cannot be read");
+        return message;
+}
+
+int manifest_unpack(Manifest *ret_manifest, int memfd, uint32_t min, uint32_t max, size_t most,
+                    char reason[MANIFEST_REASON_SIZE]) {
+        _cleanup_message_ Baton__Handover__Manifest *message = NULL;
+        Manifest manifest = MANIFEST_NULL;
+        int r = 0;
+
+        message = read_message(memfd, most, &r, reason);
+        if (!message)
+                return r;
         if (message->version < min || message->version > max)
                 r = fail(reason, -EPROTONOSUPPORT, "the state is of version %u, and %u to %u is understood",
                          message->version, min, max);
-        else if (message->n_descriptors > MANIFEST_FDS_MAX)
-                r = fail(reason, -EPROTO, "the manifest lists %zu descriptors, and %d are possible",
-                         message->n_descriptors, MANIFEST_FDS_MAX);
+        else if (message->n_descriptors > most)
+                r = fail(reason, -E2BIG, "the manifest lists %zu descriptors, and %zu are possible",
+                         message->n_descriptors, most);
         else
                 r = adopt(&manifest, message, reason);
-        baton__handover__manifest__free_unpacked(message, NULL);
         if (r < 0) {
                 manifest_deinit(&manifest);
                 return r;

@@ -19,6 +19,7 @@ enum {
         MANIFEST_NAME_MAX = 255,        /* bytes */
         MANIFEST_FDS_MAX = 1024 * 1024, /* no process may have more open */
         MANIFEST_SIZE_MAX = 256 * 1024 * 1024,
+        MANIFEST_ENTRY_MAX = 512, /* bytes that one descriptor's description takes at most, packed */
         MANIFEST_REASON_SIZE = 512,
 };
 
@@ -55,9 +56,11 @@ int manifest_pack(const Manifest *manifest, int *ret_memfd);
 
 /*
  * manifest_unpack() - from a memfd that came from another process: no descriptor has arrived yet. 0, or a negative errno
- * with one line in @reason: -EPROTO where it is no manifest, -EPROTONOSUPPORT where its version is not in @min to @max.
+ * with one line in @reason: -EPROTO where it is no manifest, -EPROTONOSUPPORT where its version is not in @min to @max,
+ * -E2BIG where it lists more than @most descriptors; what it takes in memory is bounded by that, too.
  */
-int manifest_unpack(Manifest *ret_manifest, int memfd, uint32_t min, uint32_t max, char reason[MANIFEST_REASON_SIZE]);
+int manifest_unpack(Manifest *ret_manifest, int memfd, uint32_t min, uint32_t max, size_t most,
+                    char reason[MANIFEST_REASON_SIZE]);
 
 /*
  * manifest_accept() - takes @fd_consume as number @i, if it is what the entry says. 0, or a negative errno with one line in

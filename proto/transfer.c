@@ -125,7 +125,11 @@ static TransferState take_manifest(Transfer *transfer, const Message *message, i
 
         if (transfer->manifest_sent || n_fds != 1)
                 return fail(transfer, true, "a manifest came out of turn");
-        if (manifest_unpack(&transfer->taken, fds[0], transfer->min, transfer->max, reason) < 0)
+        transfer->listed = (size_t) message->n;
+        if (message->n > transfer->most)
+                return fail(transfer, true, "%ju descriptors, and %zu are possible", (uintmax_t) message->n,
+                            transfer->most);
+        if (manifest_unpack(&transfer->taken, fds[0], transfer->min, transfer->max, transfer->most, reason) < 0)
                 return fail(transfer, true, "%s", reason);
         if (transfer->taken.n != message->n)
                 return fail(transfer, true, "the manifest lists %zu descriptors, and should list %ju",
@@ -159,7 +163,7 @@ void transfer_give(Transfer *transfer, int socket, const Manifest *manifest) {
 }
 
 void transfer_take(Transfer *transfer, int socket, uint32_t min, uint32_t max) {
-        *transfer = (Transfer){ .socket = socket, .min = min, .max = max };
+        *transfer = (Transfer){ .socket = socket, .min = min, .max = max, .most = MANIFEST_FDS_MAX };
 }
 
 void transfer_deinit(Transfer *transfer) {

@@ -33,6 +33,8 @@ struct Transfer {
         const Manifest *given;
         Manifest taken; /* the receiver's to move away when it is DONE */
         uint32_t min, max;
+        size_t most;         /* descriptors that are taken */
+        size_t listed;       /* that the giver says there are */
         size_t sent, n_done; /* descriptors sent, or expected next; accepted by the taker */
         unsigned n_unanswered;
         bool manifest_sent, failed;
@@ -44,7 +46,10 @@ struct Transfer {
 /* transfer_give() - prepares to send @manifest, which stays and must not change before the end. */
 void transfer_give(Transfer *transfer, int socket, const Manifest *manifest);
 
-/* transfer_take() - prepares to receive one, of state version @min to @max. */
+/*
+ * transfer_take() - prepares to receive one, of state version @min to @max. Where whoever gives is not ours, @transfer->most is
+ * to be set to what it may give; and it has no word to say (TRANSFER_SAID), since those may come without end.
+ */
 void transfer_take(Transfer *transfer, int socket, uint32_t min, uint32_t max);
 
 /* transfer_deinit() - closes what was taken and not moved away. The socket stays. */

@@ -53,7 +53,7 @@ struct Checkpoint {
         LoopIo io;
         Transfer transfer;
         Keeping *keeping; /* NULL: not there yet */
-        uint64_t began_us, said_size, state_size;
+        uint64_t began_us, timeout_us, said_size, state_size;
         uint32_t said_fds, n_fds;
 
         uint64_t last_instance, number; /* how many of that one */
@@ -202,8 +202,10 @@ static void succeed(Checkpoint *checkpoint) {
 }
 
 static void late(LoopTimer *timer) {
-        fail(CONTAINER_OF(timer, Checkpoint, late), STATUS_DEADLINE_EXCEEDED, "it took more than %d s",
-             CHECKPOINT_TIMEOUT_S);
+        Checkpoint *checkpoint = CONTAINER_OF(timer, Checkpoint, late);
+
+        fail(checkpoint, STATUS_DEADLINE_EXCEEDED, "it took more than %g s",
+             (double) checkpoint->timeout_us / USEC_PER_SEC);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- the steps */
@@ -214,7 +216,7 @@ static void kept(int result, void *userdata) {
         checkpoint->keeping = NULL;
         if (result < 0)
                 fail(checkpoint, STATUS_RESOURCE_EXHAUSTED, "the keeper cannot hold its %u descriptors: %s",
-                     checkpoint->n_fds + 2, strerror(-result));
+                     checkpoint->n_fds + CHECKPOINT_OTHER_FDS, strerror(-result));
         else
                 succeed(checkpoint);
 }
@@ -241,7 +243,7 @@ static int check(Checkpoint *checkpoint, const Manifest *manifest, char reason[M
         uint64_t size;
 
         for (size_t i = 0; i < manifest->n; i++) {
-                (void) snprintf(name, sizeof(name), "fd/%zu", i - 2);
+                (void) snprintf(name, sizeof(name), "fd/%zu", i - CHECKPOINT_OTHER_FDS);
                 if (strcmp(manifest->entries[i]->name, i == 0   ? SERVICE_SNAPSHOT_NAME
                                                        : i == 1 ? SERVICE_STATE_NAME
                                                                 : name) == 0)
@@ -250,14 +252,15 @@ static int check(Checkpoint *checkpoint, const Manifest *manifest, char reason[M
                                 manifest->entries[i]->name);
                 return -EPROTO;
         }
-        if (manifest->n < 2) {
+        if (manifest->n < CHECKPOINT_OTHER_FDS) {
                 (void) snprintf(reason, MANIFEST_REASON_SIZE, "the state is missing");
                 return -EPROTO;
         }
         if (check_memory(manifest, 0, SNAPSHOT_MAX, &size, reason) < 0 ||
-            check_memory(manifest, 1, CHECKPOINT_STATE_MAX, &checkpoint->state_size, reason) < 0)
+            check_memory(manifest, 1, checkpoint->runner->config->checkpoint_max_state, &checkpoint->state_size,
+                         reason) < 0)
                 return -EPROTO;
-        checkpoint->n_fds = (uint32_t) manifest->n - 2;
+        checkpoint->n_fds = (uint32_t) manifest->n - CHECKPOINT_OTHER_FDS;
         if (checkpoint->n_fds == checkpoint->said_fds && checkpoint->state_size == checkpoint->said_size)
                 return 0;
         (void) snprintf(reason, MANIFEST_REASON_SIZE,
@@ -291,15 +294,14 @@ static void look(Checkpoint *checkpoint) {
 static void readable(LoopIo *io, unsigned events) {
         Checkpoint *checkpoint = CONTAINER_OF(io, Checkpoint, io);
         Transfer *transfer = &checkpoint->transfer;
-        TransferState state;
+        TransferState state = transfer_step(transfer);
 
         (void) events;
-        do {
-                state = transfer_step(transfer);
-        } while (state == TRANSFER_SAID);
-        if (state != TRANSFER_FAILED && transfer->taken.n > CHECKPOINT_FDS_MAX + 2) {
-                fail(checkpoint, STATUS_RESOURCE_EXHAUSTED, "%zu descriptors, and it may have %d",
-                     transfer->taken.n - 2, CHECKPOINT_FDS_MAX);
+        if (transfer->listed > transfer->most) {
+                fail(checkpoint, STATUS_RESOURCE_EXHAUSTED, "%zu descriptors, and it may have %zu",
+                     transfer->listed - CHECKPOINT_OTHER_FDS, transfer->most - CHECKPOINT_OTHER_FDS);
+        } else if (state == TRANSFER_SAID) { /* words might come without end, and nothing else have its turn */
+                fail(checkpoint, STATUS_INVALID_ARGUMENT, "a word came, and none was expected");
         } else if (state == TRANSFER_FAILED || state == TRANSFER_DONE) {
                 /* If it failed the runner has refused, and its answer says why; or we have, and this end of it tells it so. */
                 loop_io_stop(&checkpoint->io);
@@ -333,6 +335,7 @@ static void saved(Call *call, const Answer *answer, void *userdata) {
 }
 
 static void begin(Checkpoint *checkpoint) {
+        const RunnerConfig *config = checkpoint->runner->config;
         Supervisor *supervisor = checkpoint->runner->supervisor;
         CheckpointWaiter *waiter;
         int ends[2], r;
@@ -342,10 +345,12 @@ static void begin(Checkpoint *checkpoint) {
         checkpoint->instance = checkpoint->runner->instance;
         runner_touch(checkpoint->runner);
         checkpoint->began_us = clock_now();
+        checkpoint->timeout_us = config->checkpoint_timeout_us;
         r = fd_socketpair(SOCK_SEQPACKET, ends);
         if (r == 0) {
                 checkpoint->socket = ends[0];
                 transfer_take(&checkpoint->transfer, ends[0], 1, SERVICE_SNAPSHOT_VERSION);
+                checkpoint->transfer.most = config->checkpoint_max_fds + CHECKPOINT_OTHER_FDS;
                 r = instance_ask_save(checkpoint->instance, true, ends[1], saved, checkpoint, &checkpoint->save);
         }
         if (r < 0) {
@@ -354,8 +359,7 @@ static void begin(Checkpoint *checkpoint) {
                 return;
         }
         loop_io_set(supervisor->loop, &checkpoint->io, checkpoint->socket, LOOP_IN);
-        loop_timer_set(supervisor->loop, &checkpoint->late,
-                       clock_after(checkpoint->began_us, CHECKPOINT_TIMEOUT_S * USEC_PER_SEC));
+        loop_timer_set(supervisor->loop, &checkpoint->late, clock_after(checkpoint->began_us, checkpoint->timeout_us));
 }
 
 /* ------------------------------------------------------------------------------------------------------------ who may ask */

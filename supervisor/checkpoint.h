@@ -13,6 +13,7 @@
 
 #include "proto/manifest.h"
 #include "proto/peer.h"
+#include "supervisor/config.h"
 
 typedef struct Checkpoint Checkpoint;
 typedef struct CheckpointResult CheckpointResult;
@@ -22,10 +23,9 @@ typedef struct Runner Runner;
 typedef struct Supervisor Supervisor;
 
 enum {
-        CHECKPOINT_FDS_MAX = 65536,
-        CHECKPOINT_TIMEOUT_S = 30, /* of one, from the question until the keeper has it */
+        CHECKPOINT_OTHER_FDS = 2, /* besides those that the runner has named: what the library wrote, and the state */
+        CHECKPOINT_FDS_MAX = CONFIG_CHECKPOINT_FDS_MAX + CHECKPOINT_OTHER_FDS,
 };
-#define CHECKPOINT_STATE_MAX (UINT64_C(1) << 30) /* bytes */
 
 struct CheckpointResult {
         Status status;

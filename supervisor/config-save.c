@@ -56,6 +56,9 @@ typedef Baton__Snapshot__RunnerConfig Message;
         _(upgrade_drain_us, upgrade_drain_us) \
         _(upgrade_health_us, upgrade_health_us) \
         _(checkpoint_every_us, checkpoint_every_us) \
+        _(checkpoint_timeout_us, checkpoint_timeout_us) \
+        _(checkpoint_max_state, checkpoint_max_state) \
+        _(checkpoint_max_fds, checkpoint_max_fds) \
         _(literal, literal)
 
 #define SOCKET(_) \
@@ -377,6 +380,16 @@ static void restore_exits(Restore *restore, const Message *message) {
         restore->draft.exits = &restore->exits;
 }
 
+/* restore_checkpoint() - of a version that had its limits fixed, those. */
+static void restore_checkpoint(RunnerConfig *draft, const Message *message) {
+        if (message->checkpoint_timeout_us == 0) {
+                draft->checkpoint_timeout_us = CONFIG_CHECKPOINT_TIMEOUT_US;
+                draft->checkpoint_max_state = CONFIG_CHECKPOINT_MAX_STATE;
+                draft->checkpoint_max_fds = CONFIG_CHECKPOINT_FDS_MAX;
+        }
+        draft->checkpoint_max_fds = MIN(draft->checkpoint_max_fds, (uint32_t) CONFIG_CHECKPOINT_FDS_MAX);
+}
+
 /* restore_numbers() - those that index or divide something are put right. */
 static void restore_numbers(RunnerConfig *draft, const Message *message) {
 #define COPY(_theirs, _ours) draft->_ours = (__typeof__(draft->_ours)) message->_theirs;
@@ -397,6 +410,7 @@ static void restore_numbers(RunnerConfig *draft, const Message *message) {
                 draft->log.ring_size = LOG_RING_SIZE_MIN;
         draft->log.keep = MIN(draft->log.keep, (uint32_t) LOG_KEEP_MAX);
         draft->instances = MIN(draft->instances, (uint32_t) CONFIG_INSTANCES_MAX);
+        restore_checkpoint(draft, message);
 }
 
 int runner_config_restore(const Baton__Snapshot__RunnerConfig *message, RunnerConfig **ret_config) {

@@ -98,6 +98,9 @@ _Static_assert(ARRAY_SIZE(cgroup_fields) == _CONFIG_CGROUP_N + 1, "each has a ke
 
 static const cyaml_schema_field_t checkpoint_fields[] = {
         TEXT("every", RawCheckpoint, every),
+        TEXT("timeout", RawCheckpoint, timeout),
+        TEXT("max_state", RawCheckpoint, max_state),
+        TEXT("max_fds", RawCheckpoint, max_fds),
         CYAML_FIELD_END,
 };
 
@@ -287,8 +290,11 @@ static const struct {
         { "restart", "always, on-failure or never" },
         { "recover", "fresh or failover" },
         { "pending", "resend, flush or none" },
-        { "checkpoint", "a mapping of every" },
+        { "checkpoint", "a mapping of every, timeout, max_state and max_fds" },
         { "checkpoint.every", DURATION },
+        { "checkpoint.timeout", DURATION },
+        { "checkpoint.max_state", SIZE },
+        { "checkpoint.max_fds", "a number from 0 to 65536" },
         { "oneshot", BOOLEAN },
         { "autostart", BOOLEAN },
         { "success_exit", "exit codes from 0 to 255 and signals such as TERM, or a list of them" },

@@ -36,7 +36,7 @@ typedef struct RawUpgrade {
 } RawUpgrade;
 
 typedef struct RawCheckpoint {
-        char *every;
+        char *every, *timeout, *max_state, *max_fds;
 } RawCheckpoint;
 
 typedef struct RawLimits {

@@ -188,13 +188,16 @@ struct RunnerConfig {
         uint64_t upgrade_drain_us;   /* for what its predecessor has begun */
         uint64_t
                 upgrade_health_us; /* in which its health is watched once it serves; 0: not. Plain: see upgrade-plain.c */
-        uint64_t checkpoint_every_us; /* a checkpoint is made so often; 0: only when somebody asks for one */
+        uint64_t checkpoint_every_us;   /* a checkpoint is made so often; 0: only when somebody asks for one */
+        uint64_t checkpoint_timeout_us; /* of one, from the question until the keeper has it */
+        uint64_t checkpoint_max_state;  /* bytes */
         uint64_t watchdog_us; /* no answer or WATCHDOG=1 for this long: it is killed and restarted; 0: not watched */
         PolicyBackoff backoff;
         uint64_t backoff_reset_us; /* up for this long: the next delay is the first one again */
         ConfigIntensity intensity;
         LogConfig log;
 
+        uint32_t checkpoint_max_fds;
         uint32_t instances;    /* of a template; 1 of any other */
         uint32_t max_attached; /* clients at once */
         int16_t umask;         /* or SPAWN_UMASK_KEEP */
@@ -228,6 +231,7 @@ enum {
         CONFIG_HOOKS_MAX = 32,
         CONFIG_SOCKETS_MAX = 128,
         CONFIG_FD_STORE_MAX = 1024,
+        CONFIG_CHECKPOINT_FDS_MAX = 65536, /* that the runner has named */
         CONFIG_FD_NAME_MAX = 255,       /* characters of the name of a descriptor, as of sd_listen_fds_with_names(3) */
         CONFIG_DEPENDENCIES_MAX = 1000, /* of one runner, of each kind */
         CONFIG_ERROR_SIZE = 512,
@@ -236,6 +240,9 @@ enum {
 #define CONFIG_START_TIMEOUT_US (10 * USEC_PER_SEC)
 #define CONFIG_STOP_TIMEOUT_US  (10 * USEC_PER_SEC)
 #define CONFIG_HOOK_TIMEOUT_US  (10 * USEC_PER_SEC)
+
+#define CONFIG_CHECKPOINT_TIMEOUT_US (30 * USEC_PER_SEC)
+#define CONFIG_CHECKPOINT_MAX_STATE  (UINT64_C(1) << 30)
 
 #define CONFIG_UPGRADE_TIMEOUT_US (30 * USEC_PER_SEC)
 #define CONFIG_UPGRADE_DRAIN_US   (30 * USEC_PER_SEC)
@@ -248,6 +255,9 @@ enum {
                 .stop_timeout_us = CONFIG_STOP_TIMEOUT_US,                       \
                 .upgrade_timeout_us = CONFIG_UPGRADE_TIMEOUT_US,                 \
                 .upgrade_drain_us = CONFIG_UPGRADE_DRAIN_US,                     \
+                .checkpoint_timeout_us = CONFIG_CHECKPOINT_TIMEOUT_US,           \
+                .checkpoint_max_state = CONFIG_CHECKPOINT_MAX_STATE,             \
+                .checkpoint_max_fds = CONFIG_CHECKPOINT_FDS_MAX,                 \
                 .backoff = { .initial_us = 100 * USEC_PER_MSEC,                  \
                              .max_us = 30 * USEC_PER_SEC,                        \
                              .factor_percent = 200,                              \

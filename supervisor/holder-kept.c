@@ -302,7 +302,7 @@ static int take(Holder *holder, const BoardEntry *entry, Kept *kept, char reason
                 (void) snprintf(reason, MANIFEST_REASON_SIZE, "its manifest is missing");
                 return -ENOENT;
         }
-        r = manifest_unpack(&kept->manifest, memfd, 1, SERVICE_SNAPSHOT_VERSION, reason);
+        r = manifest_unpack(&kept->manifest, memfd, 1, SERVICE_SNAPSHOT_VERSION, CHECKPOINT_FDS_MAX, reason);
         if (r == 0 && kept->manifest.n != entry->n_fds) {
                 (void) snprintf(reason, MANIFEST_REASON_SIZE, "its manifest lists %zu descriptors, and should list %u",
                                 kept->manifest.n, entry->n_fds);
@@ -332,7 +332,7 @@ void kept_recover(Holder *holder, size_t place) {
         if (!kept || take(holder, entry, kept, reason) < 0) {
                 log_warning("runner %s: its checkpoint is lost: %s", entry->runner, reason);
                 kept_unref(kept);
-                kept_drop_tags(holder, entry->tag, MIN(entry->n_fds, CHECKPOINT_FDS_MAX + 2u) + 1u);
+                kept_drop_tags(holder, entry->tag, MIN(entry->n_fds, (uint32_t) CHECKPOINT_FDS_MAX) + 1u);
                 board_remove(holder->board, place);
                 if (set)
                         holder_clean_set(set);

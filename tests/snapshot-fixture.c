@@ -61,7 +61,7 @@ static void make_manifest(Manifest *manifest) {
                 CHECK(manifest_add(&given, names[i], pairs[i][0]) == 0);
         }
         CHECK(manifest_pack(&given, &memfd) == 0);
-        CHECK(manifest_unpack(manifest, memfd, 0, 0, reason) == 0);
+        CHECK(manifest_unpack(manifest, memfd, 0, 0, MANIFEST_FDS_MAX, reason) == 0);
         for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
                 CHECK(manifest_accept(manifest, i, pairs[i][0], reason) == 0);
                 fd_close(pairs[i][1]);

@@ -30,7 +30,7 @@ static void hand_over(const Manifest *given, Manifest *ret_received) {
         _cleanup_fd_ int memfd = -1;
 
         assert_int_equal(manifest_pack(given, &memfd), 0);
-        assert_int_equal(manifest_unpack(ret_received, memfd, 0, 0, reason), 0);
+        assert_int_equal(manifest_unpack(ret_received, memfd, 0, 0, MANIFEST_FDS_MAX, reason), 0);
         for (size_t i = 0; i < given->n; i++)
                 assert_int_equal(manifest_accept(ret_received, i, fd_dup(given->fds[i]), reason), 0);
 }

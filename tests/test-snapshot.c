@@ -181,7 +181,7 @@ static const char everything[] =
         "    watchdog: 5s\n"
         "    restart: always\n"
         "    recover: failover\n"
-        "    checkpoint: { every: 8s }\n"
+        "    checkpoint: { every: 8s, timeout: 3s, max_state: 2M, max_fds: 5 }\n"
         "    pending: flush\n"
         "    backoff: { initial: 2s, max: 20s, factor: 3, jitter: 10%, reset: 7s }\n"
         "    intensity: { restarts: 3, within: 9s }\n"

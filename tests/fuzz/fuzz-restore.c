@@ -80,7 +80,7 @@ static void make_manifest(Manifest *ret_received, int fds[], size_t *n) {
                 }
         }
         CHECK(manifest_pack(&given, &memfd) == 0);
-        CHECK(manifest_unpack(ret_received, memfd, 0, 0, reason) == 0);
+        CHECK(manifest_unpack(ret_received, memfd, 0, 0, MANIFEST_FDS_MAX, reason) == 0);
         for (size_t i = 0; i < given.n; i++)
                 CHECK(manifest_accept(ret_received, i, fd_dup(given.fds[i]), reason) == 0);
         manifest_deinit(&given);

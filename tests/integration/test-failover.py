@@ -369,6 +369,53 @@ def a_checkpoint_that_fails_leaves_the_last(daemon):
 
 
 @test
+def one_that_takes_too_long_leaves_the_last(daemon):
+    """The runner hangs in its save(): who waits is told, what it gives afterwards is nobody's, and the next one works. How long
+    it may take is known to the one that is asked for after a reload, which changes nothing else."""
+    start(daemon)
+    call(daemon, "Add", 5)
+    checkpoint(daemon)
+    plan(daemon, "save=wait")
+    pid = kill(daemon)
+    call(daemon, "Add", 1)
+    before = settled(daemon)
+    daemon.configure(configuration(daemon, (), {"checkpoint": "{ timeout: 300ms }"}))
+    daemon.baton("reload")
+    fails(daemon, 20, "no checkpoint: it took more than 0.3 s")
+    assert daemon.status("s")["checkpoint"]["failed"] == 1 and daemon.pid("s") == pid
+    daemon.configure(configuration(daemon, (), {}))
+    daemon.baton("reload")
+    with open(daemon.plan + ".go", "w", encoding="utf-8"):
+        pass
+    assert call(daemon, "Get") == "6"
+    until(lambda: held(daemon) == before, "the end of every descriptor")
+    checkpoint(daemon)
+    kill(daemon)
+    assert call(daemon, "Get") == "6" and daemon.status("s")["restarts"] == 2
+
+
+@test
+def limits_are_the_configuration_s(daemon):
+    """What has more than that is refused, with the number, and the one before stays."""
+    start(daemon, "--size", 10000, "--fds", 20)
+    kept = checkpoint(daemon)
+    assert kept["state_size"] >= 10000 and kept["descriptors"] == 20, kept
+    for limit, text in (("max_fds: 19", "20 descriptors, and it may have 19"),
+                        ("max_state: 9999", "the state has more than the 9999 bytes that it may have")):
+        daemon.configure(configuration(daemon, ("--size", 10000, "--fds", 20), {"checkpoint": f"{{ {limit} }}"}))
+        daemon.baton("reload")
+        before = settled(daemon)
+        done = daemon.baton("checkpoint", "s", check=False)
+        assert done.returncode > 16 and text in done.stderr, done
+        status = daemon.status("s")["checkpoint"]
+        assert status["descriptors"] == 20 and text in status["reason"], status
+        until(lambda: held(daemon) == before, "the end of every descriptor")
+    kill(daemon)
+    now = who(daemon)
+    assert (now.size, now.fds) == (10000, 20) and daemon.status("s")["failover"], now
+
+
+@test
 def by_hand(daemon):
     pid = start(daemon)
     call(daemon, "Add", 5)
@@ -440,7 +487,16 @@ def save(end, plan):
     manifest = memory(field(1, 99 if plan == "version" else 1) + b"".join(field(2, one) for one in listed))
     if plan == "rubbish":
         manifest = memory(b"\\xff" * 100)
-    socket.send_fds(end, [message(1, 0, len(listed))], [manifest])
+    if plan == "empties":
+        manifest = memory(field(1, 1) + field(2, b"") * 1000)
+    if plan == "lies":
+        manifest = memory(field(1, 1) + b"".join(field(2, describe(f"fd/{n}", state)) for n in range(20)))
+    if plan == "heavy":
+        manifest = memory(b"\\x12\\x00" * (1 << 22))
+    if plan == "word":
+        end.send(message(5, 0, 0))
+    claimed = {"claims": 70000, "five": 7}.get(plan, len(listed))
+    socket.send_fds(end, [message(1, 0, claimed)], [manifest])
     end.recv(1024)
     if fds:
         socket.send_fds(end, [message(2, 0, len(fds))], [fd for _, fd in fds])
@@ -488,7 +544,8 @@ def what_is_no_checkpoint_is_refused(daemon):
     here = os.path.dirname(os.path.abspath(__file__))
     command = json.dumps([daemon_tests.sys.executable, "-B", script, daemon.plan])
     daemon.start(f"runners:\n  s: {{ command: {command}, ready: hello, recover: failover, start_timeout: 1min,"
-                 f" channels: [filesystem, data], env: {{ PYTHONPATH: {here} }} }}\n")
+                 f" channels: [filesystem, data], env: {{ PYTHONPATH: {here} }},"
+                 f" checkpoint: {{ max_fds: 4 }} }}\n")
     daemon.until_state("s", "up", 6 * TIMEOUT)
     kept = checkpoint(daemon)
     assert kept["state_size"] == 8 and kept["descriptors"] == 0, kept
@@ -502,7 +559,13 @@ def what_is_no_checkpoint_is_refused(daemon):
                        ("fewer", "is gone"),
                        ("other", "state is a file, but"),
                        ("version", "the state is of version 99"),
-                       ("rubbish", "the manifest cannot be read")):
+                       ("rubbish", "the manifest cannot be read"),
+                       ("empties", "the manifest cannot be read"),
+                       ("lies", "the manifest lists 20 descriptors, and 6 are possible"),
+                       ("heavy", "the manifest is no sealed memory of at most 3584 bytes: File too large"),
+                       ("claims", "69998 descriptors, and it may have 4"),
+                       ("five", "5 descriptors, and it may have 4"),
+                       ("word", "a word came, and none was expected")):
         plan(daemon, what)
         done = daemon.baton("checkpoint", "s", check=False, timeout=6 * TIMEOUT)
         assert done.returncode > 16 and "no checkpoint: " in done.stderr and text in done.stderr, (what, done.stderr)
