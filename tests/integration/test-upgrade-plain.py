@@ -71,6 +71,45 @@ class Load:
         return json.loads(out)
 
 
+# Counted as http-load does: what a client asked for is lost where reading or writing fails.
+WRK = """
+done = function(summary, latency, requests)
+    local e = summary.errors
+    io.write(string.format('{"done":%d,"refused":%d,"reset":%d,"failed":%d}\\n', summary.requests, e.connect, e.read + e.write,
+                           e.status + e.timeout))
+end
+"""
+
+
+class Wrk:
+    """The same by wrk, which never rests: one that connects for each request, one that keeps its connections."""
+
+    def __init__(self, folder, port, connections=4):
+        program = shutil.which("wrk")
+        if not program:
+            raise Skip("no wrk: tools/setup")
+        script = os.path.join(folder, "count.lua")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write(WRK)
+        self.processes = {kind: subprocess.Popen([program, "-t1", f"-c{connections}", "-d600s", "--timeout", "60s", "-s", script,
+                                                  *words, f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE, text=True)
+                          for kind, words in (("new", ["-H", "Connection: close"]), ("kept", []))}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes.values():
+            process.kill()
+            process.communicate()
+
+    def end(self):
+        for process in self.processes.values():
+            process.send_signal(signal.SIGINT)
+        return {kind: json.loads(process.communicate(timeout=TIMEOUT)[0].splitlines()[-1])
+                for kind, process in self.processes.items()}
+
+
 def answers(port):
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as client:
@@ -106,8 +145,7 @@ def own_upgrade(folder, before):
     return after
 
 
-@test
-def nginx_under_load(daemon):
+def compare_nginx(daemon, load_of):
     """20 upgrades, and as many of nginx's own under the same clients: no new connection is refused or reset, and of those
     that are kept no more are reset than with nginx's own."""
     port = free_port()
@@ -115,7 +153,7 @@ def nginx_under_load(daemon):
     daemon.start(f"runners:\n  web:\n    command: {json.dumps(words)}\n    sockets: [ {{ tcp: \"127.0.0.1:{port}\" }} ]\n"
                  "    socket_variable: { name: NGINX, format: \"%f;\" }\n    upgrade: { signal: QUIT, health: 200ms }\n")
     until(lambda: answers(port), "an answer of nginx")
-    with Load(port) as load:
+    with load_of(port) as load:
         upgrade(daemon, "web", UPGRADES)
         ours = load.end()
     daemon.baton("stop", "web")
@@ -126,7 +164,7 @@ def nginx_under_load(daemon):
     with open(os.path.join(daemon.folder, "own.pid"), encoding="ascii") as file:
         pid = int(file.read())
     try:
-        with Load(port) as load:
+        with load_of(port) as load:
             for _ in range(UPGRADES):
                 for _ in range(20):  # each client is connected again
                     until(lambda: answers(port), "an answer of nginx")
@@ -145,12 +183,37 @@ def nginx_under_load(daemon):
     assert ours["kept"]["reset"] <= theirs["kept"]["reset"] + UPGRADES, (ours, theirs)
 
 
-nginx_under_load.seconds = 20 * TIMEOUT
+@test
+def nginx_under_load(daemon):
+    compare_nginx(daemon, Load)
+
+
+@test
+def nginx_under_wrk(daemon):
+    compare_nginx(daemon, lambda port: Wrk(daemon.folder, port))
+
+
+nginx_under_load.seconds = nginx_under_wrk.seconds = 20 * TIMEOUT
+
+
+@test
+def example_under_wrk(daemon):
+    """The example server: nothing is refused, nothing is reset."""
+    port = free_port()
+    daemon.start(f"runners:\n  http: {{ command: [{HTTP}, \"{port}\"], ready: hello }}\n")
+    until(lambda: answers(port), "an answer")
+    with Wrk(daemon.folder, port) as load:
+        upgrade(daemon, "http", UPGRADES)
+        count = load.end()
+    print("# example", json.dumps(count))
+    for kind in ("new", "kept"):
+        assert count[kind]["done"] > 100, count
+        assert count[kind]["refused"] == count[kind]["reset"] == count[kind]["failed"] == 0, count
 
 
 @test
 def example_under_load(daemon):
-    """The example server: nothing is refused, nothing is reset, and no kept connection is ended."""
+    """The same, and no kept connection is ended."""
     port = free_port()
     daemon.start(f"runners:\n  http: {{ command: [{HTTP}, \"{port}\"], ready: hello }}\n")
     until(lambda: answers(port), "an answer")
@@ -168,7 +231,7 @@ def example_under_load(daemon):
     assert count["kept"]["closed"] == 0, count
 
 
-example_under_load.seconds = 12 * TIMEOUT
+example_under_load.seconds = example_under_wrk.seconds = 12 * TIMEOUT
 
 
 # Answers each connection by its pid; ends at once where a file says so; at USR1 finishes.
