@@ -3,7 +3,8 @@
 
 /*
  * What keeper, supervisor and a child that is about to become a runner say to each other over a SOCK_SEQPACKET pair:
- * one structure of fixed size in native byte order for all messages, at most one descriptor with it, but for RESERVE.
+ * one structure of fixed size in native byte order for all messages, at most one descriptor with it, but for RESERVE and
+ * packs.
  * Nobody sends a message of length 0: it would read as the end. Both sides are built from one tree; @version is checked all
  * the same, since a takeover may put two versions at the two ends.
  *
@@ -15,6 +16,10 @@
  * serves, and what changes in it from then on: SLOT once more, STORED of what was put, GONE of a slot or of a descriptor of
  * instance 0 that was told before; an END after each group of these, with FLAG_FINAL when its predecessor is FROZEN. No exit
  * is reported to it before GO.
+ *
+ * Packs. A table of thousands is told by fewer messages: SLOT, STORED and GONE come with FLAG_PACKS from a keeper that can
+ * put up to KEEPER_PACK_MAX of them into one, one structure after the other, and does so from when it hears PACK on. Their
+ * descriptors are those of the message, in order, one for each that has FLAG_FD.
  *
  * Answers. Requests are answered in order, and a DONE that says 0 may stand for those before it that had no answer yet: each
  * of them succeeded, too. So many starts cost one message back. For the same reason the keeper, having read nothing but
@@ -36,7 +41,8 @@
 #define KEEPER_NAME_SIZE   64  /* a runner's name with its NUL */
 #define KEEPER_RECORD_SIZE 216 /* opaque to the keeper */
 #define KEEPER_WINDOW      64  /* messages that want a DONE a supervisor may have unanswered; one more ends it */
-#define KEEPER_FDS_MAX     3   /* with one message */
+#define KEEPER_FDS_MAX     3   /* with one message to the keeper */
+#define KEEPER_PACK_MAX    32  /* messages of the keeper's in one */
 #define KEEPER_STARTED_MAX (1 + KEEPER_RECORD_SIZE / 8) /* instances that one message can tell of */
 
 /* Descriptors that each program finds at these numbers, put there by the one that started it. */
@@ -97,6 +103,9 @@ typedef enum KeeperType {
                           instance = its generation, pid, fd_tag = when (wall clock, us), flags; record = for people */
         KEEPER_GONE, /* to a successor: instance, fd_kind, fd_tag: what it was told is no more; NONE: the slot */
 
+        /* from the supervisor of a new generation again */
+        KEEPER_PACK, /* it takes packs */
+
         _KEEPER_TYPE_N,
 } KeeperType;
 
@@ -124,6 +133,10 @@ enum {
 
         /* only of PUT */
         KEEPER_FLAG_REPLACE = 1u << 16, /* what has the same kind and tag is closed, instead of a refusal */
+
+        /* only in SLOT, STORED and GONE */
+        KEEPER_FLAG_FD = 1u << 19,    /* it has a descriptor */
+        KEEPER_FLAG_PACKS = 1u << 20, /* the keeper would put several into one message: say PACK */
 
         /* only of END */
         KEEPER_FLAG_FINAL = 1u << 17, /* nobody changes the table any more, but whoever reads this */

@@ -69,7 +69,8 @@ struct KeeperLink {
                 LinkDone done;
         } unanswered[KEEPER_WINDOW];
         size_t n_unanswered, first_unanswered;
-        bool held; /* nothing is said but what a successor has to say */
+        bool held;  /* nothing is said but what a successor has to say */
+        bool packs; /* the keeper was told that we take packs */
 };
 
 static void io_ready(LoopIo *io, unsigned events);
@@ -145,7 +146,7 @@ static void remember(KeeperLink *link, uint32_t serial, const LinkDone *done) {
 
 /* is_for_now() - of a link that is held: the words by which the keeper knows what becomes of us. */
 static bool is_for_now(const KeeperMessage *m) {
-        return m->type == KEEPER_READY || m->type == KEEPER_REFUSE || m->type == KEEPER_PONG;
+        return m->type == KEEPER_READY || m->type == KEEPER_REFUSE || m->type == KEEPER_PONG || m->type == KEEPER_PACK;
 }
 
 /* send_now() - with nothing before it: 0, or why not. */
@@ -669,22 +670,53 @@ static void end(KeeperLink *link) {
         link->handlers->closed(link, link->userdata);
 }
 
-/* receive() - one message. True: there may be more. */
+/* ask_for_packs() - once, where the keeper has them. */
+static void ask_for_packs(KeeperLink *link, const KeeperMessage *m) {
+        bool can = m->type == KEEPER_SLOT || m->type == KEEPER_STORED || m->type == KEEPER_GONE;
+
+        if (link->packs || !can || !(m->flags & KEEPER_FLAG_PACKS))
+                return;
+        link->packs = true;
+        (void) state_of(link, KEEPER_PACK, 0);
+}
+
+/*
+ * handle_pack() - one message or several, with the descriptors of all. Of those that our own limit has lost the kernel has
+ * lost the last. False: the link is to end.
+ */
+static bool handle_pack(KeeperLink *link, const KeeperMessage *messages, size_t n, int *fds, size_t n_fds) {
+        bool fine = n > 0;
+        size_t taken = 0;
+
+        for (size_t i = 0; fine && link->fd >= 0 && i < n; i++) {
+                bool has_fd = n == 1 || messages[i].flags & KEEPER_FLAG_FD;
+                _cleanup_fd_ int fd = has_fd && taken < n_fds ? fds[taken++] : -1;
+
+                ask_for_packs(link, &messages[i]);
+                fine = handle(link, &messages[i], &fd);
+        }
+        fd_close_all(fds + taken, n_fds - taken);
+        return fine;
+}
+
+/* receive() - one message, or pack. True: there may be more. */
 static bool receive(KeeperLink *link) {
         struct {
-                KeeperMessage m;
-                char surplus; /* a longer message would otherwise look right */
+                KeeperMessage m[KEEPER_PACK_MAX];
+                char surplus; /* a longer one would otherwise look right */
         } buffer;
+        int fds[KEEPER_PACK_MAX];
         CmsgInfo info;
+        bool whole;
         ssize_t n;
-        _cleanup_fd_ int fd = -1;
 
-        n = cmsg_receive(link->fd, &buffer, sizeof(buffer.m) + 1, &fd, 1, &info);
+        n = cmsg_receive(link->fd, &buffer, sizeof(buffer.m) + 1, fds, ARRAY_SIZE(fds), &info);
         if (is_later(n))
                 return false;
-        if (n > 0 && n != sizeof(buffer.m))
-                log_error("keeper sent a message of %zd bytes instead of %zu", n, sizeof(buffer.m));
-        if (n != sizeof(buffer.m) || !handle(link, &buffer.m, &fd)) {
+        whole = n >= 0 && (size_t) n <= sizeof(buffer.m) && (size_t) n % sizeof(*buffer.m) == 0;
+        if (n > 0 && !whole)
+                log_error("keeper sent a message of %zd bytes instead of %zu", n, sizeof(*buffer.m));
+        if (!handle_pack(link, buffer.m, whole ? (size_t) n / sizeof(*buffer.m) : 0, fds, n >= 0 ? info.n_fds : 0)) {
                 end(link);
                 return false;
         }

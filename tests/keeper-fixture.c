@@ -31,7 +31,7 @@ enum { EXITS = 1024, SLOTS = 512, STORED = 1024 };
 static struct {
         KeeperMessage exits[EXITS], slots[SLOTS], stored[STORED];
         int pidfds[SLOTS], fds[STORED];
-        size_t n_exits, n_slots, n_stored, n_again;
+        size_t n_exits, n_slots, n_stored, n_again, most;
         bool told; /* all of it */
         uint32_t serial, generation;
         int handover; /* moved out of the way, since its number is wanted for children */
@@ -80,18 +80,48 @@ static bool take_table(const KeeperMessage *m, int fd) {
         return true;
 }
 
-/* receive_one() - 0, 1: nothing there yet, or -1. */
-static int receive_one(KeeperMessage *ret_message, int *ret_fd) {
+/* What came as one, and was not looked at yet. */
+static struct {
+        KeeperMessage messages[KEEPER_PACK_MAX];
+        int fds[KEEPER_PACK_MAX];
+        size_t n, next, next_fd, n_fds;
+} pack;
+
+/* receive_pack() - 0, 1: nothing there yet, or -1. */
+static int receive_pack(void) {
         struct pollfd p = { .fd = KEEPER_SOCKET_FD, .events = POLLIN };
         CmsgInfo info;
         ssize_t n;
 
         (void) poll(&p, 1, -1);
-        *ret_fd = -1;
-        n = cmsg_receive(KEEPER_SOCKET_FD, ret_message, sizeof(*ret_message), ret_fd, 1, &info);
+        n = cmsg_receive(KEEPER_SOCKET_FD, pack.messages, sizeof(pack.messages), pack.fds, KEEPER_PACK_MAX, &info);
         if (n == -EAGAIN)
                 return 1;
-        return n == (ssize_t) sizeof(*ret_message) ? 0 : -1;
+        if (n <= 0 || n % (ssize_t) sizeof(*pack.messages) != 0)
+                return -1;
+        pack.n = (size_t) n / sizeof(*pack.messages);
+        pack.n_fds = info.n_fds;
+        pack.next = pack.next_fd = 0;
+        sup.most = MAX(sup.most, pack.n);
+        return 0;
+}
+
+/* receive_one() - 0, 1: nothing there yet, or -1. */
+static int receive_one(KeeperMessage *ret_message, int *ret_fd) {
+        int r = pack.next == pack.n ? receive_pack() : 0;
+        bool has_fd;
+
+        if (r != 0)
+                return r;
+        *ret_message = pack.messages[pack.next++];
+        has_fd = pack.n == 1 ? pack.n_fds > 0 : ret_message->flags & KEEPER_FLAG_FD;
+        if (has_fd && pack.next_fd == pack.n_fds)
+                return -1;
+        *ret_fd = has_fd ? pack.fds[pack.next_fd++] : -1;
+        if (pack.next == pack.n && pack.next_fd != pack.n_fds)
+                return -1; /* one that nothing has told of */
+        ret_message->flags &= ~(KEEPER_FLAG_FD | KEEPER_FLAG_PACKS);
+        return 0;
 }
 
 /*
@@ -150,6 +180,10 @@ int fd_told(uint64_t instance, unsigned kind, uint64_t tag) {
 size_t slots_told(void) {
         read_table();
         return sup.n_slots;
+}
+
+size_t most_told(void) {
+        return sup.most;
 }
 
 size_t fds_told(void) {

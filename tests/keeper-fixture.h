@@ -66,6 +66,8 @@ const KeeperMessage *slot_told(uint64_t instance);
 int fd_told(uint64_t instance, unsigned kind, uint64_t tag);
 size_t slots_told(void);
 size_t fds_told(void);
+/* most_told() - messages that came as one. */
+size_t most_told(void);
 /* slot_pidfd() - the descriptor that came with the slot, or -1. */
 int slot_pidfd(uint64_t instance);
 

@@ -494,6 +494,84 @@ static void test_link_bad_table(void **state) {
         }
 }
 
+/* tell_pack() - @n messages, each but the second with a descriptor; that of the last @lost did not arrive. */
+static void tell_pack(Told *told, KeeperMessage *messages, size_t n, size_t cut, size_t lost) {
+        int fds[KEEPER_PACK_MAX];
+        size_t n_fds = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                messages[i].version = KEEPER_VERSION;
+                if (i == 1)
+                        continue;
+                messages[i].flags |= KEEPER_FLAG_FD;
+                fds[n_fds++] = STDIN_FILENO;
+        }
+        assert_true(cmsg_send(told->t.keeper, messages, n * sizeof(*messages) - cut, fds, n_fds - lost) > 0);
+}
+
+static void test_link_packs(void **state) {
+        const KeeperMessage slot = { .type = KEEPER_SLOT,
+                                     .instance = 3,
+                                     .result = KEEPER_SLOT_BORN,
+                                     .flags = KEEPER_FLAG_PACKS,
+                                     .name = "web" };
+        const KeeperMessage stored = { .type = KEEPER_STORED, .instance = 4, .fd_kind = KEEPER_FD_RING, .fd_tag = 7 };
+        KeeperMessage pack[KEEPER_PACK_MAX] = { slot, slot, stored, stored }, m;
+        Told told;
+        int fd;
+
+        (void) state;
+        told_begin(&told);
+        keeper_link_hold(told.t.link); /* as a successor has it: PACK is said all the same, once */
+        tell(&told, slot, false);
+        tell_pack(&told, pack, 4, 0, 0);
+        keeper_link_read(told.t.link);
+        assert_int_equal(told.n_slots, 3);
+        assert_int_equal(told.n_stored, 2);
+        assert_false(told.has_pidfd); /* what comes without one gets none of the next one's */
+        assert_true(link_read(&told.t, &m, &fd) && m.type == KEEPER_PACK && m.serial == 0);
+        assert_false(link_read(&told.t, &m, &fd));
+
+        /* As many as there may be; that one was lost to our limit is told of the last. */
+        for (size_t i = 0; i < KEEPER_PACK_MAX; i++)
+                pack[i] = slot;
+        pack[1] = (KeeperMessage){ .type = KEEPER_GONE, .instance = 1 };
+        tell_pack(&told, pack, KEEPER_PACK_MAX - 1, 0, 0);
+        keeper_link_read(told.t.link);
+        assert_true(told.has_pidfd);
+        tell_pack(&told, pack, KEEPER_PACK_MAX, 0, 1);
+        keeper_link_read(told.t.link);
+        assert_false(told.has_pidfd);
+        assert_int_equal(told.n_slots, 3 + 2 * KEEPER_PACK_MAX - 3);
+        assert_int_equal(told.n_gone, 2);
+        link_end(&told.t);
+}
+
+/* One of a pack that makes no sense ends the link, and nothing stays open of those behind it. */
+static void test_link_bad_packs(void **state) {
+        int level = log_get_level();
+
+        (void) state;
+        for (int way = 0; way < 3; way++) {
+                KeeperMessage pack[KEEPER_PACK_MAX + 1];
+                size_t n = way == 2 ? ARRAY_SIZE(pack) : 4;
+                Told told;
+
+                for (size_t i = 0; i < n; i++)
+                        pack[i] = (KeeperMessage){ .type = KEEPER_SLOT, .instance = 3, .result = KEEPER_SLOT_BORN };
+                if (way == 0)
+                        pack[2].result = -1;
+                told_begin(&told);
+                log_set_level(-1);
+                tell_pack(&told, pack, n, way == 1 ? 1 : 0, 0);
+                loop_run(told.t.loop);
+                log_set_level(level);
+                assert_int_equal(told.t.n_closed, 1);
+                assert_int_equal(told.n_slots, way == 0 ? 2 : 0);
+                link_end(&told.t);
+        }
+}
+
 static void test_record(void **state) {
         uint8_t bytes[KEEPER_RECORD_SIZE] = { 0 };
         Record record = { .desired = 1, .n_restart_times = 200, .n_failures = 7 }, back;
@@ -515,6 +593,7 @@ int main(void) {
                 TEST(test_link_window),      TEST(test_link_full),
                 TEST(test_link_retry),       TEST(test_link_ends),
                 TEST(test_link_table),       TEST(test_link_bad_table),
+                TEST(test_link_packs),       TEST(test_link_bad_packs),
                 TEST(test_record),           TEST(test_link_answered_together),
                 TEST(test_link_reservation), TEST(test_link_started),
         };

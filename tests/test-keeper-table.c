@@ -298,10 +298,10 @@ static size_t tell_all(Table *table, size_t *ret_fds) {
         size_t n = 0;
 
         *ret_fds = 0;
-        for (; table_next_changed(table); n++)
-                table_told(table, table_next_changed(table));
-        for (; table_next_changed_fd(table); (*ret_fds)++)
-                table_told_fd(table, table_next_changed_fd(table));
+        for (; table_next_changed(table, NULL); n++)
+                table_told(table, table_next_changed(table, NULL));
+        for (; table_next_changed_fd(table, NULL); (*ret_fds)++)
+                table_told_fd(table, table_next_changed_fd(table, NULL));
         return n;
 }
 
@@ -315,7 +315,7 @@ static void test_table_watch(void **state) {
         assert_int_equal(reserve(table, 1, "a"), 0);
         assert_int_equal(table_put(table, 1, KEEPER_FD_LOG, 1, false, fd_dup(0)), 0);
         assert_int_equal(table_put(table, 0, KEEPER_FD_RING, 1, false, fd_dup(0)), 0);
-        assert_null(table_next_changed(table)); /* nobody watches */
+        assert_null(table_next_changed(table, NULL)); /* nobody watches */
         table_watch(table);
         assert_int_equal(tell_all(table, &n_fds), 1);
         assert_int_equal(n_fds, 2);
@@ -329,7 +329,7 @@ static void test_table_watch(void **state) {
         assert_int_equal(reserve(table, 2, "b"), 0);
         assert_int_equal(table_put(table, 2, KEEPER_FD_LOG, 1, false, fd_dup(0)), 0);
         table_free_slot(table, table_find(table, 2));
-        assert_ptr_equal(table_next_changed(table), slot);
+        assert_ptr_equal(table_next_changed(table, NULL), slot);
         assert_int_equal(tell_all(table, &n_fds), 1);
         assert_int_equal(n_fds, 0);
 
@@ -339,23 +339,23 @@ static void test_table_watch(void **state) {
         table_free_slot(table, table_find(table, 3));
         assert_null(table_find(table, 3));
         assert_int_equal(table_count(table).slots, 1);
-        assert_int_equal(table_next_changed(table)->state, TABLE_GONE);
-        assert_int_equal(table_next_changed(table)->instance, 3);
+        assert_int_equal(table_next_changed(table, NULL)->state, TABLE_GONE);
+        assert_int_equal(table_next_changed(table, NULL)->instance, 3);
         assert_int_equal(table_drop(table, 0, KEEPER_FD_RING, 1), 0);
         assert_int_equal(table_put(table, 0, KEEPER_FD_RING, 1, false, fd_dup(0)), 0);
-        assert_int_equal(table_next_changed_fd(table)->fd, -1);
+        assert_int_equal(table_next_changed_fd(table, NULL)->fd, -1);
         assert_int_equal(tell_all(table, &n_fds), 1);
         assert_int_equal(n_fds, 2);
         assert_int_equal(table_put(table, 0, KEEPER_FD_RING, 1, true, fd_dup(0)), 0);
-        assert_int_equal(table_next_changed_fd(table)->tag, 1);
+        assert_int_equal(table_next_changed_fd(table, NULL)->tag, 1);
 
         /* With the end of it all places are free again. */
         free_before = table_count(table).fds;
         table_exited(table, slot, CLD_EXITED, 0);
         table_free_slot(table, slot);
         table_unwatch(table);
-        assert_null(table_next_changed(table));
-        assert_null(table_next_changed_fd(table));
+        assert_null(table_next_changed(table, NULL));
+        assert_null(table_next_changed_fd(table, NULL));
         assert_int_equal(table_count(table).fds, free_before - 1);
         assert_null(table_first(table));
         for (uint64_t i = 0; i < table_count(table).slots_max; i++) {

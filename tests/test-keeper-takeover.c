@@ -149,6 +149,37 @@ static int scenario_changes(void) {
 }
 TEST_DAEMON(changes);
 
+/* A hundred slots with three descriptors each, by single messages until PACK was heard; all of it arrives, each once. */
+enum { PACKED = 100 };
+
+static int scenario_packs(void) {
+        if (generation() == 1) {
+                CHECK(predecessor() == 0 && hear('b') == 0);
+                for (uint64_t i = 100; i < 100 + PACKED; i++) {
+                        char name[16];
+
+                        (void) snprintf(name, sizeof(name), "n%d", (int) i);
+                        CHECK(ask_reserve(i, name, 0) == 0);
+                        for (uint64_t tag = 1; tag <= 3; tag++)
+                                CHECK(ask_put(i, KEEPER_FD_LOG, tag, STDIN_FILENO) == 0);
+                }
+                CHECK(say('r') == 0 && hear('d') == 0); /* nobody has read, and there is room for a hundred or two */
+                CHECK(tell_about(KEEPER_CANCEL, 100) == 0 && ask_drop(101, KEEPER_FD_LOG, 2) == 0);
+                CHECK(word(KEEPER_FROZEN) == 0 && wait_word(KEEPER_LEAVE) == 0);
+                return 0;
+        }
+        CHECK(is_successor() && word(KEEPER_PACK) == 0 && say('b') == 0 && hear('r') == 0 && say('d') == 0);
+        CHECK(slot_told(1) && !slot_told(100) && most_told() == KEEPER_PACK_MAX);
+        for (uint64_t i = 101; i < 100 + PACKED; i++)
+                for (uint64_t tag = 1; tag <= 3; tag++)
+                        CHECK(slot_told(i) && fd_told(i, KEEPER_FD_LOG, tag) >= 0);
+        CHECK(slots_told() == 1 + PACKED && word(KEEPER_READY) == 0 && wait_word(KEEPER_GO) == 0);
+        for (uint64_t i = 101; i < 100 + PACKED; i++)
+                CHECK(tell_about(KEEPER_CANCEL, i) == 0);
+        return it_begins();
+}
+TEST_DAEMON(packs);
+
 static int scenario_ready_first(void) {
         if (generation() == 1) {
                 CHECK(predecessor() == 0 && hear('b') == 0);
@@ -602,40 +633,43 @@ static void test_calls(void **state) {
 
 int main(int argc, char **argv) {
         static const Scenario scenarios[] = {
-                SCENARIO(frozen_first), SCENARIO(changes),        SCENARIO(ready_first),      SCENARIO(exit_between),
-                SCENARIO(row),          SCENARIO(fenced),         SCENARIO(refused),          SCENARIO(refused_early),
-                SCENARIO(exit_frozen),  SCENARIO(abort),          SCENARIO(abort_late),       SCENARIO(never),
-                SCENARIO(stopping),     SCENARIO(successor_dies),
+                SCENARIO(frozen_first),
+                SCENARIO(changes),
+                SCENARIO(ready_first),
+                SCENARIO(exit_between),
+                SCENARIO(row),
+                SCENARIO(fenced),
+                SCENARIO(refused),
+                SCENARIO(refused_early),
+                SCENARIO(exit_frozen),
+                SCENARIO(abort),
+                SCENARIO(abort_late),
+                SCENARIO(never),
+                SCENARIO(stopping),
+                SCENARIO(successor_dies),
 
-                SCENARIO(dies_unread),  SCENARIO(dies_after_go),  SCENARIO(predecessor_dies), SCENARIO(dies_serving),
-                SCENARIO(dies_frozen),  SCENARIO(one_at_a_time),  SCENARIO(private),          SCENARIO(no_program),
-                SCENARIO(on_trial),     SCENARIO(calls),
+                SCENARIO(dies_unread),
+                SCENARIO(dies_after_go),
+                SCENARIO(predecessor_dies),
+                SCENARIO(dies_serving),
+                SCENARIO(dies_frozen),
+                SCENARIO(one_at_a_time),
+                SCENARIO(private),
+                SCENARIO(no_program),
+                SCENARIO(on_trial),
+                SCENARIO(calls),
+                SCENARIO(packs),
         };
         const struct CMUnitTest tests[] = {
-                TEST(test_frozen_first),
-                TEST(test_changes),
-                TEST(test_ready_first),
-                TEST(test_exit_between),
-                TEST(test_row),
-                TEST(test_fenced),
-                TEST(test_refused),
-                TEST(test_refused_early),
-                TEST(test_exit_frozen),
-                TEST(test_abort),
-                TEST(test_abort_late),
-                TEST(test_never),
-                TEST(test_stopping),
-                TEST(test_successor_dies),
+                TEST(test_frozen_first), TEST(test_changes),       TEST(test_packs),
+                TEST(test_ready_first),  TEST(test_exit_between),  TEST(test_row),
+                TEST(test_fenced),       TEST(test_refused),       TEST(test_refused_early),
+                TEST(test_exit_frozen),  TEST(test_abort),         TEST(test_abort_late),
+                TEST(test_never),        TEST(test_stopping),      TEST(test_successor_dies),
 
-                TEST(test_dies_unread),
-                TEST(test_dies_after_go),
-                TEST(test_predecessor_dies),
-                TEST(test_dies_serving),
-                TEST(test_dies_frozen),
-                TEST(test_one_at_a_time),
-                TEST(test_private),
-                TEST(test_no_program),
-                TEST(test_on_trial),
+                TEST(test_dies_unread),  TEST(test_dies_after_go), TEST(test_predecessor_dies),
+                TEST(test_dies_serving), TEST(test_dies_frozen),   TEST(test_one_at_a_time),
+                TEST(test_private),      TEST(test_no_program),    TEST(test_on_trial),
                 TEST(test_calls),
         };
         const KeeperTest test = { scenarios, ARRAY_SIZE(scenarios), tests, ARRAY_SIZE(tests) };

@@ -3,9 +3,7 @@
 /*
  * Port: one supervisor as the keeper sees it. Nothing here waits and nothing is allocated: answers go to a ring as large as
  * the window that the supervisor must keep, where a success is replaced by what follows it; exit reports are not queued at
- * all but derived from the table, so that none can be lost with a port. The table itself is told once, slots first, by two
- * cursors that survive whatever happens to the table between two messages; to a successor by what the table says has
- * changed.
+ * all but derived from the table, so that none can be lost with a port. How the table itself is told is in dump.c.
  *
  * Only the keeper's end has SO_PASSCRED, so every message comes with its sender's pid from the kernel: a child that says
  * BORN cannot be mistaken for another. A message is read into one byte more than it needs, since a longer one would be
@@ -16,8 +14,9 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
+
+#include "supervisor/keeper/dump.h"
 
 int port_open(Port *port, int *ret_peer) {
         int fds[2], on = 1, r;
@@ -86,22 +85,25 @@ void port_end(Port *port) {
         (void) shutdown(port->fd, SHUT_RD);
 }
 
-/* send_message() - with nobody at the other end it is as good as sent. */
-static PortFlushed send_message(Port *port, KeeperMessage *m, int fd) {
-        ssize_t n;
+PortFlushed port_send(Port *port, KeeperMessage *messages, size_t n, const int *fds, size_t n_fds) {
+        ssize_t sent;
 
-        m->version = port->version;
-        n = cmsg_send(port->fd, m, sizeof(*m), &fd, fd >= 0);
-
-        if (n == -EAGAIN)
+        for (size_t i = 0; i < n; i++)
+                messages[i].version = port->version;
+        sent = cmsg_send(port->fd, messages, n * sizeof(*messages), fds, n_fds);
+        if (sent == -EAGAIN)
                 return PORT_FULL;
-        return n == -ENOBUFS || n == -ENOMEM || n == -ETOOMANYREFS ? PORT_RETRY : PORT_SENT;
+        return sent == -ENOBUFS || sent == -ENOMEM || sent == -ETOOMANYREFS ? PORT_RETRY : PORT_SENT;
+}
+
+static PortFlushed send_message(Port *port, KeeperMessage *m) {
+        return port_send(port, m, 1, NULL, 0);
 }
 
 static PortFlushed send_done(Port *port, uint32_t serial, int result) {
         KeeperMessage m = { .type = KEEPER_DONE, .serial = serial, .result = result };
 
-        return send_message(port, &m, -1);
+        return send_message(port, &m);
 }
 
 static PortFlushed send_exit(Port *port, const TableSlot *slot) {
@@ -114,7 +116,7 @@ static PortFlushed send_exit(Port *port, const TableSlot *slot) {
         };
 
         memcpy(m.name, slot->name, sizeof(m.name));
-        return send_message(port, &m, -1);
+        return send_message(port, &m);
 }
 
 static PortFlushed flush_answers(Port *port) {
@@ -149,194 +151,12 @@ static PortFlushed flush_words(Port *port) {
                         m.result = port->result;
                 }
                 if (port->say & words[i].say)
-                        r = send_message(port, &m, -1);
+                        r = send_message(port, &m);
                 if (r != PORT_SENT)
                         return r;
                 port->say &= ~words[i].say;
         }
         return PORT_SENT;
-}
-
-/* --------------------------------------------------------------------------------------------------- telling the table */
-
-/*
- * tell_slot() - the pidfd is made here, where the number surely means the child: nobody else reaps. Without a descriptor to
- * spare it goes without.
- */
-static PortFlushed tell_slot(Port *port, const TableSlot *slot, bool again) {
-        static const KeeperSlotState states[] = {
-                [TABLE_RESERVED] = KEEPER_SLOT_RESERVED,
-                [TABLE_BORN] = KEEPER_SLOT_BORN,
-                [TABLE_EXITED] = KEEPER_SLOT_EXITED,
-                [TABLE_KEPT] = KEEPER_SLOT_KEPT,
-        };
-        int main = slot->state == TABLE_BORN ? table_get(slot, KEEPER_FD_MAIN, (uint64_t) slot->pid) : -1;
-        _cleanup_fd_ int pidfd = slot->state == TABLE_BORN && !again && main < 0 ? pidfd_open(slot->pid, 0) : -1;
-        KeeperMessage m = {
-                .type = KEEPER_SLOT,
-                .instance = slot->instance,
-                .result = (int32_t) states[slot->state],
-                .flags = slot->flags | (slot->started ? KEEPER_FLAG_STARTED : 0) |
-                         (slot->active ? KEEPER_FLAG_ACTIVE : 0) | (slot->doomed ? KEEPER_FLAG_DOOMED : 0),
-                .pid = slot->pid,
-                .wait_code = slot->wait_code,
-                .wait_status = slot->wait_status,
-        };
-
-        memcpy(m.name, slot->name, sizeof(m.name));
-        memcpy(m.record, slot->record, sizeof(m.record));
-        return send_message(port, &m, again || main < 0 ? pidfd : main);
-}
-
-static PortFlushed tell_fd(Port *port, const TableFd *entry) {
-        KeeperMessage m = {
-                .type = KEEPER_STORED,
-                .instance = entry->slot->instance,
-                .fd_kind = entry->kind,
-                .fd_tag = entry->tag,
-        };
-
-        return send_message(port, &m, entry->fd);
-}
-
-/* What was cancelled is nobody's any more. */
-static PortFlushed tell_next_slot(Port *port, Table *table) {
-        size_t cursor = port->cursor;
-        TableSlot *slot = table_walk_slots(table, &cursor);
-        bool tell = slot && !slot->cancelled;
-        PortFlushed r = tell ? tell_slot(port, slot, false) : PORT_SENT;
-
-        if (r != PORT_SENT)
-                return r;
-        port->cursor = slot ? cursor : 0;
-        port->n_slots += tell;
-        if (!slot)
-                port->dump = PORT_DUMP_FDS;
-        return PORT_SENT;
-}
-
-static PortFlushed tell_next_fd(Port *port, Table *table) {
-        size_t cursor = port->cursor;
-        TableFd *entry = table_walk_fds(table, &cursor);
-        bool tell = entry && !entry->slot->cancelled;
-        PortFlushed r = tell ? tell_fd(port, entry) : PORT_SENT;
-
-        if (r != PORT_SENT)
-                return r;
-        port->cursor = cursor;
-        port->n_told += tell;
-        if (!entry) {
-                port->cursor = 0;
-                port->dump = PORT_DUMP_DEATHS;
-        }
-        return PORT_SENT;
-}
-
-static PortFlushed tell_next_death(Port *port, const Table *table) {
-        const TableDeath *death = table_death(table, port->cursor);
-        KeeperMessage m = { .type = KEEPER_DIED };
-        PortFlushed r;
-
-        if (!death) {
-                port->dump = PORT_DUMP_END;
-                return PORT_SENT;
-        }
-        m.instance = death->generation;
-        m.pid = death->pid;
-        m.fd_tag = death->time_us;
-        m.flags = death->went_back ? KEEPER_FLAG_WENT_BACK : 0;
-        memcpy(m.record, death->how, sizeof(death->how));
-        r = send_message(port, &m, -1);
-        port->cursor += r == PORT_SENT;
-        return r;
-}
-
-static PortFlushed tell_end(Port *port, Table *table) {
-        KeeperMessage m = {
-                .type = KEEPER_END,
-                .instance = port->n_slots,
-                .fd_tag = port->n_told,
-                .flags = port->dump != PORT_DUMP_CHANGES || port->is_final ? KEEPER_FLAG_FINAL : 0,
-        };
-        PortFlushed r = send_message(port, &m, -1);
-
-        if (r != PORT_SENT)
-                return r;
-        port->owes_end = false;
-        if (!(m.flags & KEEPER_FLAG_FINAL))
-                return r;
-        if (port->dump == PORT_DUMP_CHANGES)
-                table_unwatch(table);
-        port->dump = PORT_DUMP_DONE;
-        return r;
-}
-
-/* ---- to a successor ---- */
-
-static PortFlushed tell_gone(Port *port, uint64_t instance, const TableFd *entry) {
-        KeeperMessage m = {
-                .type = KEEPER_GONE,
-                .instance = instance,
-                .fd_kind = entry ? entry->kind : KEEPER_FD_NONE,
-                .fd_tag = entry ? entry->tag : 0,
-        };
-
-        return send_message(port, &m, -1);
-}
-
-static PortFlushed tell_changed_slot(Port *port, Table *table, TableSlot *slot) {
-        bool is_gone = slot->state == TABLE_GONE || slot->cancelled;
-        PortFlushed r = is_gone ? tell_gone(port, slot->instance, NULL) : tell_slot(port, slot, slot->told_pid);
-
-        if (r != PORT_SENT)
-                return r;
-        port->n_slots += !is_gone;
-        port->owes_end = true;
-        slot->told_pid = slot->state == TABLE_BORN;
-        table_told(table, slot);
-        return r;
-}
-
-static PortFlushed tell_changed_fd(Port *port, Table *table, TableFd *entry) {
-        bool is_gone = entry->fd < 0, tell = !is_gone && !entry->slot->cancelled;
-        PortFlushed r = is_gone ? tell_gone(port, entry->slot->instance, entry)
-                        : tell  ? tell_fd(port, entry)
-                                : PORT_SENT;
-
-        if (r != PORT_SENT)
-                return r;
-        port->n_told += tell;
-        port->owes_end = true;
-        table_told_fd(table, entry);
-        return r;
-}
-
-static PortFlushed tell_changes(Port *port, Table *table) {
-        PortFlushed r = PORT_SENT;
-        TableSlot *slot;
-        TableFd *entry;
-
-        while (r == PORT_SENT && (slot = table_next_changed(table)))
-                r = tell_changed_slot(port, table, slot);
-        while (r == PORT_SENT && (entry = table_next_changed_fd(table)))
-                r = tell_changed_fd(port, table, entry);
-        return r == PORT_SENT && (port->owes_end || port->is_final) ? tell_end(port, table) : r;
-}
-
-static PortFlushed flush_table(Port *port, Table *table) {
-        PortFlushed r = PORT_SENT;
-
-        if (port->dump == PORT_DUMP_CHANGES)
-                return tell_changes(port, table);
-        while (r == PORT_SENT && port->dump == PORT_DUMP_SLOTS)
-                r = tell_next_slot(port, table);
-        while (r == PORT_SENT && port->dump == PORT_DUMP_FDS)
-                r = tell_next_fd(port, table);
-        while (r == PORT_SENT && port->dump == PORT_DUMP_DEATHS)
-                r = tell_next_death(port, table);
-        if (r == PORT_SENT && port->dump == PORT_DUMP_END)
-                r = tell_end(port, table);
-        return r;
 }
 
 static PortFlushed flush_exits(Port *port, Table *table) {
@@ -374,6 +194,6 @@ PortFlushed port_flush(Port *port, Table *table) {
         if (r == PORT_SENT)
                 r = flush_words(port);
         if (r == PORT_SENT)
-                r = flush_table(port, table);
+                r = dump_flush(port, table);
         return r == PORT_SENT && !port->waits ? flush_exits(port, table) : r;
 }

@@ -41,6 +41,7 @@ struct Port {
         char text[KEEPER_RECORD_SIZE];
         int32_t result;
         bool waits; /* a successor's: nothing is reported to it yet */
+        bool packs; /* it takes several messages as one */
         PortDump dump;
         bool owes_end;          /* CHANGES: some were told since the last END */
         bool is_final;          /* CHANGES: nobody makes any more; its END says so */
@@ -91,6 +92,9 @@ int port_receive(Port *port, PortMessage *ret_message);
 
 /* port_release() - closes what nobody took of the descriptors that came with @message. */
 void port_release(PortMessage *message);
+
+/* port_send() - @n messages as one, with the descriptors of all of them. With nobody at the other end it is as good as sent. */
+PortFlushed port_send(Port *port, KeeperMessage *messages, size_t n, const int *fds, size_t n_fds);
 
 /*
  * port_answer() - DONE, with the next flush: successes in a row become one. -ENOBUFS: more than KEEPER_WINDOW are waiting.

@@ -190,6 +190,12 @@ static int on_serving(Keeper *k, PortMessage *message) {
         return 0;
 }
 
+static int on_pack(Keeper *k, PortMessage *message) {
+        (void) message;
+        k->port.packs = true;
+        return 0;
+}
+
 static int on_program(Keeper *k, PortMessage *message) {
         return takeover_program(k, fd_take(message->fds));
 }
@@ -247,6 +253,7 @@ static const struct {
         [KEEPER_PONG] = { "PONG", on_pong },
         [KEEPER_SHUTDOWN] = { "SHUTDOWN", on_shutdown },
         [KEEPER_SERVING] = { "SERVING", on_serving },
+        [KEEPER_PACK] = { "PACK", on_pack },
         [KEEPER_PROGRAM] = { "PROGRAM", on_program, .answered = true, .takes_fd = true },
         [KEEPER_REPLACE] = { "REPLACE", on_replace, .answered = true, .takes_fd = true },
         [KEEPER_TAKEOVER] = { "TAKEOVER", on_takeover, .answered = true, .takes_fd = true },

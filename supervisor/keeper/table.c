@@ -171,12 +171,12 @@ static void touch_fd(Table *table, TableFd *entry) {
         TAILQ_INSERT_TAIL(&table->changed_fds, entry, changed);
 }
 
-TableSlot *table_next_changed(Table *table) {
-        return TAILQ_FIRST(&table->changed);
+TableSlot *table_next_changed(Table *table, TableSlot *previous) {
+        return previous ? TAILQ_NEXT(previous, changed) : TAILQ_FIRST(&table->changed);
 }
 
-TableFd *table_next_changed_fd(Table *table) {
-        return TAILQ_FIRST(&table->changed_fds);
+TableFd *table_next_changed_fd(Table *table, TableFd *previous) {
+        return previous ? TAILQ_NEXT(previous, changed) : TAILQ_FIRST(&table->changed_fds);
 }
 
 void table_told(Table *table, TableSlot *slot) {
@@ -222,9 +222,9 @@ void table_unwatch(Table *table) {
         TableFd *entry;
 
         table->watched = false;
-        while ((entry = table_next_changed_fd(table)))
+        while ((entry = table_next_changed_fd(table, NULL)))
                 table_told_fd(table, entry);
-        while ((slot = table_next_changed(table)))
+        while ((slot = table_next_changed(table, NULL)))
                 table_told(table, slot);
 }
 

@@ -173,13 +173,14 @@ void table_forget_deaths(Table *table);
 /*
  * table_watch() - everything there is counts as changed, and from here on whatever changes does, until table_unwatch().
  * table_touch() - of a slot whose fields were written from outside. table_next_changed(), table_next_changed_fd() - what has
- * waited longest, or NULL; it stays that until table_told(), table_told_fd(). Slots come before the descriptors in them.
+ * waited longest, or next to @previous, or NULL; it stays that until table_told(), table_told_fd(). Slots come before the
+ * descriptors in them.
  */
 void table_watch(Table *table);
 void table_unwatch(Table *table);
 void table_touch(Table *table, TableSlot *slot);
-TableSlot *table_next_changed(Table *table);
-TableFd *table_next_changed_fd(Table *table);
+TableSlot *table_next_changed(Table *table, TableSlot *previous);
+TableFd *table_next_changed_fd(Table *table, TableFd *previous);
 void table_told(Table *table, TableSlot *slot);
 void table_told_fd(Table *table, TableFd *entry);
 

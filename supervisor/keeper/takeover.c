@@ -7,7 +7,7 @@
  * names the function for each of its steps.
  *
  * Three sockets, each believed for what its supervisor may say: the current one's as ever (request.c), the successor's
- * READY and REFUSE, nothing of one that was left. A death is acted on when that process's socket was read to its end.
+ * READY, REFUSE and PACK, nothing of one that was left. A death is acted on when that process's socket was read to its end.
  *
  * One that is killed here is reaped here: it has got SIGKILL and waits in poll(), so that is over at once, and nobody else
  * may become active before.
@@ -281,6 +281,8 @@ static void handle(Keeper *k, const PortMessage *message) {
                 step_note("keeper", "handle_refuse", t->next);
                 (void) snprintf(why, sizeof(why), "%.*s", (int) sizeof(why) - 1, (const char *) m->record);
                 roll_back(k, *why ? why : "the successor refuses");
+        } else if (m->type == KEEPER_PACK) {
+                t->port.packs = true;
         } else {
                 log_warning("message (type %u) of the successor from pid %d is refused", m->type, message->pid);
         }
