@@ -77,7 +77,8 @@ static void read_with_baton(const char *directory) {
             runner_log_new(&log, store, "bench", &config) < 0)
                 _exit(EXIT_FAILURE);
         log_input_init(&own.input, log, 1);
-        if (log_input_adopt(&own.input, LOG_SOURCE_STDOUT, fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)) < 0)
+        if (log_input_adopt(&own.input, LOG_SOURCE_STDOUT, fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)) < 0 ||
+            fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK) < 0)
                 _exit(EXIT_FAILURE);
         loop_timer_set(own.loop, &own.timer, clock_now());
         loop_run(own.loop);

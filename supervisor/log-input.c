@@ -89,9 +89,7 @@ int log_input_adopt(LogInput *input, LogSource source, int fd_consume) {
         LogPipe *pipe = &input->pipes[source];
 
         if (pipe->fd >= 0 || fcntl(fd, F_GETPIPE_SZ) < 0)
-                return -EINVAL;
-        if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-                return -errno;
+                return -EINVAL; /* that it does not block is of the pipe as log_input_open() made it, and crosses with it */
         if (input->log->ring)
                 input->record_seq = log_ring_record_seq(input->log->ring, input->instance);
         pipe->fd = fd_take(&fd);

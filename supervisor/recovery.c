@@ -381,10 +381,9 @@ void recovery_run(Recovery *recovery, Supervisor *supervisor) {
  * is_settled() - what it is now it stays, or it changes in a way that needs nothing of it anew: the record, its end. The
  * rest (a runner that is being started or stopped, or that says it is) may have become something else by the next time.
  */
-static bool is_settled(const Supervisor *supervisor, const Recovered *slot) {
+static bool is_settled(const Supervisor *supervisor, const Recovered *slot, const Runner *runner) {
         const Record *record = &slot->record;
         bool native = slot->flags & KEEPER_FLAG_NATIVE;
-        const Runner *runner = runner_find(supervisor, slot->name);
 
         if (slot->state == KEEPER_SLOT_KEPT)
                 return true;
@@ -458,9 +457,7 @@ static int take_up(Supervisor *supervisor, Recovered *slot, char reason[RECOVERY
 }
 
 /* refresh() - of one that was adopted, and goes on: what was counted and wanted since. */
-static void refresh(Supervisor *supervisor, Recovered *slot, bool is_final) {
-        Runner *runner = runner_find(supervisor, slot->name);
-
+static void refresh(Runner *runner, Recovered *slot, bool is_final) {
         if (slot->state != KEEPER_SLOT_BORN || !slot->has_record || !runner || !runner->instance ||
             runner->instance->id != slot->instance || runner->crossed) /* the predecessor tells more */
                 return;
@@ -480,15 +477,17 @@ static int follow_slot(Supervisor *supervisor, Recovered *slot, bool is_final, c
                         return cannot(reason, "no memory for the number of template %s", slot->name);
                 return true;
         }
+        runner = runner_find(supervisor, slot->name);
         if (slot->is_adopted) {
-                refresh(supervisor, slot, is_final);
+                refresh(runner, slot, is_final);
                 return true;
         }
-        if (!is_final && !is_settled(supervisor, slot))
+        if (!is_final && !is_settled(supervisor, slot, runner))
                 return false;
-        if (!runner_find(supervisor, slot->name))
+        if (!runner) {
                 scale_up(supervisor, slot->name);
-        runner = runner_find(supervisor, slot->name);
+                runner = runner_find(supervisor, slot->name);
+        }
         if (!is_final && runner && runner_is_occupied(runner))
                 return false; /* the one before it goes first */
         if (!is_final && !runner && !(slot->record.flags & RECORD_TRANSIENT))
