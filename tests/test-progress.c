@@ -107,6 +107,69 @@ static void test_call_before_channel(void **state) {
         test_bench_close(&bench);
 }
 
+/* ---- shares of a turn ---- */
+
+#define FLOOD       3000u
+#define FLOOD_SIZE  8000u
+#define FLOOD_AHEAD 12u /* in the socket: more than one read takes, and no more than fits */
+
+static TestRaw *flood;
+static unsigned n_flood, n_served;
+
+static void send_one(void) {
+        Baton__Envelope envelope = BATON__ENVELOPE__INIT;
+
+        envelope.kind = BATON__KIND__CALL;
+        envelope.id = 2 * ++n_flood + flood->side;
+        envelope.method = (char *) "m";
+        envelope.end = true;
+        test_raw_frame(flood, CHANNEL_RPC, &envelope, large, FLOOD_SIZE);
+}
+
+/* serve_flood() - whoever is read does not run dry: for each call that is served another one comes. */
+static void serve_flood(Peer *peer, Call *call) {
+        static char answers[65536];
+
+        (void) peer;
+        n_served++;
+        assert_int_equal(call_answer(call, &(AnswerParameters){ .status = STATUS_OK }), 0);
+        while (recv(flood->channels[CHANNEL_RPC], answers, sizeof(answers), MSG_DONTWAIT) > 0)
+                ;
+        if (n_flood < FLOOD)
+                send_one();
+}
+
+static unsigned n_quiet;
+
+static void serve_quiet(Peer *peer, Call *call) {
+        (void) peer;
+        n_quiet++;
+        assert_int_equal(call_answer(call, &(AnswerParameters){ .status = STATUS_OK }), 0);
+}
+
+/* One that always has more to read gets its share of bytes and messages, and then it is the next one's turn. */
+static void test_share_of_a_turn(void **state) {
+        const PeerConfig config = { .side = 0, .n_channels = 1, .renewal = LANE_RENEWAL_NONE };
+        TestBench busy = { .test.on_call = serve_flood }, quiet = { .test.on_call = serve_quiet };
+        TestPeer *all[] = { &busy.test, &quiet.test };
+
+        (void) state;
+        n_flood = n_served = n_quiet = 0;
+        test_bench_ready(&busy, &config);
+        test_bench_ready(&quiet, &config);
+        flood = &busy.raw;
+        for (unsigned i = 0; i < FLOOD_AHEAD; i++)
+                send_one();
+        test_raw_send(&quiet.raw, &(RawFrame){ .kind = BATON__KIND__CALL, .id = 3, .method = "m", .end = true });
+        assert_true(test_turn(all, ARRAY_SIZE(all)));
+        assert_in_range(n_served, 1, FLOOD / 10);
+        assert_int_equal(n_quiet, 1);
+        test_settle(all, ARRAY_SIZE(all));
+        assert_int_equal(n_served, FLOOD);
+        test_bench_close(&busy);
+        test_bench_close(&quiet);
+}
+
 /* ---- streams ---- */
 
 typedef struct Stream {
@@ -499,13 +562,21 @@ static void test_renewal_before_hello(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-        TEST(test_call_behind_backlog),        TEST(test_large_both_ways),
-        TEST(test_call_before_channel),        TEST(test_backlog_of_one_channel),
-        TEST(test_backlog_gone_without_flush), TEST(test_writable_only_when_waiting),
-        TEST(test_too_large_before_hello),     TEST(test_resume_inside),
-        TEST(test_answers_before_close),       TEST(test_place_of_a_call_on_the_lane),
-        TEST(test_renewal_in_a_renewal),       TEST(test_renewal_before_hello),
-        TEST(test_no_answer_crosses_epochs),   TEST(test_answer_for_a_lost_channel),
+        TEST(test_call_behind_backlog),
+        TEST(test_large_both_ways),
+        TEST(test_share_of_a_turn),
+        TEST(test_call_before_channel),
+        TEST(test_backlog_of_one_channel),
+        TEST(test_backlog_gone_without_flush),
+        TEST(test_writable_only_when_waiting),
+        TEST(test_too_large_before_hello),
+        TEST(test_resume_inside),
+        TEST(test_answers_before_close),
+        TEST(test_place_of_a_call_on_the_lane),
+        TEST(test_renewal_in_a_renewal),
+        TEST(test_renewal_before_hello),
+        TEST(test_no_answer_crosses_epochs),
+        TEST(test_answer_for_a_lost_channel),
 };
 
 int main(void) {
