@@ -12,18 +12,19 @@ from .errors import Status
 
 READ_SIZE = 256 * 1024
 WRITE_PIECES = 64
-BACKLOG = 1 << 20  # bytes unsent, with answers among them, above which nothing is read
 
 END, NOTHING, MORE = range(3)
 
 
 class Channel:
-    """A connected socket, which it owns. `on_events` is called by the loop, with the events."""
+    """A connected socket, which it owns. `on_events` is called by the loop, with the events. With more than `max_unsent`
+    bytes unsent, answers among them, nothing is read."""
 
-    def __init__(self, loop: Loop, channel: socket.socket, on_events: Callable[[int], None]) -> None:
+    def __init__(self, loop: Loop, channel: socket.socket, on_events: Callable[[int], None], max_unsent: int) -> None:
         self._loop = loop
         self._socket = channel
         self._on_events = on_events
+        self._max_unsent = max_unsent
         self._input = bytearray()
         self._at = 0  # in the input: what was taken
         self._output: Deque[memoryview] = collections.deque()
@@ -91,7 +92,7 @@ class Channel:
     def _pause(self, may_pause: bool) -> bool:
         before = self.paused
         self.paused = (may_pause and len(self._answer_ends) > 0 and
-                       self.unsent > (BACKLOG // 2 if before else BACKLOG))
+                       self.unsent > (self._max_unsent // 2 if before else self._max_unsent))
         self._watch()
         return before and not self.paused and self.begun
 

@@ -8,19 +8,12 @@ import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from . import baton_pb2 as pb
-from ._channel import BACKLOG
 from ._link import Link
 from ._wire import METHOD_MAX, Frame, PeerFault, check_text, is_method_name, one_line
 from .calls import COST_OF_DESCRIPTOR, Answer, Call, Exchange, Request, cost, deadline_after
 from .connection import Peer
 from .errors import CallError, Detail, Status
 from .payload import Payload, as_metadata, as_payload
-
-MAX_WAITING = 4096
-MAX_WAITING_BYTES = 64 << 20
-MAX_HELD_FDS = 1024
-MAX_STREAM_MEMORY = 256 << 20
-MAX_UNSENT = BACKLOG + (256 << 20)
 
 
 class Connection(Link, Peer):
@@ -72,14 +65,16 @@ class Connection(Link, Peer):
             return Status.RESOURCE_EXHAUSTED, "a descriptor of the call was lost to the receiver's descriptor limit"
         if frame.fault:
             return frame.fault.status, frame.fault.message
-        if self._held_fds + len(frame.envelope.fds) > MAX_HELD_FDS:
-            return Status.RESOURCE_EXHAUSTED, f"open calls hold {self._held_fds} descriptors already"
-        if self.unsent > MAX_UNSENT:
+        if self._held_fds + len(frame.envelope.fds) > self.limits.max_held_fds:
+            return Status.RESOURCE_EXHAUSTED, (f"open calls hold {self._held_fds} descriptors already, at most "
+                                               f"{self.limits.max_held_fds} may")
+        if self.unsent > self.limits.max_unsent + self.limits.max_memory:
             return Status.RESOURCE_EXHAUSTED, f"{self.unsent} bytes wait for the caller to read them already"
         if not is_method_name(frame.envelope.method):
             return Status.INVALID_ARGUMENT, f"a method's name has 1 to {METHOD_MAX} bytes"
-        if not frame.envelope.end and self._stream_memory + self.limits.stream_window > MAX_STREAM_MEMORY:
-            return Status.RESOURCE_EXHAUSTED, "too many open streams"
+        if not frame.envelope.end and self._stream_memory + self.limits.stream_window > self.limits.max_memory:
+            return Status.RESOURCE_EXHAUSTED, (f"open streams may have {self._stream_memory} bytes waiting already, at "
+                                               f"most {self.limits.max_memory} may")
         return None
 
     def _refuse(self, call_id: int, status: Status, message: str) -> None:
@@ -180,8 +175,10 @@ class Connection(Link, Peer):
             refusal = CallError(Status.UNAVAILABLE, "the connection has ended")
         elif self.ready and not self.outbox.prepare(envelope, payload):
             refusal = self.outbox.too_large(payload)
-        elif len(self.outbox) >= MAX_WAITING or self.outbox.waiting_bytes + payload.size > MAX_WAITING_BYTES:
-            refusal = CallError(Status.RESOURCE_EXHAUSTED, "too many calls are waiting to be sent")
+        elif (len(self.outbox) >= self.limits.max_waiting or
+              self.outbox.waiting_bytes + payload.size > self.limits.max_waiting_bytes):
+            refusal = CallError(Status.RESOURCE_EXHAUSTED, f"{len(self.outbox)} calls of {self.outbox.waiting_bytes} "
+                                "bytes wait to be sent already, and no more may")
         if refusal:
             payload.close()
             request.abort(refusal)

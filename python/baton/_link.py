@@ -13,7 +13,7 @@ from select import EPOLLIN, EPOLLOUT
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from . import _lane, baton_pb2 as pb
-from ._channel import BACKLOG, END, NOTHING, Channel
+from ._channel import END, NOTHING, Channel
 from ._loop import Loop, Timer
 from ._object import Objects
 from ._outbox import Outbox, drop
@@ -123,9 +123,9 @@ class Link:
         return self._others.pop(number, None)
 
     def _use_channel(self, channel: socket.socket) -> None:
-        self._channel = Channel(self.loop, channel, self._on_channel)
+        self._channel = Channel(self.loop, channel, self._on_channel, self.limits.max_unsent)
         hello = pb.Hello(protocol_min=PROTOCOL, protocol_max=PROTOCOL, software=self._software,
-                         features=[FEATURE] if self._max_shared else [], **self.limits._asdict())
+                         features=[FEATURE] if self._max_shared else [], **self.limits.stated())
         self.host.hello(hello)
         self.write(pb.Envelope(kind=pb.HELLO, hello=hello))
         self.arm("hello", HELLO_SECONDS, lambda: self._fault(Status.DEADLINE_EXCEEDED, "no HELLO"))
@@ -301,7 +301,7 @@ class Link:
         """A side that waits for answers itself goes on reading, whatever is unsent: two that both stop wait for ever."""
         if self._channel and self._channel.flush(may_pause=not self.requests):
             self.loop.call_soon(self._guard, self._turn)
-        if self.outbox.held_back and self.unsent <= BACKLOG // 2:
+        if self.outbox.held_back and self.unsent <= self.limits.max_unsent // 2:
             self.outbox.held_back = False
             self.pump_soon()
 

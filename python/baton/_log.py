@@ -25,11 +25,16 @@ def make_record(level: int, text: str, target: str, file: str, line: int) -> Any
 
 
 class LogQueue:
-    """Records until they are acknowledged. append() in any thread, everything else in the loop's."""
+    """Records until they are acknowledged, at most `limit' of them: beyond it they are dropped, or, where it `parks',
+    whoever may wait does, until half of the room is there. append() in any thread, everything else in the loop's."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, parks: bool = False) -> None:
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._limit = limit
+        self._parks = parks
+        self._full = False  # whoever may wait does
+        self._closed = False
         self._new: Deque[Any] = collections.deque()
         self._dropped = 0
         self._kept = 0
@@ -37,13 +42,22 @@ class LogQueue:
         self._again: List[Any] = []  # LogWrites that ended without an answer, to be sent again
         self._open = 0
 
-    def append(self, record: Any) -> None:
+    def append(self, record: Any, may_wait: bool = False) -> None:
         with self._lock:
-            if self._kept >= self._limit:
+            while self._parks and may_wait and self._full and not self._closed:
+                self._room.wait()
+            if self._closed or self._kept >= self._limit:
                 self._dropped += 1
                 return
             self._kept += 1
+            self._full = self._full or self._kept >= self._limit
             self._new.append(record)
+
+    def close(self) -> None:
+        """Nobody acknowledges any more: whoever waits goes on."""
+        with self._lock:
+            self._closed = True
+            self._room.notify_all()
 
     @property
     def empty(self) -> bool:
@@ -82,6 +96,9 @@ class LogQueue:
         if request.answered:
             with self._lock:
                 self._kept -= len(batch.records)
+                if self._full and self._kept <= self._limit // 2:
+                    self._full = False
+                    self._room.notify_all()
         else:
             self._again.append(batch)
             self._again.sort(key=lambda one: one.first_seq)

@@ -9,7 +9,6 @@ from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING, Any, Deque, Iterable, List, Optional
 
 from . import _lane, baton_pb2 as pb
-from ._channel import BACKLOG
 from ._wire import HEAD_ROOM, LANE_ID_SIZE, RESERVED, PeerFault
 from .calls import Exchange, Request
 from .errors import CallError, Status
@@ -164,7 +163,7 @@ class Outbox:
 
     def _is_held_back(self, parcel: Parcel) -> bool:
         """What does not answer anybody waits while much is unsent."""
-        if parcel.begun or parcel.envelope.kind == pb.ANSWER or self._link.unsent <= BACKLOG:
+        if parcel.begun or parcel.envelope.kind == pb.ANSWER or self._link.unsent <= self._link.limits.max_unsent:
             return False
         self.held_back = True
         return True

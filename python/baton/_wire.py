@@ -3,7 +3,7 @@
 Envelope that came. Who sends what when is not known here."""
 
 import struct
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from . import baton_pb2 as pb
 from .errors import CallError, Status
@@ -33,14 +33,38 @@ class PeerFault(Exception):
 
 
 class Limits(NamedTuple):
-    """What a side accepts: see `Hello' in the document. Sizes in bytes. `max_object`: of a sealed object, and of all that
-    are held at a time; 0: none is taken."""
+    """What a side accepts, and what it holds for the other side: see `Hello' and `Limits' in the document. Sizes in bytes.
+
+    `max_frame`: of a frame, 64 KiB to 4 GiB - 1. `max_calls`: open at once. `fd_credit`: descriptors sent and not yet
+    listed. `stream_window`: of one stream, on their way. `max_object`: of a sealed object, and of all that are held at a
+    time; 0: none is taken. `max_memory`: of the windows of all open streams. `max_held_fds`: descriptors that open calls
+    hold. `max_waiting`: calls that wait to be sent, `max_waiting_bytes`: of these; more fail. `max_unsent`: on their way
+    before what is new must wait.
+    """
 
     max_frame: int = 8 << 20
     max_calls: int = 1024
     fd_credit: int = 64
     stream_window: int = 256 * 1024
     max_object: int = 4 << 30
+    max_memory: int = 256 << 20
+    max_held_fds: int = 1024
+    max_waiting: int = 4096
+    max_waiting_bytes: int = 64 << 20
+    max_unsent: int = 1 << 20
+
+    def check(self) -> "Limits":
+        """ValueError: such limits cannot be."""
+        if not FRAME_MIN <= self.max_frame < 1 << 32:
+            raise ValueError("max_frame is 64 KiB to 4 GiB - 1")
+        if self.max_object < 0 or min(self._replace(max_object=1)) < 1:
+            raise ValueError("a limit is at least 1, of objects 0")
+        return self
+
+    def stated(self) -> Dict[str, int]:
+        """Those of Hello."""
+        return {name: getattr(self, name) for name in
+                ("max_frame", "max_calls", "fd_credit", "stream_window", "max_object")}
 
 
 class Frame:

@@ -14,6 +14,7 @@ from ._connection import Connection
 from ._link import Host
 from ._loop import Loop
 from ._outbox import OBJECT_FROM
+from ._places import connect, control_path
 from ._serving import Handler, Serving
 from ._wire import Limits, check_text
 from .calls import Call, Request
@@ -132,6 +133,12 @@ class RemoteRunner(Peer):
         return self.client.connection.request("baton.Control/Call", wrapped, metadata=metadata, timeout=timeout,
                                               sends=sends, takes=takes, parent=parent)
 
+    def start(self) -> None:
+        """Starts it, where the supervisor has it by its configuration, and waits until it is there; one that is up stays
+        so. StartError: it did not come up. CallError: NOT_FOUND; FAILED_PRECONDITION: it has failed for good."""
+        answer = self.client._control("Start", control.StartRequest(name=self.name), control.StartResponse)
+        self.instance, self.pid, self.software = answer.instance, answer.pid, answer.software
+
     def stop(self, timeout: float = 0) -> Tuple[Exit, bool]:
         """Asks the runner to finish and to leave, by force after `timeout` seconds (0: 10). How it ended, and whether
         that took SIGKILL. One that has ended already: how. CallError NOT_FOUND: nobody knows it any more."""
@@ -233,26 +240,60 @@ class AttachedRunner(Peer, Host):
 
 
 class Client(Serving):
-    """A private keeper and supervisor, which live as long as this object is open: close() it, or use it as a context
-    manager. Whatever ends this process ends them and all runners, too. Runners that it is attached to may call the
-    methods that it was given: see method().
+    """A connection to a supervisor: Client() starts one of our own, without any daemon; Client.connect() goes to one
+    that runs. close() it, or use it as a context manager. Runners that it is attached to may call the methods that it
+    was given: see method().
+
+    A private supervisor lives as long as this object is open: whatever ends this process ends keeper, supervisor and all
+    runners, too. One that others share, and its runners, go on; what may be done there follows from our role:
+    PERMISSION_DENIED. When a supervisor is gone, connections to runners stay; what it is asked for ends UNAVAILABLE.
 
     `program`: baton's; default $BATON_PROGRAM, else it is looked for in $PATH. `software`: "name version", for logs.
     `limits`: what we accept, of each connection. `max_shared`: bytes of memory shared with each attached runner, each
     way, 0: none. `workers`: threads for handlers, made as they are needed. Faults of handlers go to the logger "baton".
+    `lane`: a connected control socket, to be used instead of a private supervisor; it is consumed.
     Error: no such program; ConnectionEnded: it did not come up, and says why on standard error.
     """
 
     def __init__(self, program: Optional[str] = None, *, software: str = "python-client",
-                 limits: Limits = Limits(), max_shared: int = MAX_SHARED, workers: int = 8) -> None:
+                 limits: Limits = Limits(), max_shared: int = MAX_SHARED, workers: int = 8,
+                 lane: Optional[socket.socket] = None) -> None:
+        self.limits = limits.check()
         if max_shared < 0 or workers < 1:
             raise ValueError("shared memory of less than nothing, or no thread for handlers")
         super().__init__(workers)
-        path = _find_program(program)
-        ours, theirs = socket.socketpair()
         self._up = threading.Event()
         self._reason = ""
-        self._directory = os.path.dirname(os.path.abspath(path))
+        self._process: Optional["subprocess.Popen[bytes]"] = None
+        self.software = check_text(software)
+        self.max_shared = max_shared
+        whose = "the supervisor"
+        path = shutil.which("baton") if lane else _find_program(program)
+        self._directory = os.path.dirname(os.path.abspath(path)) if path else ""
+        if lane is None:
+            whose = f"{path} supervise"
+            lane = self._start_private(str(path))
+        self._attached: Set[AttachedRunner] = set()
+        self._closing = False
+        self._loop = Loop()
+        self.connection = Connection(self._loop, lane, self, side=1, n_channels=1, software=software, limits=limits)
+        self.connection.make_error = _make_error
+        self._thread = threading.Thread(target=self._run, name="baton-client", daemon=True)
+        self._thread.start()
+        if not self._up.wait(CONNECT_SECONDS) or self.connection.ended:
+            self.close()
+            raise ConnectionEnded(f"{whose}: {self._reason or 'no HELLO in time'}")
+
+    @classmethod
+    def connect(cls, path: Union[str, "os.PathLike[str]"] = "", **options: Any) -> "Client":
+        """A client of the supervisor behind the control socket at that path; default: $BATON_SOCKET, else `control' in
+        the runtime directory of this user, /run/baton, $XDG_RUNTIME_DIR/baton, or /tmp/baton-UID. Options as those of
+        Client(). OSError: there is no such socket, or nobody behind it; ConnectionEnded: no supervisor answers."""
+        return cls(lane=connect(os.fspath(path) or control_path(), CONNECT_SECONDS), **options)
+
+    def _start_private(self, path: str) -> socket.socket:
+        """Our end of its lane."""
+        ours, theirs = socket.socketpair()
         with theirs:
             try:
                 self._process = subprocess.Popen([path, "supervise", f"--private={theirs.fileno()}"],
@@ -261,31 +302,26 @@ class Client(Serving):
             except OSError as error:
                 ours.close()
                 raise Error(f"cannot start {path}: {error.strerror}") from error
-        self.software = check_text(software)
-        self.limits = limits
-        self.max_shared = max_shared
-        self._attached: Set[AttachedRunner] = set()
-        self._loop = Loop()
-        self.connection = Connection(self._loop, ours, self, side=1, n_channels=1, software=software, limits=limits)
-        self.connection.make_error = _make_error
-        self._thread = threading.Thread(target=self._run, name="baton-client", daemon=True)
-        self._thread.start()
-        if not self._up.wait(CONNECT_SECONDS) or self.connection.ended:
-            self.close()
-            raise ConnectionEnded(f"{path} supervise: {self._reason or 'no HELLO in time'}")
+        return ours
 
     def _run(self) -> None:
         self._loop.thread = threading.get_ident()
         try:
-            while not self.connection.ended:
+            while not self._closing:
                 self._loop.run_once()
         finally:
-            self.connection.end(Status.INTERNAL, "the client's loop was left by an exception")
+            if self._closing:
+                self.connection.end(Status.OK, "the client is done")
+            else:
+                self.connection.end(Status.INTERNAL, "the client's loop was left by an exception")
             for attached in list(self._attached):
                 attached.connection.end(Status.OK, "the client is done")
             self._loop.thread = None
             self._loop.close()
             self._pool.close()
+
+    def _leave(self) -> None:
+        self._closing = True
 
     def __enter__(self) -> "Client":
         return self
@@ -294,10 +330,12 @@ class Client(Serving):
         self.close()
 
     def close(self) -> None:
-        """Stops all runners and the supervisor, and waits for their end, at most 15 seconds; then it is killed. Not in
-        the loop's thread. Again: nothing."""
-        self._loop.call_soon(self.connection.end, Status.OK, "the owner of this private supervisor is done")
+        """Ends all connections. A private supervisor is stopped with its runners, and their end waited for, at most 15
+        seconds; then it is killed. Not in the loop's thread. Again: nothing."""
+        self._loop.call_soon(self._leave)
         self._thread.join()
+        if not self._process:
+            return
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -55,8 +55,8 @@ class CallError(Error):
 
     def __init__(self, status: int, message: str = "", details: Iterable[Any] = (),
                  metadata: Iterable[Tuple[str, bytes]] = ()) -> None:
-        super().__init__(status, message)
         self.status = Status.UNKNOWN if status == Status.OK else Status.from_wire(status)
+        super().__init__(self.status, message)
         self.message = message
         self.details: List[Detail] = [
             Detail(detail.DESCRIPTOR.full_name, detail.SerializeToString()) if isinstance(detail, Message)

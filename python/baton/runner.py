@@ -15,6 +15,7 @@ from ._lane import as_channel
 from ._link import RENEWAL_SECONDS, Host
 from ._log import DEBUG, ERROR, INFO, WARNING, LogQueue, make_record
 from ._loop import Loop
+from ._places import connect
 from ._serving import Handler, Serving
 from ._wire import RESERVED, Limits, PeerFault, check_text
 from .calls import Call, Request
@@ -23,26 +24,8 @@ from .errors import CallError, ConnectionEnded, Error, Status
 from .payload import Content
 
 BOOTSTRAP = "BATON_BOOTSTRAP"
-SUN_PATH_MAX = 107
 RUNNING, READY, STOPPED = 2, 3, 4
 MAX_CLIENTS = 256
-
-
-def _connect(path: str) -> socket.socket:
-    lane = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if len(os.fsencode(path)) <= SUN_PATH_MAX:
-            lane.connect(path)
-            return lane
-        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            lane.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-        finally:
-            os.close(directory)
-        return lane
-    except BaseException:
-        lane.close()
-        raise
 
 
 class _ClientHost(Host):
@@ -79,13 +62,12 @@ class Runner(Peer, Serving):
 
     Made, it is connected; run() serves. As a Peer it is the supervisor: call(), stream(), request() call that.
 
-    `software`: "name version", for logs; default: the program's name. `bootstrap`: path of the bootstrap socket;
-    default $BATON_BOOTSTRAP, which is then removed from the environment. `workers`: threads for handlers, made as they
-    are needed. `max_frame`: largest frame that we accept, in bytes, 64 KiB or more; `max_calls`: calls to us open at
-    once; `fd_credit`: descriptors sent to us and not yet listed; `stream_window`: bytes per stream; `max_object`: bytes
-    of a sealed object, and of all that are held of one peer, 0: none is taken; `max_shared`: bytes of memory shared with
-    each attached client, each way, 0: none. `max_log_records`: kept until they are acknowledged;
-    more are dropped and counted.
+    `software`: "name version", for logs; default: the program's name. `bootstrap`: path of the bootstrap socket, as
+    uds_path_argument() finds it; default $BATON_BOOTSTRAP, which is then removed from the environment. `workers`: threads
+    for handlers, made as they are needed. `max_shared`: bytes of memory shared with each attached client, each way, 0:
+    none. `max_log_records`: kept until they are acknowledged; more are dropped and counted: see `park_log`. `park_log`: a
+    thread other than the loop's waits in log() for room, nothing of its is dropped. The other limits are those of Limits,
+    of each connection.
 
     Error: not started by baton. OSError: the socket could not be reached. ValueError: such limits cannot be.
     """
@@ -93,11 +75,14 @@ class Runner(Peer, Serving):
     def __init__(self, *, software: str = "", bootstrap: Optional[str] = None, workers: int = 32,
                  max_frame: int = Limits().max_frame, max_calls: int = Limits().max_calls,
                  fd_credit: int = Limits().fd_credit, stream_window: int = Limits().stream_window,
-                 max_object: int = Limits().max_object, max_shared: int = MAX_SHARED,
-                 max_log_records: int = 1024) -> None:
-        if not 65536 <= max_frame < 1 << 32 or min(max_calls, fd_credit, stream_window, workers) < 1 or min(
-                max_object, max_shared) < 0:
-            raise ValueError("max_frame is 64 KiB to 4 GiB, the other limits are at least 1")
+                 max_object: int = Limits().max_object, max_memory: int = Limits().max_memory,
+                 max_held_fds: int = Limits().max_held_fds, max_waiting: int = Limits().max_waiting,
+                 max_waiting_bytes: int = Limits().max_waiting_bytes, max_unsent: int = Limits().max_unsent,
+                 max_shared: int = MAX_SHARED, max_log_records: int = 1024, park_log: bool = False) -> None:
+        self._limits = Limits(max_frame, max_calls, fd_credit, stream_window, max_object, max_memory, max_held_fds,
+                              max_waiting, max_waiting_bytes, max_unsent).check()
+        if max_shared < 0 or min(workers, max_log_records) < 1:
+            raise ValueError("shared memory of less than nothing, no thread for handlers, or no log record")
         path = bootstrap or os.environ.get(BOOTSTRAP)
         if not path:
             raise Error(f"${BOOTSTRAP} is not set: this program is a runner, which baton starts "
@@ -116,11 +101,10 @@ class Runner(Peer, Serving):
         self._end: Optional[ConnectionEnded] = None
         self._ended = threading.Event()
         self._on_renewal: Optional[Callable[[], None]] = None
-        self._limits = Limits(max_frame, max_calls, fd_credit, stream_window, max_object)
         self._software = check_text(software or os.path.basename(sys.argv[0]) or "python")
         self._max_shared = max_shared
-        self._log = LogQueue(max_log_records)
-        lane = _connect(path)
+        self._log = LogQueue(max_log_records, park_log)
+        lane = connect(path)
         if bootstrap is None:
             del os.environ[BOOTSTRAP]
         self._loop = Loop()
@@ -144,6 +128,7 @@ class Runner(Peer, Serving):
                 self._connection.end(Status.INTERNAL, "the runner's loop was left by an exception")
             for client in list(self._clients.values()):
                 client.end(Status.OK, "the runner has ended")
+            self._log.close()
             self._loop.thread = None
             self._loop.close()
             self._pool.close()
@@ -235,8 +220,10 @@ class Runner(Peer, Serving):
     def log(self, level: int, text: str, target: str = "", file: str = "", line: int = 0) -> None:
         """A record for the supervisor's log. `level` as syslog's: 3 error, 4 warning, 5 notice, 6 info, 7 debug.
         `target`: the part of the program that speaks. Any thread; never waits and never fails: what does not fit is
-        dropped, counted, and reported. Cut at 8 KiB; what is no text is replaced by '?'."""
-        self._log.append(make_record(level, text, target, file, line))
+        dropped, counted, and reported. With `park_log` other threads than the loop's wait for room instead, until half
+        of it is there or the runner has ended; the loop's cannot wait, since it is what makes room. Cut at 8 KiB; what is
+        no text is replaced by '?'."""
+        self._log.append(make_record(level, text, target, file, line), not self._loop.is_here)
         self._loop.call_soon(self._log.pump, self._connection)
 
     # --- Host: what the connection asks ---

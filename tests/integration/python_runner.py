@@ -10,8 +10,11 @@ import threading
 
 import baton
 
+bootstrap = baton.uds_path_argument(sys.argv)
+# --NAME=NUMBER: a limit.
+limits = {name[2:]: int(number) for name, equals, number in (word.partition("=") for word in sys.argv[1:]) if equals}
 runner = baton.Runner(software="python-runner 1", max_frame=4 << 20, stream_window=65536, fd_credit=8,
-                      max_object=64 << 20)
+                      max_object=64 << 20, bootstrap=bootstrap, park_log="--park" in sys.argv, **limits)
 logging.getLogger().addHandler(baton.LogHandler(runner))
 logging.getLogger().setLevel(logging.DEBUG)
 
@@ -73,6 +76,12 @@ def log(call):
     count, *text = baton.from_values(call.request)
     for n in range(count):
         logging.getLogger("echo").info("%s %d", text[0] if text else "record", n)
+
+
+@runner.method("test.Test/LogMuch")
+def log_much(call):
+    for n in range(int(call.data)):
+        runner.log(6, f"much {n}")
 
 
 @runner.method("echo.Echo/Output")

@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The Python package (python/baton): a client in Python against baton-runner-echo, `baton call' against a runner in
-Python (python_runner.py), Python against Python, through the supervisor and attached; streams with back-pressure,
-descriptors, shared memory, cancel, deadline, crash. What goes over the wire: test-python-wire.py. TAP on stdout.
+Python (python_runner.py), Python against Python, through the supervisor and attached, private and shared; streams with
+back-pressure, descriptors, shared memory, limits, log, cancel, deadline, crash. What goes over the wire: test-python-wire.py. TAP on stdout.
 """
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest.mock
 
 from python_tests import (BATON, ECHO, EXAMPLES, RUNNER, TIMEOUT, baton, both, own_descriptors, python, raises, run_tests, test, until,
@@ -435,6 +437,154 @@ def the_last_answer(client):
             peer = runner.attach() if attach else runner
             assert peer.call("test.Test/Last", timeout=TIMEOUT).size == 3 << 20
             assert runner.stop()[0].ok
+
+
+@test
+def limits(client):
+    """Each is refused by name where it is met, and what was held is free again afterwards."""
+    for wrong in ({"max_frame": 1}, {"max_held_fds": 0}, {"max_object": -1}):
+        try:
+            baton.Client(BATON, limits=baton.Limits(**wrong))
+            raise AssertionError(f"{wrong} cannot be")
+        except ValueError:
+            pass
+    tight = baton.Limits(max_waiting=3, max_waiting_bytes=100000)
+    with baton.Client(BATON, limits=tight) as own, python(own).attach() as direct:
+        waiting = []
+        asked = threading.Event()
+
+        def many():  # in the loop's thread: nothing is sent meanwhile
+            waiting.extend(direct.request("echo.Echo/Unary", bytes(size)) for size in (100001, 1, 2, 3, 4))
+            asked.set()
+        own._loop.call_soon(many)
+        assert asked.wait(TIMEOUT)
+        ok, refused = baton.Status.OK, baton.Status.RESOURCE_EXHAUSTED
+        assert [_status(request) for request in waiting] == [refused, ok, ok, ok, refused]
+        assert "wait to be sent" in raises(refused, waiting[0].result).message
+        assert direct.call("echo.Echo/Unary", b"on", timeout=TIMEOUT).data == b"on"
+    runner = client.start(sys.executable, "-B", RUNNER, "--max_held_fds=2", "--max_memory=131072", name="tight")
+    minute = baton.to_values(baton.u64(60000000))
+    for peer in (runner, runner.attach()):
+        for one, options, said in (("echo.Echo/Sleep", {"fds": [0, 0]}, "open calls hold 2 descriptors already, at most 2 may"),
+                                   ("stream.Stream/Stuck", {"sends": True}, "open streams may have 131072 bytes")):
+            held = [peer.request(one, minute, **options) for _ in range(2 if options.get("sends") else 1)]
+            assert said in raises(refused, peer.request(one, minute, **options).result, TIMEOUT).message
+            for request in held:
+                request.cancel()
+            until(lambda: _status(peer.request(one, minute, timeout=0.2, **options)) ==
+                  baton.Status.DEADLINE_EXCEEDED, "room")
+    tight = baton.Limits(max_calls=2, max_held_fds=2)
+    starts = client.start(sys.executable, "-B", RUNNER, name="starts", limits=tight)
+    assert starts.call("echo.Echo/Unary", b"on", timeout=TIMEOUT).data == b"on"
+
+
+@test
+def log_is_parked(client):
+    """With `park_log' threads wait for room, and nothing is dropped; without it the same records are."""
+    for options, dropped in ((["--park"], False), ([], True)):
+        runner = client.start(sys.executable, "-B", RUNNER, *options, name="parks" if options else "drops")
+        assert runner.call("test.Test/LogMuch", b"3000", timeout=TIMEOUT).size == 0
+        assert runner.stop()[0].ok
+        texts = [line.text for line in runner.logs(follow=True) if line.source == "record"]
+        told = [text for text in texts if text.endswith(b"dropped")]
+        assert bool(told) == dropped, told
+        if not dropped:
+            assert texts == [b"much %d" % n for n in range(3000)], len(texts)
+
+
+FLEET = """
+runners:
+  shared:
+    command: [{python}, -B, {runner}]
+    ready: hello
+    uds_path: true
+  later:
+    command: [{echo}]
+    ready: hello
+    autostart: false
+"""
+
+
+class Daemon:
+    """`baton supervise' in a folder of its own, which is removed."""
+
+    def __enter__(self):
+        self.folder = tempfile.mkdtemp()
+        configuration = os.path.join(self.folder, "baton.yaml")
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write(FLEET.format(python=sys.executable, runner=RUNNER, echo=ECHO))
+        self.process = subprocess.Popen(
+            [BATON, "supervise", f"--runtime-dir={self.folder}/run", f"--state-dir={self.folder}/state",
+             f"--log-dir={self.folder}/log", configuration], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            start_new_session=True)
+        self.socket = os.path.join(self.folder, "run", "control")
+        return self
+
+    def connect(self):
+        for _ in iter(lambda: self.process.poll(), 0):
+            try:
+                return baton.Client.connect(self.socket)
+            except (FileNotFoundError, ConnectionRefusedError, baton.ConnectionEnded):
+                time.sleep(0.005)
+        raise AssertionError("it has ended")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(TIMEOUT)
+        shutil.rmtree(self.folder)
+
+
+@test
+def a_supervisor_that_others_share():
+    """The same by the control socket: runners of the configuration, by name; they and it outlive the client."""
+    with Daemon() as daemon:
+        with daemon.connect() as client, daemon.connect() as other:
+            shared = client.runner("shared")
+            assert shared.call("echo.Echo/Unary", b"relayed", timeout=TIMEOUT).data == b"relayed"
+            with shared.attach() as direct:
+                assert direct.call("echo.Echo/Unary", b"direct", timeout=TIMEOUT).data == b"direct"
+                stream_kinds(direct)
+                pid = direct.pid
+            raises(baton.Status.NOT_FOUND, other.runner("nobody").attach)
+            later = other.runner("later")
+            raises(baton.Status.FAILED_PRECONDITION, later.attach)
+            later.start()
+            assert later.pid > 0 and later.call("echo.Echo/Unary", b"up", timeout=TIMEOUT).data == b"up"
+            assert client.start(ECHO, name="ours").call("echo.Echo/Unary", b"ours", timeout=TIMEOUT).data == b"ours"
+        with unittest.mock.patch.dict(os.environ, BATON_SOCKET=daemon.socket), baton.Client.connect() as client:
+            with client.runner("shared").attach() as direct:
+                assert direct.pid == pid, "it went on without us"
+                with open(f"/proc/{direct.pid}/stat", encoding="ascii") as file:
+                    keeper = int(file.read().rsplit(")", 1)[1].split()[1])
+                with open(f"/proc/{keeper}/task/{keeper}/children", encoding="ascii") as file:
+                    children = [int(word) for word in file.read().split()]
+                supervisor, = [one for one in children if os.path.basename(os.readlink(f"/proc/{one}/exe")) == "baton-supervisor"]
+                os.kill(supervisor, signal.SIGKILL)
+                raises(baton.Status.UNAVAILABLE, client.runner("later").call, "echo.Echo/Sleep",
+                       baton.to_values(baton.u64(60000000)), timeout=TIMEOUT)
+                assert direct.call("echo.Echo/Unary", b"goes on", timeout=TIMEOUT).data == b"goes on"
+                with daemon.connect() as again:
+                    assert again.runner("shared").call("echo.Echo/Unary", b"2", timeout=TIMEOUT).data == b"2"
+    for path, error in (("/no/such/socket", FileNotFoundError), ("x" * 200 + "/control", FileNotFoundError)):
+        try:
+            baton.Client.connect(path)
+            raise AssertionError("there is none")
+        except error:
+            pass
+
+
+@test
+def the_socket_as_an_argument():
+    for given, left, path in ((["p", "--uds-path", "/a", "b"], ["p", "b"], "/a"), (["p", "--uds-path=/a"], ["p"], "/a"),
+                              (["p", "b"], ["p", "b"], None), (["p", "--", "--uds-path=/a"], ["p", "--", "--uds-path=/a"], None),
+                              (["p", "--uds-path=/a", "-x", "--uds-path", "/b", "--"], ["p", "-x", "--"], "/b")):
+        assert (baton.uds_path_argument(given), given) == (path, left), given
+    for wrong in (["p", "--uds-path"], ["p", "--uds-path="]):
+        try:
+            baton.uds_path_argument(wrong)
+            raise AssertionError("it needs a path")
+        except baton.Error as error:
+            assert str(error) == "--uds-path needs a path"
 
 
 @test
