@@ -83,7 +83,8 @@ static void send_batch(Fuzz *fuzz, uint8_t first, const uint8_t *bytes, size_t s
 static void step(Fuzz *fuzz, uint8_t which, uint8_t argument, const uint8_t *bytes, size_t size) {
         switch (which % _STEP_N) {
         case RAW:
-                (void) cmsg_send(fuzz->giver, bytes, size, fuzz->pool, argument % POOL);
+                if (size > 0)
+                        (void) cmsg_send(fuzz->giver, bytes, size, fuzz->pool, argument % POOL);
                 break;
         case MANIFEST:
                 send_manifest(fuzz, argument, bytes, size);
