@@ -61,7 +61,7 @@ static bool check_bytes(const ProtobufCFieldDescriptor *field, const uint8_t *da
 }
 
 bool message_check(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t size) {
-        const uint8_t *p = data, *end = data + size;
+        const uint8_t *p = data, *end = size > 0 ? data + size : data; /* nothing may be NULL */
 
         while (p < end) {
                 uint64_t tag, value;

@@ -56,7 +56,7 @@ static inline void message_scratch_reset(MessageScratch *scratch) {
         scratch->exhausted = false;
 }
 
-/* message_check() - whether @data is well-formed for @type as far as protobuf-c itself does not look. */
+/* message_check() - whether @data (NULL: none) is well-formed for @type as far as protobuf-c itself does not look. */
 bool message_check(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t size);
 
 /* message_unpack_scratch() - checks and unpacks; valid until the scratch is reset. NULL: malformed or over the limit. */
