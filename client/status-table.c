@@ -90,6 +90,12 @@ static void append(char *text, size_t size, const char *separator, const char *m
                 (void) snprintf(text + n, size - n, "%s%s", n > 0 ? separator : "", more);
 }
 
+/* was_told_to() - its end before was asked for, by an upgrade or a restart, and says nothing of one that is up. */
+static bool was_told_to(const Runner *runner) {
+        return runner->state == BATON__CONTROL__RUNNER_STATUS__STATE__UP &&
+               runner->last_exit->cause == BATON__CONTROL__EXIT_RECORD__CAUSE__STOPPED;
+}
+
 /* remark() - the last column: what it waits for, and why it is where it is. */
 static void remark(const Runner *runner, char *text, size_t size) {
         char part[STATUS_TEXT_MAX + 32], time[STATUS_TEXT_MAX];
@@ -109,7 +115,7 @@ static void remark(const Runner *runner, char *text, size_t size) {
                 append(text, size, "; ", runner->status_text);
         if (*runner->reason) {
                 append(text, size, "; ", runner->reason);
-        } else if (runner->last_exit) {
+        } else if (runner->last_exit && !was_told_to(runner)) {
                 status_exit_describe(runner->last_exit, part);
                 append(text, size, "; ", part);
         }

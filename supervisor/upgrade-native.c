@@ -146,6 +146,19 @@ static bool has_given(const Upgrade *upgrade) {
         return native && native->saved && !upgrade->check;
 }
 
+/* waits_for() - whoever has not answered. */
+static const char *waits_for(const Upgrade *upgrade) {
+        const Native *native = upgrade->state;
+
+        if (upgrade->phase != UPGRADE_CROSSING)
+                return "the successor: Start";
+        if (!native)
+                return "the predecessor: Stop";
+        if (native->saved)
+                return "the successor: Takeover";
+        return native->taken ? "the predecessor: Save" : "Save by the predecessor, Takeover by the successor";
+}
+
 static void move(Upgrade *upgrade) {
         Native *native = native_of(upgrade);
         int r = native ? fd_socketpair(SOCK_SEQPACKET, native->ends) : -ENOMEM;
@@ -228,6 +241,7 @@ const UpgradeKind upgrade_native = {
         .refuse = refuse,
         .cross = cross,
         .has_given = has_given,
+        .waits_for = waits_for,
         .begin = begin,
         .resume = resume,
         .cancel = cancel,

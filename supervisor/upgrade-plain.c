@@ -51,6 +51,11 @@ static void cross(Upgrade *upgrade) {
                        clock_after(clock_now(), config->upgrade_health_us ? config->upgrade_health_us : SETTLE_US));
 }
 
+static const char *waits_for(const Upgrade *upgrade) {
+        (void) upgrade;
+        return "the successor has not lived for `upgrade.health' (a second) yet";
+}
+
 static void cancel(Upgrade *upgrade) {
         Settling *settling = upgrade->state;
 
@@ -63,5 +68,6 @@ static void cancel(Upgrade *upgrade) {
 const UpgradeKind upgrade_plain = {
         .refuse = refuse,
         .cross = cross,
+        .waits_for = waits_for,
         .cancel = cancel,
 };

@@ -248,6 +248,7 @@ static void kill_one(Instance *instance) {
 /* ----------------------------------------------------------------------------------------------------------- the actions */
 
 static void set_timer(Upgrade *upgrade, uint64_t us) {
+        upgrade->timer_us = us;
         loop_timer_set(upgrade->runner->supervisor->loop, &upgrade->timer, clock_after(clock_now(), us));
 }
 
@@ -642,7 +643,11 @@ static void handle_raised(LoopTask *task) {
 static void timer_fired(LoopTimer *timer) {
         Upgrade *upgrade = CONTAINER_OF(timer, Upgrade, timer);
 
-        upgrade_failed(upgrade, "not in time, while %s", upgrade_phase_name(upgrade->phase));
+        const char *what = upgrade->phase == UPGRADE_STARTING     ? "the successor is not ready"
+                           : upgrade->phase == UPGRADE_COMMITTING ? "the keeper has not answered"
+                                                                  : upgrade->kind->waits_for(upgrade);
+
+        upgrade_failed(upgrade, "%s: not within %g s", what, (double) upgrade->timer_us / USEC_PER_SEC);
 }
 
 void upgrade_abandon(Upgrade *upgrade, const char *why) {

@@ -86,6 +86,7 @@ LIST_HEAD(UpgradeWatchers, UpgradeWatcher);
  * @cross: the predecessor stops serving, and the successor gets all it needs. @check: it must go on serving.
  * @has_given: whether the predecessor can go before that has ended, since the successor has all. NULL: it cannot.
  * @begin: the successor serves. NULL: it does already.
+ * @waits_for: who has not done what, once the successor is ready; for people.
  * @resume: the predecessor serves again, having been stopped, or perhaps not. NULL: it never stopped.
  * @cancel: nothing is to be told any more. NULL: nothing to do.
  */
@@ -93,6 +94,7 @@ struct UpgradeKind {
         const char *(*refuse)(const Runner *runner);
         void (*cross)(Upgrade *upgrade);
         bool (*has_given)(const Upgrade *upgrade);
+        const char *(*waits_for)(const Upgrade *upgrade);
         void (*begin)(Upgrade *upgrade);
         void (*resume)(Upgrade *upgrade);
         void (*cancel)(Upgrade *upgrade);
@@ -122,6 +124,7 @@ struct Upgrade {
         bool check, checked;                /* checked: all that there is to check was found good */
         bool abandoned;                     /* the predecessor is not to serve again: it is being stopped */
         uint64_t phase_began_us, paused_us; /* monotonic; paused_us 0: the predecessor serves */
+        uint64_t timer_us;                  /* what the timer was set to */
         LoopTimer timer;
         LoopTask task;
         UpgradeRecord record;

@@ -291,7 +291,7 @@ def the_old_one_is_told_to_finish(daemon):
 def failures_keep_the_old_one(daemon):
     """One that ends, one that is never READY: each has its reason, and the first one serves on."""
     first = server(daemon, "    ready: notify\n    upgrade: { signal: USR1, timeout: 1s }\n")
-    for name, words in (("broken", "exited with status 3 before it was ready"), ("silent", "not in time")):
+    for name, words in (("broken", "exited with status 3 before it was ready"), ("silent", "while starting: the successor is not ready: not within 1 s")):
         path = os.path.join(daemon.folder, name)
         with open(path, "w", encoding="utf-8"):
             pass
