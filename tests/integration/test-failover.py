@@ -251,6 +251,31 @@ an_upgrade_then_the_runner.seconds = 9 * TIMEOUT
 
 
 @test
+def one_that_is_asked_for_in_an_upgrade_is_of_the_successor(daemon):
+    """It waits, and who asked is told when the process that serves then has made it."""
+    begin = lambda *words: subprocess.Popen([daemon_tests.BATON, *words], env=daemon.environment, text=True,  # noqa: E731
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    before = start(daemon)
+    call(daemon, "Add", 5)
+    plan(daemon, "restore=wait")
+    with begin("upgrade", "s") as upgrade:
+        until(lambda: os.path.exists(daemon.plan + ".at"), "the successor")
+        asked = begin("checkpoint", "s", "--json")
+        for _ in range(5):
+            status = daemon.status("s")
+            assert status["pid"] == before and status["checkpoint"]["made"] == 0 and asked.poll() is None, status
+        with open(daemon.plan + ".go", "w", encoding="utf-8"):
+            pass
+        assert upgrade.wait(3 * TIMEOUT) == 0, upgrade.stderr.read()
+        out, err = asked.communicate(timeout=3 * TIMEOUT)
+        assert asked.returncode == 0 and json.loads(out)["state_size"] > 0, (out, err)
+    until(lambda: (s := daemon.status("s"))["pid"] != before and s["checkpoint"]["instance"] == s["instance"],
+          "a checkpoint of the successor")
+    kill(daemon)
+    assert call(daemon, "Get") == "5"
+
+
+@test
 def one_that_is_frozen_is_killed_first(daemon):
     pid = start(daemon, watchdog="1s")
     assert call(daemon, "Keep") == "1"

@@ -127,6 +127,19 @@ def a_service_that_does_not_begin_is_a_start_that_failed(daemon):
 
 
 @test
+def one_that_ends_badly_is_stopped_all_the_same(daemon):
+    """What it could not undo is a line of its log: it is no reason to stay."""
+    path = os.path.join(daemon.folder, "plan")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("unmount=refuse\n")
+    command = json.dumps([os.path.join(daemon_tests.BUILD, "tests", "state-runner"), "--plan", path])
+    start(daemon, a=f"{{ command: {command}, ready: hello, restart: never }}")
+    daemon.until_state("a", "up")
+    assert "a: STOPPED, after Stop, Stop" in daemon.baton("service", "a", "stop").stdout
+    until(lambda: "Stop: READY -> STOPPED, although it ended badly: " in daemon.baton("logs", "a").stdout, "the line of it")
+
+
+@test
 def a_service_that_hangs_at_the_stop_is_signalled(daemon):
     start(daemon, a=runner("Stop=hang", stop_timeout="600ms"))
     daemon.until_state("a", "up")
