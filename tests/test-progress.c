@@ -170,6 +170,50 @@ static void test_share_of_a_turn(void **state) {
         test_bench_close(&quiet);
 }
 
+/* ---- batches ---- */
+
+#define BATCH 100u
+
+/* allocations() - since the last seam_reset(). */
+static unsigned allocations(void) {
+        return seam_count(SEAM_MALLOC) + seam_count(SEAM_CALLOC) + seam_count(SEAM_REALLOC);
+}
+
+/* pass_on() - what one side has queued in this turn, to the end: one write there, one read here. */
+static void pass_on(Peer *from, Peer *to) {
+        peer_flush(from);
+        peer_dispatch(to, CHANNEL_RPC, PEER_IN);
+        assert_int_equal(seam_count(SEAM_SENDMSG), 1);
+        assert_int_equal(seam_count(SEAM_RECVMSG), 1);
+}
+
+/*
+ * All that was queued in a turn leaves in one write, all that has arrived is handled before the next read, and when there
+ * were as many before none of it needs memory: Envelopes are unpacked into the turn's scratch, calls are kept for the next.
+ */
+static void test_batches(void **state) {
+        static TestAnswer answers[BATCH];
+        Pair pair;
+
+        (void) state;
+        pair_open(&pair, NULL, NULL, NULL);
+        test_settle(pair.all, 2);
+        for (unsigned round = 1; round <= 3; round++) {
+                seam_reset();
+                for (unsigned i = 0; i < BATCH; i++)
+                        start(pair.a.peer, CHANNEL_RPC, 64, &answers[i]);
+                assert_int_equal(seam_count(SEAM_SENDMSG), 0);
+                pass_on(pair.a.peer, pair.b.peer);
+                assert_true(round == 1 || allocations() == 0);
+                seam_reset();
+                pass_on(pair.b.peer, pair.a.peer);
+                assert_true(round == 1 || allocations() == 0);
+                for (unsigned i = 0; i < BATCH; i++)
+                        assert_int_equal(answers[i].n, round);
+        }
+        pair_close(&pair);
+}
+
 /* ---- streams ---- */
 
 typedef struct Stream {
@@ -564,6 +608,7 @@ static void test_renewal_before_hello(void **state) {
 static const struct CMUnitTest tests[] = {
         TEST(test_call_behind_backlog),
         TEST(test_large_both_ways),
+        TEST(test_batches),
         TEST(test_share_of_a_turn),
         TEST(test_call_before_channel),
         TEST(test_backlog_of_one_channel),
