@@ -78,6 +78,7 @@ def log(call):
         logging.getLogger("echo").info("%s %d", text[0] if text else "record", n)
 
 
+@runner.method("test.Test/LogMuchInline", inline=True)
 @runner.method("test.Test/LogMuch")
 def log_much(call):
     for n in range(int(call.data)):

@@ -480,16 +480,17 @@ def limits(client):
 
 @test
 def log_is_parked(client):
-    """With `park_log' threads wait for room, and nothing is dropped; without it the same records are."""
-    for options, dropped in ((["--park"], False), ([], True)):
-        runner = client.start(sys.executable, "-B", RUNNER, *options, name="parks" if options else "drops")
-        assert runner.call("test.Test/LogMuch", b"3000", timeout=TIMEOUT).size == 0
+    """With `park_log' threads wait for room, and nothing is dropped; the loop's, during which nothing is sent, drops."""
+    for name, options, method, dropped in (("parks", ["--park"], "test.Test/LogMuch", False),
+                                           ("cannot", ["--park"], "test.Test/LogMuchInline", True),
+                                           ("drops", [], "test.Test/LogMuchInline", True)):
+        runner = client.start(sys.executable, "-B", RUNNER, *options, name=name)
+        assert runner.call(method, b"3000", timeout=TIMEOUT).size == 0
         assert runner.stop()[0].ok
         texts = [line.text for line in runner.logs(follow=True) if line.source == "record"]
-        told = [text for text in texts if text.endswith(b"dropped")]
-        assert bool(told) == dropped, told
-        if not dropped:
-            assert texts == [b"much %d" % n for n in range(3000)], len(texts)
+        kept = 1024 if dropped else 3000
+        assert texts[:kept] == [b"much %d" % n for n in range(kept)], len(texts)
+        assert texts[kept:] == ([b"1976 log records dropped"] if dropped else []), texts[kept:]
 
 
 FLEET = """
