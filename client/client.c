@@ -34,6 +34,8 @@ int client_fail_errno(Client *client, int r) {
                 failure.message = strdup(baton_client_reason(client));
         else if (r == -EBUSY)
                 failure.message = strdup("a handler cannot wait: begin it instead");
+        else if (r == -EINVAL)
+                failure.message = strdup("parameters without their size, neither program nor name, or no function");
         else if (r < 0)
                 failure.message = strdup(strerror(-r));
         (void) client_fail(client, &failure);
