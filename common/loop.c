@@ -5,7 +5,9 @@
  * - ev_default_loop() reaps every child: a loop of our own is made, and exits arrive from the keeper.
  * - LIBEV_FLAGS could choose another backend: NOENV, and epoll only.
  * - A watcher started on a closed descriptor aborts the process: received descriptors are checked where they arrive.
- * - ev_io_stop() does not take the descriptor out of the epoll set at once: ending a peer is shutdown(), stop, close.
+ * - ev_io_stop() leaves the descriptor in the epoll set, where it stays after its close as long as somebody else has a
+ *   duplicate: the keeper, or a predecessor that is on its way out. The next event of it makes libev build the whole set anew,
+ *   10 ms for some thousands. So a stop takes it out. Which set that is libev does not tell: it is the first that it opens.
  * The deadline of a timer is kept in CLOCK_MONOTONIC microseconds; libev's own time is used only for the distance.
  */
 
@@ -14,8 +16,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <ev.h>
+#include <sys/epoll.h>
 
 #include "common/clock.h"
+#include "common/fd.h"
 #include "common/macro.h"
 
 static_assert(sizeof(ev_io) <= LOOP_WATCHER_WORDS * 8 && sizeof(ev_timer) <= LOOP_WATCHER_WORDS * 8 &&
@@ -26,6 +30,7 @@ TAILQ_HEAD(TaskQueue, LoopTask);
 
 struct Loop {
         struct ev_loop *ev;
+        int epoll; /* its set; libev's */
         ev_prepare prepare;
         struct TaskQueue tasks;
 };
@@ -50,6 +55,8 @@ int loop_new(Loop **ret_loop) {
 
         if (!loop)
                 return -ENOMEM;
+        loop->epoll = epoll_create1(EPOLL_CLOEXEC); /* the number that is the next */
+        fd_close(loop->epoll);
         errno = 0;
         loop->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
         if (!loop->ev) {
@@ -112,7 +119,10 @@ void loop_io_set(Loop *loop, LoopIo *io, int fd, unsigned events) {
 
         if (io->fd == fd && io->events == events && events != 0)
                 return;
-        loop_io_stop(io);
+        if (io->fd == fd && fd >= 0 && events != 0)
+                ev_io_stop(loop->ev, watcher); /* it stays in the set, with other events */
+        else
+                loop_io_stop(io);
         if (events == 0)
                 return;
         assert(fd >= 0);
@@ -126,9 +136,13 @@ void loop_io_set(Loop *loop, LoopIo *io, int fd, unsigned events) {
 void loop_io_stop(LoopIo *io) {
         ev_io *watcher = (ev_io *) io->watcher;
 
+        Loop *loop;
+
         if (io->fd < 0)
                 return;
-        ev_io_stop(((Loop *) watcher->data)->ev, watcher);
+        loop = watcher->data;
+        ev_io_stop(loop->ev, watcher);
+        (void) epoll_ctl(loop->epoll, EPOLL_CTL_DEL, io->fd, NULL);
         io->fd = -1;
         io->events = 0;
 }

@@ -80,7 +80,10 @@ void loop_hold(Loop *loop);
 void loop_turn(Loop *loop);
 void loop_release(Loop *loop);
 
-/* loop_io_set() - watches @fd for @events (0 stops). @fd must be open; closing it is the owner's, after loop_io_stop(). */
+/*
+ * loop_io_set() - watches @fd for @events (0 stops). @fd must be open, and watched by no other one; closing it is the owner's,
+ * after loop_io_stop(), whoever else has a duplicate.
+ */
 void loop_io_set(Loop *loop, LoopIo *io, int fd, unsigned events);
 void loop_io_stop(LoopIo *io);
 

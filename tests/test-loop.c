@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -141,6 +142,60 @@ static void test_io_both_and_none(void **state) {
         assert_string_equal(told, "0w0"); /* both in one call, then what the callback chose */
         assert_int_equal(self.events, LOOP_IN | LOOP_OUT);
         fd_close(fds[0]);
+        loop_free(self.loop);
+}
+
+/* in_set() - how many entries the epoll sets of this process have: the loop's is the only one. */
+static unsigned in_set(void) {
+        char path[64], line[256];
+        unsigned n = 0;
+
+        for (int fd = 3; fd < 64; fd++) {
+                FILE *file;
+
+                (void) snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+                file = fopen(path, "re");
+                while (file && fgets(line, sizeof(line), file))
+                        n += strncmp(line, "tfd:", 4) == 0;
+                if (file)
+                        (void) fclose(file);
+        }
+        return n;
+}
+
+/* What is stopped is out of the set, though a duplicate lives, and though libev would leave it there. */
+static void test_io_with_a_duplicate(void **state) {
+        Io self = { .io = LOOP_IO_NULL(on_io), .loop = open_loop() };
+        Io other = { .io = LOOP_IO_NULL(on_io), .loop = self.loop };
+        int fds[2], others[2], copy;
+
+        (void) state;
+        assert_int_equal(fd_socketpair(SOCK_STREAM, fds), 0);
+        assert_int_equal(fd_socketpair(SOCK_STREAM, others), 0);
+        loop_io_set(self.loop, &self.io, fds[0], LOOP_IN);
+        loop_io_set(self.loop, &other.io, others[0], LOOP_IN);
+        loop_turn(self.loop);
+        assert_int_equal(in_set(), 2);
+        copy = fd_dup(fds[0]);
+        loop_io_stop(&self.io);
+        assert_int_equal(in_set(), 1);
+        fd_close(fds[0]);
+        loop_io_set(self.loop, &other.io, others[0], LOOP_OUT); /* to watch for something else is no stop */
+        assert_int_equal(in_set(), 1);
+        loop_io_set(self.loop, &other.io, others[0], LOOP_IN);
+        loop_io_set(self.loop, &self.io, copy, LOOP_IN);
+        loop_turn(self.loop);
+        loop_io_stop(&self.io);
+        loop_io_set(self.loop, &self.io, copy, LOOP_IN); /* in one turn, what it was before */
+        loop_turn(self.loop);
+        assert_int_equal(in_set(), 2);
+        fds[1] = fd_close(fds[1]);
+        loop_run(self.loop);
+        assert_string_equal(told, "0");
+        loop_io_stop(&other.io);
+        assert_int_equal(in_set(), 0);
+        fd_close(copy);
+        fd_close_all(others, 2);
         loop_free(self.loop);
 }
 
@@ -388,6 +443,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_empty_run_ends),
         TEST(test_io),
         TEST(test_io_both_and_none),
+        TEST(test_io_with_a_duplicate),
         TEST(test_io_stopped_by_another),
         TEST(test_timers),
         TEST(test_timer_with_stale_clock),
