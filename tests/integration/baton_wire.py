@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 
 SOURCE = os.environ.get("abs_top_srcdir", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 BUILD = os.environ.get("abs_top_builddir", os.getcwd())
@@ -39,24 +40,21 @@ def need_protobuf():
 
 
 def generate():
-    """arena_pb2, baton_pb2, control_pb2 and values_pb2, made in a folder that is gone when they are loaded."""
+    """The messages of arena, baton, control and values. No file is made of them: whoever imports this may be killed."""
     need_protobuf()
-    with tempfile.TemporaryDirectory(prefix="baton-proto-") as folder:
-        names = ("arena", "baton", "control", "values")
-        for name in names:
-            with open(os.path.join(SOURCE, "proto", name + ".proto"), encoding="utf-8") as schema:
-                text = schema.read().replace('import "proto/', 'import "')
-            with open(os.path.join(folder, name + ".proto"), "w", encoding="utf-8") as schema:
-                schema.write(text)
-        subprocess.run(["protoc", "--proto_path=" + folder, "--python_out=" + folder,
-                        *(name + ".proto" for name in names)], check=True)
-        sys.path.insert(0, folder)
-        import arena_pb2
-        import baton_pb2
-        import control_pb2
-        import values_pb2
-        sys.path.remove(folder)
-    return arena_pb2, baton_pb2, control_pb2, values_pb2
+    from google.protobuf import descriptor_pb2, descriptor_pool
+    from google.protobuf.internal import builder
+    names = [f"proto/{name}.proto" for name in ("arena", "baton", "control", "values")]
+    done = subprocess.run(["protoc", "--proto_path=" + SOURCE, "--include_imports", "--descriptor_set_out=/dev/stdout",
+                           *names], stdout=subprocess.PIPE, check=True)
+    pool, modules = descriptor_pool.DescriptorPool(), {}  # the package baton has the same names in the common one
+    for file in descriptor_pb2.FileDescriptorSet.FromString(done.stdout).file:
+        pool.AddSerializedFile(file.SerializeToString())
+        descriptor = pool.FindFileByName(file.name)
+        modules[file.name] = types.ModuleType(file.name)
+        builder.BuildMessageAndEnumDescriptors(descriptor, vars(modules[file.name]))
+        builder.BuildTopDescriptorsAndMessages(descriptor, file.name, vars(modules[file.name]))
+    return [modules[name] for name in names]
 
 
 arena, baton, control, values = generate()

@@ -27,7 +27,8 @@ LIBEXEC = BUILD
 # A test that has takeovers sets LIBEXEC to this: there the predecessor refuses one where what it has told of a runner before is
 # not what it is at the freeze (supervisor/snapshot-check.h).
 CHECKING = os.path.join(BUILD, "tests/faults")
-TIMEOUT = 10 * float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
+FACTOR = float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
+TIMEOUT = 10 * FACTOR
 PR_SET_CHILD_SUBREAPER = 36
 tests = []
 

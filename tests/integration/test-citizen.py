@@ -11,10 +11,9 @@ import socket
 import struct
 import subprocess
 
-from daemon_tests import BATON, BUILD, Skip, children, is_alive, main, owned, test, until
+from daemon_tests import BATON, BUILD, FACTOR, Skip, children, is_alive, main, owned, test, until
 
 SOURCE = os.environ.get("abs_top_srcdir", os.path.join(os.path.dirname(__file__), "../.."))
-FACTOR = float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
 ONE = 'runners: { one: { command: [sleep, "1000"] } }'
 TWO = 'runners: { one: { command: [sleep, "1000"] }, two: { command: [sleep, "1000"] } }'
 

@@ -14,7 +14,7 @@ import baton_wire as wire
 wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
-from daemon_tests import BUILD, TIMEOUT, is_alive, main, owned, test, until  # noqa: E402
+from daemon_tests import BUILD, FACTOR, TIMEOUT, is_alive, main, owned, test, until  # noqa: E402
 from state_runner import RUNNER, call, plan, who  # noqa: E402
 
 LONG = bool(os.environ.get("BATON_SOAK"))
@@ -277,7 +277,7 @@ def one_that_is_asked_for_in_an_upgrade_is_of_the_successor(daemon):
 
 @test
 def one_that_is_frozen_is_killed_first(daemon):
-    pid = start(daemon, watchdog="1s")
+    pid = start(daemon, watchdog=f"{FACTOR:g}s")
     assert call(daemon, "Keep") == "1"
     os.kill(pid, signal.SIGSTOP)
     after = another(daemon, pid)

@@ -15,7 +15,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, is_alive, test, until  # noqa: E402
+from daemon_tests import FACTOR, TIMEOUT, is_alive, test, until  # noqa: E402
 
 State = control.RunnerStatus
 Kind = control.Event
@@ -314,7 +314,7 @@ def never_ready(daemon):
         fd: {{ command: [sleep, 1000], ready: fd }}
         notify: {{ command: {silent}, ready: notify }}
         native: {{ command: [sleep, 1000], ready: hello }}
-        early: {{ command: [sh, -c, "exit 5"], ready: notify }}
+        early: {{ command: [sh, -c, "exit 5"], ready: notify, start_timeout: 1min }}
     """)
     has(life.until_state("fd", State.FAILED)[0].text, "start failed: was not ready within 0.3 s, and was killed")
     has(life.until_state("notify", State.FAILED)[0].text, "start failed: was not ready within 0.3 s, and was killed")
@@ -332,7 +332,8 @@ os.rename({path!r} + ".new", {path!r})
 say("MAINPID=1")
 time.sleep(1000)
 """)
-    life = Life(daemon, f"runners: {{ one: {{ command: {script}, ready: notify, start_timeout: 1s, restart: never }} }}")
+    life = Life(daemon, f"runners: {{ one: {{ command: {script}, ready: notify, start_timeout: {2 * FACTOR:g}s,"
+                f" restart: never }} }}")
     until(lambda: os.path.exists(path), "the runner")
     with open(path, encoding="utf-8") as file:
         where = file.read()
@@ -363,7 +364,7 @@ while True:
     say("WATCHDOG=1")
 """)
     life = Life(daemon, f"""
-      defaults: {{ watchdog: 1s, backoff: {{ initial: 0s }}, cwd: {daemon.folder} }}
+      defaults: {{ watchdog: {FACTOR:g}s, backoff: {{ initial: 0s }}, cwd: {daemon.folder} }}
       runners:
         native: {{ command: [{ECHO}], ready: hello }}
         notify: {{ command: {lively}, ready: notify }}
@@ -374,7 +375,7 @@ while True:
         os.kill(pid, signal.SIGSTOP)
         event = life.until_exit(name)[0]
         assert event.exit.cause == Cause.WATCHDOG and event.exit.exit.status == 9, event
-        has(event.text, "gave no sign of life for 1 s, and was killed")
+        has(event.text, f"gave no sign of life for {FACTOR:g} s, and was killed")
     now = life.now()
     for name in pids:
         life.up(name, life.until_exit(name)[1])

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import daemon_tests
-from daemon_tests import Skip, is_alive, main, test, until
+from daemon_tests import FACTOR, Skip, is_alive, main, test, until
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -336,15 +336,16 @@ def a_quota_of_none(daemon):
 @test
 def more_time(daemon):
     """EXTEND_TIMEOUT_USEC: for a start, and for a stop."""
-    runner = Notifier(daemon, "    start_timeout: 2s\n    stop_timeout: 2s\n    restart: never\n", ", lazy", wait=False)
+    runner = Notifier(daemon, f"    start_timeout: {2 * FACTOR:g}s\n    stop_timeout: {2 * FACTOR:g}s\n    restart: never\n",
+                      ", lazy", wait=False)
     runner.do("notify('EXTEND_TIMEOUT_USEC=600000000\\nSTATUS=long')\nsignal.signal(signal.SIGTERM, lambda *x: "
               "notify('STOPPING=1\\nEXTEND_TIMEOUT_USEC=600000000'))\nbegan = time.monotonic()")
-    runner.begin("time.sleep(max(0, 2.5 - time.monotonic() + began)); notify('READY=1'); barrier(); tell(0)")
+    runner.begin(f"time.sleep(max(0, {2.5 * FACTOR} - time.monotonic() + began)); notify('READY=1'); barrier(); tell(0)")
     runner.told()
     assert runner.status()["state"] == "up"
     daemon.baton("stop", "web", "--no-wait")
     until(lambda: runner.status()["state"] == "stopping", "its stop")
-    runner.begin("time.sleep(2.5); os._exit(0)")
+    runner.begin(f"time.sleep({2.5 * FACTOR}); os._exit(0)")
     status = until(lambda: (s := runner.status())["state"] == "down" and s, "its end")
     assert status["last_exit"]["cause"] == "stopped" and status["last_exit"]["exit"].get("code", 0) == 0, status
 
@@ -362,7 +363,7 @@ def its_own_watchdog(daemon):
     assert "gave no sign of life for 0.1 s" in daemon.said()
     daemon.until_state("web", "up")
     second = daemon.pid("web")
-    runner.do("notify('WATCHDOG_USEC=100000')\nnotify('WATCHDOG_USEC=0')")
+    runner.do(f"notify('WATCHDOG_USEC={int(FACTOR * 1e6)}')\nnotify('WATCHDOG_USEC=0')")
     runner.begin("notify('WATCHDOG=trigger')")
     until(lambda: daemon.pid("web") not in (0, second), "a third instance")
 
@@ -424,7 +425,8 @@ def libsystemd(daemon):
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    daemon.start(f"runners:\n  web:\n    command: [{python}, {program}, {stop}]\n    ready: notify\n    watchdog: 2s\n"
+    daemon.start(f"runners:\n  web:\n    command: [{python}, {program}, {stop}]\n    ready: notify\n"
+                 f"    watchdog: {2 * FACTOR:g}s\n"
                  f"    fd_store: {{ max: 2 }}\n    backoff: {{ initial: 0 }}\n"
                  f"    sockets: [ {{ tcp: \"127.0.0.1:{port}\", name: http }} ]\n")
     first = daemon.until_state("web", "up")

@@ -15,7 +15,7 @@ import baton_wire as wire
 wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
-from daemon_tests import is_alive, test, until  # noqa: E402
+from daemon_tests import FACTOR, is_alive, test, until  # noqa: E402
 from state_runner import RUNNER, call, plan, who  # noqa: E402
 
 
@@ -183,7 +183,7 @@ def one_that_does_not_end_is_killed_at_the_deadline(daemon):
 
 @test
 def a_successor_that_fails_leaves_the_predecessor(daemon):
-    before = start(daemon, start_timeout="2s", upgrade="{ timeout: 1s }")["pid"]
+    before = start(daemon, start_timeout=f"{2 * FACTOR:g}s", upgrade=f"{{ timeout: {FACTOR:g}s }}")["pid"]
     call(daemon, "Add", 3)
     for line, phase in (("restore=refuse", "crossing"), ("restore=die", "crossing"), ("restore=hang", "crossing"),
                         ("start=refuse", "beginning"), ("start=die", "beginning"), ("start=hang", "beginning")):

@@ -23,10 +23,9 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, Skip, is_alive, test, until  # noqa: E402
+from daemon_tests import FACTOR, TIMEOUT, Skip, is_alive, test, until  # noqa: E402
 
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
-FACTOR = float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
 LONG = bool(os.environ.get("BATON_SOAK"))
 
 

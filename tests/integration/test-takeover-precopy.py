@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.environ.get("abs_top_srcdir", "."), "tests/integration"))
 import baton_wire as wire  # noqa: E402
@@ -20,7 +21,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, test, until  # noqa: E402
+from daemon_tests import FACTOR, TIMEOUT, test, until  # noqa: E402
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -112,7 +113,7 @@ def what_happens_by_itself(daemon):
     daemon.start(f"""
       defaults: {{ intensity: {{ restarts: 0 }} }}
       runners:
-        pinged: {{ command: [{ECHO}], ready: hello, watchdog: 1s }}
+        pinged: {{ command: [{ECHO}], ready: hello, watchdog: {FACTOR:g}s }}
         flaps: {{ command: [sh, -c, "exit 1"], backoff: {{ initial: 30ms, max: 30ms }} }}
         grows: {{ command: [sh, -c, "sleep 0.05; exit 1"], backoff: {{ initial: 10ms, max: 1s }} }}
         often: {{ command: ["true"], every: 100ms }}
@@ -127,8 +128,10 @@ def what_happens_by_itself(daemon):
     """, **HOLD)
     pid = daemon.until_state("rests", "up")["pid"]
     pinged = daemon.until_state("pinged", "up")["pid"]
-    for _ in range(5):
+    count, end = 0, time.monotonic() + 2 * FACTOR
+    while count < 5 or time.monotonic() < end:  # so that there are pings
         take_over(daemon)
+        count += 1
     assert daemon.pid("rests") == pid and daemon.pid("pinged") == pinged
     assert daemon.stop() == 0
 

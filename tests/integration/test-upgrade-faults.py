@@ -17,10 +17,9 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import BATON, BUILD, TIMEOUT, is_alive, main, owned, test, until  # noqa: E402
+from daemon_tests import BATON, BUILD, FACTOR, TIMEOUT, is_alive, main, owned, test, until  # noqa: E402
 
 RUNNER = os.path.join(BUILD, "tests", "state-runner")
-FACTOR = TIMEOUT / 10
 SHORT, LONG = f"{int(2000 * FACTOR)}ms", "1h"
 DEATHS = 3  # that the keeper takes for single ones
 GROUP = 20  # runners of one connection, whose socket holds so much

@@ -9,12 +9,11 @@ import shutil
 import signal
 import subprocess
 
-from daemon_tests import BATON, BUILD, TIMEOUT, descendants, is_alive, main, owned, test, until
+from daemon_tests import BATON, BUILD, FACTOR, TIMEOUT, descendants, is_alive, main, owned, test, until
 from state_runner import RUNNER, call, who
 
 COUNTER = os.path.join(BUILD, "examples", "counter")
 LOAD = os.path.join(BUILD, "bench", "call-load")
-FACTOR = TIMEOUT / 10
 HEALTH = f"{int(300 * FACTOR)}ms"
 
 
