@@ -73,6 +73,8 @@ static int check_options(const ControlOptions *options, char *error) {
                 return ERROR(error, "--all goes with no name");
         if (chooses && options->exec)
                 return ERROR(error, "--exec goes with names alone, not with --all and --changed");
+        if (options->exec && !*options->exec)
+                return ERROR(error, "--exec wants the path of a program");
         if (options->force && !chooses)
                 return ERROR(error, "--force goes with --all or --changed: what is named is upgraded anyway");
         if (options->no_wait && (chooses || options->batch > 0))

@@ -212,6 +212,7 @@ def wrong_words(daemon):
     for words, text in ((["--all", "s.1"], "--all goes with no name"), ([], "the name of a runner is missing"),
                         (["s.1", "--force"], "--force goes with --all or --changed"),
                         (["--all", "--exec", RUNNER], "--exec goes with names alone"),
+                        (["s.1", "--exec", ""], "--exec wants the path of a program"),
                         (["--all", "--batch", "0"], "--batch wants a number from 1 to 256"),
                         (["--all", "--no-wait"], "--no-wait does not go with batches")):
         done = daemon.baton("upgrade", *words, check=False)
