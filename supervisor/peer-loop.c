@@ -5,10 +5,9 @@
  * is set again only for an earlier moment, or when it fires: deadlines move later with each frame, and a timer that fires
  * too early costs one look, while moving it each time would cost a heap operation per call.
  *
- * A peer's lane has a duplicate in the keeper and perhaps one more wherever the peer is being ended. libev does not take a
- * stopped descriptor out of its epoll set; close() does, but only of the last duplicate. Were the peer's own descriptor
- * watched, the peer would close it while the duplicate lives, and the next event of the dead entry would make libev build
- * a new epoll set. Therefore the one watched is another duplicate, which its owner closes when the keeper's is gone.
+ * A peer's lane has a duplicate in the keeper and perhaps one more wherever the peer is being ended. The one watched is another
+ * duplicate, which its owner closes when the keeper's is gone: so there is one that lasts as long as the watcher, whatever
+ * the peer does with its own.
  *
  * The peer may be freed, and this with it, from within any call into it: release() while such a call runs only marks.
  */
