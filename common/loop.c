@@ -152,7 +152,7 @@ static void timer_ready(struct ev_loop *ev, ev_timer *watcher, int revents) {
 
         (void) ev;
         (void) revents;
-        timer->armed = false;
+        timer->deadline = 0;
         timer->callback(timer);
 }
 
@@ -168,16 +168,15 @@ void loop_timer_set(Loop *loop, LoopTimer *timer, uint64_t deadline_us) {
         ev_timer_init(watcher, timer_ready, deadline_us > now ? (double) (deadline_us - now) / USEC_PER_SEC : 0., 0.);
         watcher->data = timer;
         timer->loop = loop;
-        timer->armed = true;
-        timer->deadline = deadline_us;
+        timer->deadline = MAX(deadline_us, UINT64_C(1));
         ev_timer_start(loop->ev, watcher);
 }
 
 void loop_timer_stop(LoopTimer *timer) {
-        if (!timer->armed)
+        if (timer->deadline == 0)
                 return;
         ev_timer_stop(timer->loop->ev, (ev_timer *) timer->watcher);
-        timer->armed = false;
+        timer->deadline = 0;
 }
 
 static void signal_ready(struct ev_loop *ev, ev_signal *watcher, int revents) {
@@ -206,18 +205,17 @@ void loop_signal_stop(LoopSignal *signal) {
 }
 
 void loop_task_queue(Loop *loop, LoopTask *task) {
-        if (task->queued)
+        if (task->link.tqe_prev)
                 return;
         task->loop = loop;
-        task->queued = true;
         TAILQ_INSERT_TAIL(&loop->tasks, task, link);
 }
 
 void loop_task_cancel(LoopTask *task) {
-        if (!task->queued)
+        if (!task->link.tqe_prev)
                 return;
         TAILQ_REMOVE(&task->loop->tasks, task, link);
-        task->queued = false;
+        task->link.tqe_prev = NULL;
 }
 
 bool loop_has_tasks(const Loop *loop) {

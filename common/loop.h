@@ -38,8 +38,7 @@ struct LoopIo {
 struct LoopTimer {
         uint64_t watcher[LOOP_WATCHER_WORDS];
         Loop *loop;
-        bool armed;
-        uint64_t deadline; /* as it was set, while it is armed */
+        uint64_t deadline; /* 0: it is not set */
         void (*callback)(LoopTimer *timer);
 };
 #define LOOP_TIMER_NULL(_callback) ((LoopTimer){ .callback = (_callback) })
@@ -54,9 +53,8 @@ struct LoopSignal {
 
 /* Work for the end of this turn; queued at most once however often it is asked for. */
 struct LoopTask {
-        TAILQ_ENTRY(LoopTask) link;
+        TAILQ_ENTRY(LoopTask) link; /* tqe_prev NULL: it is not queued */
         Loop *loop;
-        bool queued;
         void (*callback)(LoopTask *task);
 };
 #define LOOP_TASK_NULL(_callback) ((LoopTask){ .callback = (_callback) })
@@ -92,7 +90,7 @@ void loop_timer_set(Loop *loop, LoopTimer *timer, uint64_t deadline_us);
 void loop_timer_stop(LoopTimer *timer);
 /* loop_timer_deadline() - when it calls back; 0: it is not set. */
 static inline uint64_t loop_timer_deadline(const LoopTimer *timer) {
-        return timer->armed ? timer->deadline : 0;
+        return timer->deadline;
 }
 
 void loop_signal_start(Loop *loop, LoopSignal *signal, int number);

@@ -157,7 +157,6 @@ typedef struct ConfigExits {
 } ConfigExits;
 
 struct RunnerConfig {
-        unsigned refs;
         const char *name; /* the template's: instances are NAME.1, NAME.2 ... */
         const char *description;
         const char *const *command;  /* its first word is the program, looked for in PATH unless it has a slash */
@@ -197,16 +196,17 @@ struct RunnerConfig {
         ConfigIntensity intensity;
         LogConfig log;
 
+        unsigned refs;
         uint32_t checkpoint_max_fds;
         uint32_t instances;    /* of a template; 1 of any other */
         uint32_t max_attached; /* clients at once */
         int16_t umask;         /* or SPAWN_UMASK_KEEP */
         int16_t oom_score_adj; /* or CONFIG_OOM_KEEP */
-        int8_t nice;           /* or CONFIG_NICE_KEEP */
         uint16_t ioprio;       /* as of ioprio_set(2): class << 13 | level; 0: the supervisor's */
+        uint16_t fd_store_max; /* descriptors that it may have stored */
+        int8_t nice;           /* or CONFIG_NICE_KEEP */
         uint8_t n_limits, n_hooks, n_sockets, stop_signal;
         uint8_t upgrade_signal; /* tells a plain one that has a successor to finish; 0: stop_signal */
-        uint16_t fd_store_max;  /* descriptors that it may have stored */
         RestartPolicy restart;
         ConfigRecover recover; /* of a native one */
         ConfigPending pending; /* of a native one that serves a queue of the kernel's */

@@ -187,7 +187,7 @@ static void await(KeeperLink *link, int r) {
 
         if (r == -EAGAIN)
                 events |= LOOP_OUT;
-        else if (r < 0 && r != -EBUSY && r != -EPIPE && !link->retry.armed)
+        else if (r < 0 && r != -EBUSY && r != -EPIPE && loop_timer_deadline(&link->retry) == 0)
                 loop_timer_set(link->loop, &link->retry, clock_after(clock_now(), RETRY_US));
         loop_io_set(link->loop, &link->io, link->fd, events);
 }

@@ -15,6 +15,8 @@
 
 #include "common/macro.h"
 
+#include "common/macro.h"
+
 typedef enum Desired {
         DESIRED_DOWN,
         DESIRED_UP,
@@ -70,7 +72,7 @@ typedef enum PolicyAction {
         _POLICY_ACTION_N,
 } PolicyAction;
 
-typedef enum RestartPolicy {
+typedef enum _packed_ RestartPolicy {
         RESTART_NEVER,
         RESTART_ON_FAILURE,
         RESTART_ALWAYS,

@@ -243,7 +243,7 @@ typedef struct Timer {
 static void on_timer(LoopTimer *timer) {
         Timer *self = CONTAINER_OF(timer, Timer, timer);
 
-        assert_false(timer->armed);
+        assert_int_equal(loop_timer_deadline(timer), 0);
         self->called = clock_now();
         tell(self->letter);
 }
@@ -257,7 +257,7 @@ static void test_timers(void **state) {
         uint64_t now = clock_now();
 
         (void) state;
-        loop_timer_stop(&a.timer); /* not armed: nothing */
+        loop_timer_stop(&a.timer); /* not set: nothing */
         loop_timer_set(loop, &c.timer, now + 1);
         loop_timer_set(loop, &c.timer, now + 20000); /* replaces */
         loop_timer_set(loop, &b.timer, now + 10000);
@@ -265,9 +265,10 @@ static void test_timers(void **state) {
         loop_timer_set(loop, &never.timer, USEC_INFINITY);
         loop_timer_set(loop, &stopped.timer, now + 1);
         loop_timer_stop(&stopped.timer);
-        assert_false(never.timer.armed || stopped.timer.armed);
-        assert_true(a.timer.armed && b.timer.armed && c.timer.armed);
-        loop_run(loop); /* ends when no timer is armed */
+        assert_true(loop_timer_deadline(&never.timer) == 0 && loop_timer_deadline(&stopped.timer) == 0);
+        assert_true(loop_timer_deadline(&a.timer) > 0 && loop_timer_deadline(&b.timer) > 0 &&
+                    loop_timer_deadline(&c.timer) > 0);
+        loop_run(loop); /* ends when no timer is set */
         assert_string_equal(told, "abc");
         /* Not before its moment, as far as epoll's milliseconds tell. */
         assert_true(b.called + USEC_PER_MSEC >= now + 10000);
@@ -341,7 +342,7 @@ typedef struct Task {
 static void on_task(LoopTask *task) {
         Task *self = CONTAINER_OF(task, Task, task);
 
-        assert_false(task->queued);
+        assert_null(task->link.tqe_prev); /* not queued any more */
         tell(self->letter);
         if (self->cancels)
                 loop_task_cancel(self->cancels);

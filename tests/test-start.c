@@ -179,16 +179,17 @@ static void test_keeper_refuses(void **state) {
 
         (void) state;
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                LoopTask *nobody = NULL;
                 Fixture f;
 
                 set_up(&f);
                 f.refused = rows[i].type;
                 f.error = rows[i].error;
                 f.stop = false;
-                /* The process is not made meanwhile: something else waits to be sent to the keeper. */
-                f.supervisor->spawn.queued = true;
+                /* The process is not made meanwhile: its task seems to be queued, and is not. */
+                f.supervisor->spawn.link.tqe_prev = &nobody;
                 assert_int_equal(start(&f), -1);
-                f.supervisor->spawn.queued = false;
+                f.supervisor->spawn.link.tqe_prev = NULL;
                 assert_string_equal(f.text, rows[i].text);
                 tear_down(&f);
         }
