@@ -19,8 +19,8 @@
         "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n" \
         "  --help\n"
 
-#define WAIT_HELP                                                                       \
-        "  --no-wait               return when it is on its way, not when it is done\n" \
+#define WAIT_HELP                                                                                         \
+        "  --wait, --no-wait       return when it is done, as without either, or when it is on its way\n" \
         "  --timeout=DURATION      wait at most so long; what was begun goes on; exit code 20\n"
 
 enum { VERSION_JSON = 1 };

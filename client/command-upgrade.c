@@ -160,7 +160,7 @@ const Command command_upgrade = {
                 "                          --changed; without them and --batch all at once, whatever fails)\n"
                 "  --exec=PATH             the program, instead of the configured one, until the next reload\n"
                 "  --check                 try everything but the replacement itself\n"
-                "  --no-wait               return when it is on its way, not when it is done\n"
+                "  --wait, --no-wait       return when it is done, as without either, or when it is on its way\n"
                 "  --timeout=DURATION      give up if it is not done by then (30s)\n"
                 "  --json                  one JSON object for each runner\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"

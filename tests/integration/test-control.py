@@ -99,7 +99,7 @@ def start_stop_restart(daemon):
     check(daemon, "stop", "store", out="store: down; killed by signal 15 (SIGTERM)\n")
     check(daemon, "stop", "store", out="store: was down already\n")
     check(daemon, "stop", "--strict", "store", code=45, out="store: was down already\n")
-    check(daemon, "start", "store", out=re.compile(r"store: up, pid \d+\n"))
+    check(daemon, "start", "--no-wait", "--wait", "store", out=re.compile(r"store: up, pid \d+\n"))
     check(daemon, "restart", "store", out=re.compile(r"store: up, pid \d+\n"))
     check(daemon, "start", "once", out="once: done\n")
     check(daemon, "start", "stubborn", out=re.compile(r"stubborn: up, pid \d+\n"))
