@@ -276,6 +276,21 @@ time.sleep(1000)
 
 
 @test
+def a_sandbox_in_front(daemon):
+    """What executes the runner is no matter to it, as docs/configuration.md says."""
+    life = Life(daemon, f"""
+      runners:
+        native: {{ command: [setpriv, --no-new-privs, --bounding-set=-all, --inh-caps=-all, --, {ECHO}], ready: hello }}
+        fd: {{ command: [setpriv, --no-new-privs, --, sh, -c, "echo >&3; exec sleep 1000"], ready: fd }}
+    """)
+    for name in ("native", "fd"):
+        with open(f"/proc/{life.up(name)}/status", encoding="ascii") as file:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        assert status["NoNewPrivs"] == "1" and (name == "fd" or int(status["CapBnd"], 16) == 0), (name, status)
+    assert daemon.baton("call", "native", "--", "echo.Echo/Unary", "string:hello").stdout == "hello\n"
+
+
+@test
 def readiness(daemon):
     gate = os.path.join(daemon.folder, "gate")
     os.mkfifo(gate)
