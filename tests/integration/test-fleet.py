@@ -76,7 +76,9 @@ def all_die_at_once(daemon):
         dead.update(now.values())
         now = all_up(daemon, names, dead)
         assert all(r["restarts"] == n for r in daemon.status()["runners"])
-    assert len(daemon_tests.children(daemon.keeper())) == STORM + 1, "none runs twice"
+    there = daemon_tests.children(daemon.keeper())
+    assert set(there) == {*now.values(), daemon.supervisor()}, ("none runs twice", len(there), [
+        (pid, is_alive(pid), daemon_tests.words_of(pid)) for pid in set(there) ^ {*now.values(), daemon.supervisor()}])
 
 
 @test
