@@ -38,6 +38,7 @@ struct Daemon {
         int control, config; /* told by the keeper; -1: not, or taken */
         bool is_configured;  /* a successor's: from here on ... */
         bool config_changed; /* ... another configuration is one too many */
+        bool is_middle; /* since the keeper's last END something was told, and what belongs to it may not have been yet */
 };
 
 int daemon_new(Daemon **ret_daemon, Supervisor *supervisor, const SupervisorOptions *options) {
@@ -98,6 +99,7 @@ static void clean_boot(const Daemon *daemon) {
 /* --------------------------------------------------------------------------------------------------- the keeper's words */
 
 void daemon_slot(Daemon *daemon, const KeeperSlot *slot, int pidfd_consume) {
+        daemon->is_middle = true;
         recovery_slot(&daemon->recovery, slot, pidfd_consume);
 }
 
@@ -125,6 +127,7 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
         _cleanup_fd_ int fd = fd_consume;
         int r = 0;
 
+        daemon->is_middle = true;
         if (fd < 0)
                 daemon->recovery.incomplete = true;
         else if (instance != 0)
@@ -148,6 +151,7 @@ void daemon_stored(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_
 }
 
 void daemon_gone(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t tag) {
+        daemon->is_middle = true;
         if (instance != 0)
                 recovery_gone(&daemon->recovery, instance);
         else if (kind == KEEPER_FD_RING)
@@ -234,10 +238,17 @@ static int begin_following(Daemon *daemon) {
         return r < 0 ? r : listen_to_clients(daemon);
 }
 
+void daemon_told(Daemon *daemon) {
+        daemon->is_middle = false;
+}
+
 int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZE]) {
         Supervisor *supervisor = daemon->supervisor;
-        int r = log_store_follow(supervisor->logs);
+        int r;
 
+        if (daemon->is_middle)
+                return 0;
+        r = log_store_follow(supervisor->logs);
         if (r < 0) {
                 (void) snprintf(reason, RECOVERY_REASON_SIZE, "the scratch of the logs cannot be used: %s",
                                 strerror(-r));

@@ -26,10 +26,12 @@ void daemon_gone(Daemon *daemon, uint64_t instance, KeeperFdKind kind, uint64_t 
 void daemon_loaded(Daemon *daemon);
 
 /*
- * Of a successor, in place of daemon_loaded(): daemon_follow() - after each END of the keeper's, @is_final after the last;
- * see recovery_follow(). daemon_followed() - everything is ours: what had to wait for that, and SERVING. daemon_tidy() - frees
+ * Of a successor, in place of daemon_loaded(): daemon_told() - the keeper has said END. daemon_follow() - as often as there is
+ * more to go by, @is_final after the last END; see recovery_follow(). In the middle of what the keeper tells it does nothing:
+ * a process is told before its descriptors. daemon_followed() - everything is ours: what had to wait for that, and SERVING. daemon_tidy() - frees
  * at most @max of what is not needed any more then; false: nothing was left.
  */
+void daemon_told(Daemon *daemon);
 int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZE]);
 void daemon_followed(Daemon *daemon);
 bool daemon_tidy(Daemon *daemon, unsigned max);

@@ -80,6 +80,7 @@ void successor_loaded(Successor *successor, bool is_final) {
         if (!successor->has_begun && fault_point(FAULT_SUCCESSOR, TAKEOVER_PHASE_COPY) < 0)
                 successor_refuse(successor, SUCCESSOR_FAULT_REFUSED);
         successor->loaded = is_final;
+        daemon_told(successor->supervisor->daemon);
         follow(successor, false);
         if (!successor->has_begun)
                 (void) transfer_say(successor->socket, TAKEOVER_WORD_READY);
