@@ -18,6 +18,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/pages.h"
 #include "supervisor/listener.h"
 #include "supervisor/metrics.h"
 #include "supervisor/supervisor.h"
@@ -28,7 +29,8 @@ void reload_deinit(Reload *reload) {
         config_errors_deinit(&reload->errors);
         reload->before = config_unref(reload->before);
         reload->after = config_unref(reload->after);
-        (void) malloc_trim(0); /* reading took many times what remains */
+        (void) malloc_trim(0); /* reading took many times what remains, and what reads is large */
+        pages_forget();
 }
 
 /* keep() - by the keeper, for a supervisor after this one. */

@@ -25,6 +25,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/pages.h"
 #include "common/step.h"
 #include "supervisor/cgroup.h"
 #include "supervisor/checkpoint.h"
@@ -111,6 +112,9 @@ static void handle_raised(LoopTask *task) {
 /* How many are prepared at once: what they ask of the keeper fits into its window, and their descriptors are few. */
 #define PREPARED_MAX 16u
 
+/* After so many starts, when no more are to come, the pages that they needed are given back. */
+#define MANY_STARTS 200u
+
 void supervisor_queue_begin(Supervisor *supervisor, Instance *instance) {
         TAILQ_INSERT_TAIL(&supervisor->to_begin, instance, link);
         instance->waiting = true;
@@ -154,10 +158,16 @@ static void spawn_queued(LoopTask *task) {
         while (keeper_link_idle(supervisor->link) && (instance = TAILQ_FIRST(&supervisor->to_spawn))) {
                 supervisor_unqueue_spawn(supervisor, instance);
                 instance_spawn(instance);
+                supervisor->n_spawned++;
         }
         while (!supervisor->held && supervisor->n_to_spawn < PREPARED_MAX &&
                (instance = TAILQ_FIRST(&supervisor->to_begin)) && !holder_must_wait(supervisor->holder, instance))
                 supervisor_begin_now(supervisor, instance);
+        if (supervisor->n_spawned < MANY_STARTS || !TAILQ_EMPTY(&supervisor->to_begin) ||
+            !TAILQ_EMPTY(&supervisor->to_spawn))
+                return;
+        supervisor->n_spawned = 0;
+        pages_forget();
 }
 
 /* -------------------------------------------------------------------------------------------------------------- at rest */

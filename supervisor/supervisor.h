@@ -76,7 +76,8 @@ struct Supervisor {
         struct InstanceQueue to_begin; /* nothing is made of them yet: not too many are prepared at once */
         struct InstanceQueue to_spawn; /* prepared; each waits until the link is idle */
         unsigned n_to_spawn;
-        bool held; /* no more processes are prepared: see supervisor_rest() */
+        unsigned n_spawned; /* since the pages of starting were last given back */
+        bool held;          /* no more processes are prepared: see supervisor_rest() */
         LoopTask spawn;
 
         Config *config;      /* the one that holds; NULL: none */

@@ -123,9 +123,6 @@ void keeper_kill_everything(Keeper *k);
 /* keeper_stop_runners() - SIGTERM to all: where there is no supervisor that could stop them better. */
 void keeper_stop_runners(Keeper *k);
 
-/* keeper_forget_start() - memory that is not needed any more; once a supervisor serves. */
-void keeper_forget_start(void);
-
 /* ---- request.c ---- */
 
 /*

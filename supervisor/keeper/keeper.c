@@ -20,16 +20,12 @@
 
 #include "supervisor/keeper/keeper.h"
 
-#include <elf.h>
 #include <errno.h>
-#include <link.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
-#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -40,6 +36,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/pages.h"
 #include "common/version.h"
 #include "supervisor/keeper/children.h"
 #include "supervisor/keeper/keeper-internal.h"
@@ -200,27 +197,6 @@ static int wait_child(idtype_t type, pid_t pid, int flags, siginfo_t *ret_info) 
                 r = waitid(type, (id_t) pid, ret_info, WEXITED | WNOHANG | __WALL | flags);
         } while (r < 0 && errno == EINTR);
         return r < 0 ? -errno : 0;
-}
-
-/*
- * keeper_forget_start() - code and constants that only the start has needed are no longer ours: two thirds of a static
- * program. The kernel has them in its cache, and maps again what is used.
- */
-void keeper_forget_start(void) {
-        const ElfW(Phdr) *header = (const void *) getauxval(AT_PHDR);
-        size_t n = getauxval(AT_PHNUM), page = (size_t) getpagesize();
-        uintptr_t base = 0;
-
-        for (size_t i = 0; header && i < n; i++)
-                if (header[i].p_type == PT_PHDR)
-                        base = (uintptr_t) header - header[i].p_vaddr; /* of a program that may lie anywhere */
-        for (size_t i = 0; header && i < n; i++) {
-                uintptr_t begin = (base + header[i].p_vaddr) / page * page;
-                uintptr_t end = base + header[i].p_vaddr + header[i].p_filesz;
-
-                if (header[i].p_type == PT_LOAD && !(header[i].p_flags & PF_W))
-                        (void) madvise((void *) begin, end - begin, MADV_DONTNEED);
-        }
 }
 
 /* reap() - every child that has exited. */
@@ -524,7 +500,7 @@ int keeper_continue(const KeeperOptions *options, int memfd_consume, int former_
                 return EXIT_FAILURE;
         }
         state_inherit(&k, false);
-        keeper_forget_start();
+        pages_forget();
         if (former >= 0)
                 replace_done(&k, version_release());
         else

@@ -25,6 +25,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/pages.h"
 #include "common/step.h"
 #include "supervisor/keeper/keeper-internal.h"
 #include "supervisor/keeper/launch.h"
@@ -255,7 +256,7 @@ void succession_serving(Keeper *k) {
         step_note("keeper", "handle_serving", k->supervisor);
         k->reign = REIGN_SERVING;
         if (!k->has_served)
-                keeper_forget_start();
+                pages_forget(); /* two thirds of a static program are for the start only */
         k->has_served = true;
         k->served_us = clock_now();
         table_forget_deaths(k->table);
