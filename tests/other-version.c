@@ -2,7 +2,7 @@
 
 /*
  * A supervisor of another version of the snapshot, by what is wrapped around one of ours. $BATON_TEST_SNAPSHOT_VERSION is
- * which: the one before ours knows nothing of runners; one after ours has a field more in the snapshot and in each runner,
+ * which: the one before ours knows nothing of runners, nor of a time before the freeze in which they are given; one after ours has a field more in the snapshot and in each runner,
  * and says whether it has come back. With $BATON_TEST_SNAPSHOT_DUMP each snapshot that is written goes into that file, too.
  */
 
@@ -11,9 +11,11 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "proto/transfer.h"
 #include "supervisor/fleet.h"
 #include "supervisor/hooks.h"
 #include "supervisor/snapshot.h"
+#include "supervisor/takeover.h"
 
 enum { LATER_FIELD = 999 };
 
@@ -24,6 +26,8 @@ size_t __wrap_baton__snapshot__snapshot__get_packed_size(const Snapshot *snapsho
 size_t __real_baton__snapshot__snapshot__get_packed_size(const Snapshot *snapshot);
 size_t __wrap_baton__snapshot__snapshot__pack(const Snapshot *snapshot, uint8_t *out);
 size_t __real_baton__snapshot__snapshot__pack(const Snapshot *snapshot, uint8_t *out);
+int __wrap_transfer_say(int socket, const char *word);
+int __real_transfer_say(int socket, const char *word);
 void __wrap_fleet_restore(Supervisor *supervisor, const Snapshot *snapshot);
 void __real_fleet_restore(Supervisor *supervisor, const Snapshot *snapshot);
 
@@ -34,6 +38,12 @@ uint32_t __wrap_snapshot_version(void) {
 }
 
 /* ---- what is written ---- */
+
+int __wrap_transfer_say(int socket, const char *word) {
+        if (__wrap_snapshot_version() < SNAPSHOT_VERSION && strcmp(word, TAKEOVER_WORD_RUNNERS) == 0)
+                return 0;
+        return __real_transfer_say(socket, word);
+}
 
 static void add_field(ProtobufCMessage *message) {
         ProtobufCMessageUnknownField *field = calloc(1, sizeof(*field));
