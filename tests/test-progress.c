@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/spare.h"
 #include "proto/peer-internal.h"
 #include "tests/peer-host.h"
 #include "tests/seam.h"
@@ -189,7 +190,8 @@ static void pass_on(Peer *from, Peer *to) {
 
 /*
  * All that was queued in a turn leaves in one write, all that has arrived is handled before the next read, and when there
- * were as many before none of it needs memory: Envelopes are unpacked into the turn's scratch, calls are kept for the next.
+ * were as many before none of it needs memory: Envelopes are unpacked into the turn's scratch, calls are kept for the next,
+ * but for AddressSanitizer.
  */
 static void test_batches(void **state) {
         static TestAnswer answers[BATCH];
@@ -204,10 +206,10 @@ static void test_batches(void **state) {
                         start(pair.a.peer, CHANNEL_RPC, 64, &answers[i]);
                 assert_int_equal(seam_count(SEAM_SENDMSG), 0);
                 pass_on(pair.a.peer, pair.b.peer);
-                assert_true(round == 1 || allocations() == 0);
+                assert_true(round == 1 || SPARE_MAX < BATCH || allocations() == 0);
                 seam_reset();
                 pass_on(pair.b.peer, pair.a.peer);
-                assert_true(round == 1 || allocations() == 0);
+                assert_true(round == 1 || SPARE_MAX < BATCH || allocations() == 0);
                 for (unsigned i = 0; i < BATCH; i++)
                         assert_int_equal(answers[i].n, round);
         }
