@@ -7,7 +7,8 @@
  * - A watcher started on a closed descriptor aborts the process: received descriptors are checked where they arrive.
  * - ev_io_stop() leaves the descriptor in the epoll set, where it stays after its close as long as somebody else has a
  *   duplicate: the keeper, or a predecessor that is on its way out. The next event of it makes libev build the whole set anew,
- *   10 ms for some thousands. So a stop takes it out. Which set that is libev does not tell: it is the first that it opens.
+ *   10 ms for some thousands. So a stop takes it out. Which set that is libev does not tell: it is the first that it opens;
+ *   where it opens another later, this is what it was without: an error that nobody looks at.
  * The deadline of a timer is kept in CLOCK_MONOTONIC microseconds; libev's own time is used only for the distance.
  */
 
@@ -135,7 +136,6 @@ void loop_io_set(Loop *loop, LoopIo *io, int fd, unsigned events) {
 
 void loop_io_stop(LoopIo *io) {
         ev_io *watcher = (ev_io *) io->watcher;
-
         Loop *loop;
 
         if (io->fd < 0)

@@ -15,8 +15,6 @@
 
 #include "common/macro.h"
 
-#include "common/macro.h"
-
 typedef enum Desired {
         DESIRED_DOWN,
         DESIRED_UP,
