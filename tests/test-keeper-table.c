@@ -14,6 +14,7 @@
 
 #include "common/fd.h"
 #include "common/keeper-message.h"
+#include "supervisor/keeper/dump.h"
 #include "supervisor/keeper/port.h"
 #include "tests/seam.h"
 #include "tests/test.h"
@@ -33,6 +34,43 @@ static int reserve_as(Table *table, uint64_t instance, const char *text, uint32_
 
 static int reserve(Table *table, uint64_t instance, const char *text) {
         return reserve_as(table, instance, text, 0);
+}
+
+/* A pack that is larger than whatever the socket may hold is told message by message. */
+static void test_pack_too_large(void **state) {
+        Port port = PORT_NULL;
+        Table *table = NULL;
+        KeeperMessage m;
+        unsigned n = 0;
+        int peer, small = 1;
+
+        (void) state;
+        assert_int_equal(table_new(&table, 1024), 0);
+        for (uint64_t i = 1; i <= KEEPER_PACK_MAX; i++) {
+                char name[16];
+
+                (void) snprintf(name, sizeof(name), "r%u", (unsigned) i);
+                assert_int_equal(reserve(table, i, name), 0);
+        }
+        assert_int_equal(port_open(&port, &peer), 0);
+        assert_int_equal(setsockopt(port.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+        port.packs = true;
+        port.dump = PORT_DUMP_SLOTS;
+        assert_int_equal(dump_flush(&port, table), PORT_RETRY);
+        assert_false(port.packs);
+        while (n < KEEPER_PACK_MAX) {
+                PortFlushed r = dump_flush(&port, table);
+
+                assert_true(r == PORT_FULL || r == PORT_SENT);
+                while (n < KEEPER_PACK_MAX &&
+                       recv(peer, &m, sizeof(m), MSG_DONTWAIT | MSG_TRUNC) == (ssize_t) sizeof(m)) {
+                        assert_int_equal(m.type, KEEPER_SLOT);
+                        n++;
+                }
+        }
+        port_close(&port);
+        fd_close(peer);
+        table_free(table);
 }
 
 static void test_table_slots(void **state) {
@@ -369,8 +407,9 @@ static void test_table_watch(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_table_slots),        TEST(test_table_full), TEST(test_table_fds),    TEST(test_table_kept),
-                TEST(test_table_report_again), TEST(test_table_walk), TEST(test_port_answers), TEST(test_table_watch),
+                TEST(test_pack_too_large), TEST(test_table_slots),  TEST(test_table_full),
+                TEST(test_table_fds),      TEST(test_table_kept),   TEST(test_table_report_again),
+                TEST(test_table_walk),     TEST(test_port_answers), TEST(test_table_watch),
         };
 
         return test_run(tests, ARRAY_SIZE(tests));

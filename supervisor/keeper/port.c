@@ -91,6 +91,10 @@ PortFlushed port_send(Port *port, KeeperMessage *messages, size_t n, const int *
         for (size_t i = 0; i < n; i++)
                 messages[i].version = port->version;
         sent = cmsg_send(port->fd, messages, n * sizeof(*messages), fds, n_fds);
+        if (sent == -EMSGSIZE && n > 1) { /* net.core.wmem_default is far below the usual */
+                port->packs = false;
+                return PORT_RETRY;
+        }
         if (sent == -EAGAIN)
                 return PORT_FULL;
         return sent == -ENOBUFS || sent == -ENOMEM || sent == -ETOOMANYREFS ? PORT_RETRY : PORT_SENT;
