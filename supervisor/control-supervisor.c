@@ -40,8 +40,10 @@ static bool check_patterns(const Supervisor *supervisor, Call *call, char *const
         for (size_t i = 0; i < n; i++) {
                 Near near = { .wanted = patterns[i] };
                 char text[NEAR_TEXT_SIZE];
-                const Runner *runner;
+                const Runner *runner = runner_find(supervisor, patterns[i]);
 
+                if (runner)
+                        continue;
                 for (runner = runner_first(supervisor); runner && !runner_matches(runner, patterns[i]);
                      runner = runner_next(runner))
                         near_offer(&near, runner->name);
@@ -57,20 +59,36 @@ static bool check_patterns(const Supervisor *supervisor, Call *call, char *const
         return true;
 }
 
-/* select_runners() - those asked for, in order. 0 or -ENOMEM. */
+/* are_names() - whether each is the name of a runner: nobody else has to be looked at then, and there may be thousands. */
+static bool are_names(const Supervisor *supervisor, char *const *patterns, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                if (!runner_find(supervisor, patterns[i]))
+                        return false;
+        return n > 0;
+}
+
+/* select_runners() - those asked for, in order, each once. 0 or -ENOMEM. */
 static int select_runners(const Supervisor *supervisor, char *const *patterns, size_t n_patterns,
                           Runner ***ret_runners, size_t *ret_n) {
-        size_t n_all = HASH_CNT(by_name, supervisor->runners), n = 0;
-        Runner **runners = calloc(n_all + 1, sizeof(*runners));
+        bool named = are_names(supervisor, patterns, n_patterns);
+        size_t n_max = named ? n_patterns : HASH_CNT(by_name, supervisor->runners), n = 0, n_kept = 0;
+        Runner **runners = calloc(n_max + 1, sizeof(*runners));
 
         if (!runners)
                 return -ENOMEM;
-        for (Runner *runner = runner_first(supervisor); runner; runner = runner_next(runner))
-                if (fits_any(runner, patterns, n_patterns))
-                        runners[n++] = runner;
+        if (named)
+                for (; n < n_patterns; n++)
+                        runners[n] = runner_find(supervisor, patterns[n]);
+        else
+                for (Runner *runner = runner_first(supervisor); runner; runner = runner_next(runner))
+                        if (fits_any(runner, patterns, n_patterns))
+                                runners[n++] = runner;
         qsort(runners, n, sizeof(Runner *), by_name);
+        for (size_t i = 0; i < n; i++)
+                if (n_kept == 0 || runners[n_kept - 1] != runners[i])
+                        runners[n_kept++] = runners[i];
         *ret_runners = runners;
-        *ret_n = n;
+        *ret_n = n_kept;
         return 0;
 }
 
