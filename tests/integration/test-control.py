@@ -126,6 +126,11 @@ def names(daemon):
                                                             "that name; did you mean store?\n")
     check(daemon, "status", "stora", code=21, out="",
           err="baton: status stora: NOT_FOUND: runner stora: there is none of that name; did you mean store?\n")
+    for asked, told in (("store web.2 store", "store web.2"), ("web.2 web", "web.1 web.2"), ("web.1 s*e w*.1", "store web.1"),
+                        ("store web.2 web.1", "store web.1 web.2"), ("store stor?", "store")):
+        answer = json.loads(check(daemon, "status", "--json", *asked.split()))
+        assert " ".join(runner["name"] for runner in answer["runners"]) == told, (asked, answer)
+    check(daemon, "status", "store", "stora", code=21, out="", err=None)
     check(daemon, "stop", "store", "x*", code=21, out="", err=None)
     assert daemon.status("store")["state"] == "up", "one wrong name, and nothing is done"
     check(daemon, "start", code=2, out="", err=re.compile(r"baton: start: the name of a runner is missing; .*\n"))
