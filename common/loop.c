@@ -18,10 +18,12 @@
 #include <errno.h>
 #include <ev.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/fd.h"
 #include "common/macro.h"
+#include "common/pace.h"
 
 static_assert(sizeof(ev_io) <= LOOP_WATCHER_WORDS * 8 && sizeof(ev_timer) <= LOOP_WATCHER_WORDS * 8 &&
                       sizeof(ev_signal) <= LOOP_WATCHER_WORDS * 8,
@@ -31,7 +33,8 @@ TAILQ_HEAD(TaskQueue, LoopTask);
 
 struct Loop {
         struct ev_loop *ev;
-        int epoll; /* its set; libev's */
+        int epoll;  /* its set; libev's */
+        int fd_max; /* the highest that was ever watched */
         ev_prepare prepare;
         struct TaskQueue tasks;
 };
@@ -131,6 +134,7 @@ void loop_io_set(Loop *loop, LoopIo *io, int fd, unsigned events) {
         watcher->data = loop;
         io->fd = fd;
         io->events = events;
+        loop->fd_max = MAX(loop->fd_max, fd);
         ev_io_start(loop->ev, watcher);
 }
 
@@ -145,6 +149,18 @@ void loop_io_stop(LoopIo *io) {
         (void) epoll_ctl(loop->epoll, EPOLL_CTL_DEL, io->fd, NULL);
         io->fd = -1;
         io->events = 0;
+}
+
+void loop_leave(Loop *loop, int fd_min) {
+        pace_begin();
+        for (int fd = loop->fd_max; fd >= fd_min; fd--) {
+                if (fd == loop->epoll)
+                        continue; /* or all that is in it would go at once */
+                (void) epoll_ctl(loop->epoll, EPOLL_CTL_DEL, fd, NULL);
+                (void) close(fd);
+                (void) pace_keep();
+        }
+        pace_end();
 }
 
 static void timer_ready(struct ev_loop *ev, ev_timer *watcher, int revents) {

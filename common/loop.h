@@ -85,6 +85,13 @@ void loop_release(Loop *loop);
 void loop_io_set(Loop *loop, LoopIo *io, int fd, unsigned events);
 void loop_io_stop(LoopIo *io);
 
+/*
+ * loop_leave() - before _exit() of a process whose descriptors live on with others, in a loop that does not turn any more: closes
+ * all from @fd_min on that it may have watched, at a pace (common/pace.h). To end with thousands of them is one long piece of
+ * work of the kernel's, 8 ms for ten thousand, beside which whoever serves now has to wait.
+ */
+void loop_leave(Loop *loop, int fd_min);
+
 /* loop_timer_set() - calls back once at @deadline_us (clock_now()); USEC_INFINITY stops; an earlier setting is replaced. */
 void loop_timer_set(Loop *loop, LoopTimer *timer, uint64_t deadline_us);
 void loop_timer_stop(LoopTimer *timer);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/pace.h"
 #include "proto/snapshot.pb-c.h"
 #include "supervisor/checkpoint.h"
 #include "supervisor/chronicle.h"
@@ -100,6 +101,7 @@ static int make_one(Made *made, RunnerConfig *config, uint32_t number) {
         }
         if (runner) /* it is being removed, or was there all the time */
                 return 0;
+        (void) pace_keep();
         r = runner_new(&runner, made->supervisor, config, number);
         if (r == 0) {
                 r = keep(made, runner);

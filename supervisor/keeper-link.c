@@ -31,6 +31,7 @@
 #include "common/cmsg.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/pace.h"
 #include "common/step.h"
 
 enum { RETRY_US = 10000 };
@@ -738,7 +739,7 @@ static void io_ready(LoopIo *io, unsigned events) {
 
 void keeper_link_read(KeeperLink *link) {
         while (link->held && receive(link))
-                ;
+                (void) pace_keep();
 }
 
 int keeper_link_settle(KeeperLink *link, uint64_t deadline_us) {

@@ -25,6 +25,8 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/loop.h"
+#include "common/pace.h"
 #include "common/parse.h"
 #include "supervisor/chronicle.h"
 #include "supervisor/instance-internal.h"
@@ -533,6 +535,8 @@ int recovery_follow(Recovery *recovery, Supervisor *supervisor, bool is_final, c
                 r = follow_slot(supervisor, slot, is_final, reason);
                 if (r == 0)
                         touch(recovery, slot);
+                if (pace_keep())
+                        loop_turn(supervisor->loop); /* all that it watches now would be a long piece */
         }
         TAILQ_CONCAT(&recovery->changed, &changed, changed);
         return MIN(r, 0);

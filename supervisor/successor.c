@@ -28,6 +28,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "common/memfd.h"
+#include "common/pace.h"
 #include "common/step.h"
 #include "proto/control.pb-c.h"
 #include "proto/peer-save.h"
@@ -207,6 +208,7 @@ static void hear(Successor *successor) {
                 state = transfer_step(&successor->transfer);
                 if (state == TRANSFER_DONE)
                         take_round(successor);
+                (void) pace_keep();
         } while (state == TRANSFER_SAID || (state == TRANSFER_DONE && !successor->last && !successor->refused));
         if (state == TRANSFER_FAILED && !successor->last)
                 successor_refuse(successor, successor->transfer.reason);
@@ -263,6 +265,7 @@ void successor_go(Successor *successor) {
         if (!successor->waiting)
                 return; /* nobody has heard READY of us */
         successor->goes = true;
+        pace_end();
         keeper_link_release(successor->supervisor->link);
 }
 
@@ -277,6 +280,7 @@ void successor_wait(Successor *successor) {
                 };
 
                 (void) poll(fds, ARRAY_SIZE(fds), -1);
+                pace_begin();
                 if (fds[0].revents)
                         keeper_link_read(supervisor->link);
                 if (keeper_link_fd(supervisor->link) < 0)
@@ -315,6 +319,7 @@ int successor_new(Successor **ret_successor, Supervisor *supervisor, int handove
         }
         *successor = (Successor){ .supervisor = supervisor, .socket = handover_fd_consume };
         SLIST_INIT(&successor->rounds);
+        pace_begin();
         loop_hold(supervisor->loop);
         keeper_link_hold(supervisor->link);
         log_store_hold(supervisor->logs);

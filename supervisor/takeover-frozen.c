@@ -44,6 +44,7 @@ static void hear_keeper(Frozen *frozen) {
                         if (r == 0 && frozen->reload)
                                 (void) kill(getppid(), SIGHUP);
                         fault_end();
+                        loop_leave(frozen->takeover->supervisor->loop, KEEPER_RESERVED_FDS);
                         _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS); /* nothing of ours may be ended in order */
                 }
                 frozen->reload |= m.type == KEEPER_RELOAD;

@@ -5,6 +5,7 @@
 #include "tests/test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -150,7 +151,7 @@ static unsigned in_set(void) {
         char path[64], line[256];
         unsigned n = 0;
 
-        for (int fd = 3; fd < 64; fd++) {
+        for (int fd = 3; fd < 200; fd++) {
                 FILE *file;
 
                 (void) snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
@@ -197,6 +198,39 @@ static void test_io_with_a_duplicate(void **state) {
         fd_close(copy);
         fd_close_all(others, 2);
         loop_free(self.loop);
+}
+
+/* A loop that is left: what was watched is closed, what is below and the duplicates of others are not. */
+static void test_leave(void **state) {
+        enum { PAIRS = 40 };
+        Io watchers[PAIRS];
+        int fds[PAIRS][2], copies[PAIRS];
+        Loop *loop = open_loop();
+
+        (void) state;
+        for (size_t i = 0; i < PAIRS; i++) {
+                assert_int_equal(fd_socketpair(SOCK_STREAM, fds[i]), 0);
+                watchers[i] = (Io){ .io = LOOP_IO_NULL(on_io), .loop = loop };
+        }
+        for (size_t i = 0; i < PAIRS; i++) {
+                copies[i] = fd_dup(fds[i][0]);
+                loop_io_set(loop, &watchers[i].io, fds[i][0], LOOP_IN);
+        }
+        loop_turn(loop);
+        assert_int_equal(in_set(), PAIRS);
+        loop_leave(loop, fds[1][0]);
+        assert_int_equal(in_set(), 1); /* the first of them, which is below */
+        assert_true(fcntl(fds[0][0], F_GETFD) >= 0);
+        for (size_t i = 1; i < PAIRS; i++) {
+                assert_int_equal(fcntl(fds[i][0], F_GETFD), -1);
+                assert_int_equal(errno, EBADF);
+                assert_true(fcntl(copies[i], F_GETFD) >= 0);
+        }
+        loop_io_stop(&watchers[0].io);
+        loop_free(loop);
+        fd_close_all(fds[0], 2);
+        fd_close_all(copies, PAIRS);
+        fd_close(fds[PAIRS - 1][1]);
 }
 
 /* Two watchers ready in one turn: the first called stops the other, which must then be silent. */
@@ -446,6 +480,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_io_both_and_none),
         TEST(test_io_with_a_duplicate),
         TEST(test_io_stopped_by_another),
+        TEST(test_leave),
         TEST(test_timers),
         TEST(test_timer_with_stale_clock),
         TEST(test_timer_sets_itself),

@@ -16,6 +16,7 @@
 #include <sys/pidfd.h>
 
 #include "common/fd.h"
+#include "common/pace.h"
 
 typedef struct Pack {
         KeeperMessage messages[KEEPER_PACK_MAX];
@@ -52,6 +53,7 @@ static PortFlushed pack_send(Pack *pack, Port *port) {
         PortFlushed r = pack->n > 0 ? port_send(port, pack->messages, pack->n, pack->fds, pack->n_fds) : PORT_SENT;
 
         fd_close_all(pack->pidfds, pack->n_pidfds);
+        (void) pace_keep();
         return r;
 }
 
@@ -248,13 +250,16 @@ static PortFlushed tell_changed_fds(Port *port, Table *table) {
         return r;
 }
 
+/* tell_changes() - while its predecessor serves. */
 static PortFlushed tell_changes(Port *port, Table *table) {
         PortFlushed r = PORT_SENT;
 
+        pace_begin();
         while (r == PORT_SENT && table_next_changed(table, NULL))
                 r = tell_changed_slots(port, table);
         while (r == PORT_SENT && table_next_changed_fd(table, NULL))
                 r = tell_changed_fds(port, table);
+        pace_end();
         return r == PORT_SENT && (port->owes_end || port->is_final) ? tell_end(port, table) : r;
 }
 
