@@ -5,13 +5,14 @@
     bench/takeover.py [--quick] [--takeovers N] [--descriptors N,...] [--json FILE]
 
 Each time a supervisor has plain runners (three descriptors each: process, two pipes) and one native one, and is replaced N
-times. Two clients call all the time, one after the other: the state of one runner, which the supervisor answers itself, and
-a call to the native one by way of the supervisor. The pause that a client sees is the longest of its calls during a takeover.
+times. Two clients (bench/control-load) call all the time, one call after the other: the state of one runner, which the
+supervisor answers itself, and a call to the native one by way of the supervisor. The pause that a client sees is the longest of
+its calls from when the takeover is asked for until 20 ms after its answer: the former one's leaving is in it.
 The floor is SCM_RIGHTS alone: as many descriptors from one process to another, 250 in a message, in the same run.
 
-A takeover keeps every processor busy for as long as it takes, so that a client waits for one, whatever the supervisor does. What
-that makes is measured in the same run, too: the longest call in as long a time without a takeover, beside as many processes that
-compute as there are processors."""
+A longer time has more in it that is nobody's fault, and a client that waits for a processor waits whatever the supervisor does.
+What that makes is measured in the same run, too: the longest call in as long a time without a takeover, with nothing else to do
+and beside as many processes that compute as there are processors."""
 
 import argparse
 import array
@@ -23,7 +24,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 BUILD = os.environ.get("abs_top_builddir", os.getcwd())
@@ -37,7 +37,6 @@ import baton_wire as wire  # noqa: E402
 wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
-from baton_wire import control  # noqa: E402
 
 BATCH = 250
 FLOOR_ROUNDS = 9
@@ -74,44 +73,55 @@ def transfer_once(n):
     return taken
 
 
-class Client(threading.Thread):
-    """Calls without a pause; the longest call since the last look is what it has seen."""
+class Client:
+    """bench/control-load in a process of its own; each of its calls is known when it has ended."""
 
-    def __init__(self, daemon, message):
-        super().__init__(daemon=True)
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(os.path.join(daemon.runtime, "control"))
-        self.peer, self.message, self.longest, self.over, self.failed = wire.Peer(connection, side=1), message, 0.0, False, 0
-        self.start()
+    def __init__(self, daemon, what):
+        self.process = subprocess.Popen([os.path.join(BUILD, "bench/control-load"), os.path.join(daemon.runtime, "control"), what,
+                                         "native"], stdout=subprocess.PIPE, text=True)
+        self.calls = []
 
-    def run(self):
-        while not self.over:
-            begun = time.monotonic()
-            call = self.peer.wait(self.peer.message(*self.message))
-            self.failed += call.status != wire.OK
-            self.longest = max(self.longest, time.monotonic() - begun)
-            time.sleep(0.0001)  # the two of them are one process, and are to be no load
+    def end(self):
+        """How many have failed: it ends with the first."""
+        self.process.terminate()
+        self.calls = [tuple(map(int, line.split())) for line in self.process.communicate()[0].splitlines()]
+        return self.process.returncode
 
-    def look(self):
-        longest, self.longest = self.longest, 0.0
-        return longest
+    def longest(self, windows):
+        """Seconds of the longest call in each of @windows, of which a part at least was in it."""
+        return [max((took for begun, took in self.calls if begun <= end and begun + took >= begin), default=0) / 1e9
+                for begin, end in windows]
 
 
-def beside_others(client, seconds, times):
-    """The longest call of @client in @seconds, @times over, while all processors are busy."""
+def watch(seconds, times):
+    """As many windows of this length, one after the other."""
+    windows = []
+    for _ in range(times):
+        begun = time.monotonic_ns()
+        time.sleep(seconds)
+        windows.append((begun, time.monotonic_ns()))
+    return windows
+
+
+def watch_beside_others(seconds, times):
+    """The same, while all processors are busy."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
     try:
         time.sleep(0.3)
-        longest = []
-        for _ in range(times):
-            client.look()
-            time.sleep(seconds)
-            longest.append(client.look())
+        return watch(seconds, times)
     finally:
         for other in others:
             other.kill()
             other.wait()
-    return longest
+
+
+def take_over(daemon):
+    """Its answer, and when it was, with the former one's leaving."""
+    begun = time.monotonic_ns()
+    done = subprocess.run([daemon_tests.BATON, "takeover", "--json"], env=daemon.environment, text=True, stdout=subprocess.PIPE,
+                          check=True)
+    time.sleep(0.02)
+    return json.loads(done.stdout), (begun, time.monotonic_ns())
 
 
 def measure(n, takeovers):
@@ -123,35 +133,26 @@ def measure(n, takeovers):
                      f"  native: {{ command: [{echo}], ready: hello }}\n")
         try:
             daemon_tests.until(lambda: sum(r["state"] == "up" for r in daemon.status()["runners"]) == runners + 1, "all", 120)
-            clients = [
-                Client(daemon, ("baton.Control/Status", control.StatusRequest(names=["native"]))),
-                Client(daemon, ("baton.Control/Call", control.CallRequest(name="native", method="echo.Echo/Unary", payload=b"x"))),
-            ]
-            seen, answers = ([], []), []
+            clients = [Client(daemon, "status"), Client(daemon, "call")]
+            time.sleep(0.5)
+            answers, windows, idle = [], [], []
             for _ in range(takeovers):
-                time.sleep(0.05)
-                for client in clients:
-                    client.look()
-                done = subprocess.run([daemon_tests.BATON, "takeover", "--json"], env=daemon.environment, text=True,
-                                      stdout=subprocess.PIPE, check=True)
-                time.sleep(0.02)
-                answers.append(json.loads(done.stdout))
-                for all_of_it, client in zip(seen, clients):
-                    all_of_it.append(client.look())
-            total = statistics.median(a["total_us"] for a in answers) / 1e6
-            busy = beside_others(clients[0], total, takeovers)
-            for client in clients:
-                client.over = True
-                client.join(10)
+                answer, window = take_over(daemon)
+                answers.append(answer)
+                windows.append(window)
+                idle += watch((window[1] - window[0]) / 1e9, 1)
+            busy = watch_beside_others(statistics.median(end - begin for begin, end in windows) / 1e9, takeovers)
+            failed = sum(client.end() for client in clients)
             fds = len(os.listdir(f"/proc/{answers[-1]['pid']}/fd"))
-            failed = sum(client.failed for client in clients)
         finally:
             daemon.stop()
     floor = [transfer_once(fds) for _ in range(FLOOR_ROUNDS)]
     return {"descriptors": fds, "failed": failed, "floor_us": 1e6 * statistics.median(floor),
-            "control_us": [1e6 * s for s in seen[0]], "call_us": [1e6 * s for s in seen[1]],
-            "busy_us": [1e6 * s for s in busy], "pause_us": [a["pause_us"] for a in answers],
-            "total_us": [a["total_us"] for a in answers]}
+            "control_us": [1e6 * s for s in clients[0].longest(windows)],
+            "call_us": [1e6 * s for s in clients[1].longest(windows)],
+            "idle_us": [1e6 * s for s in clients[0].longest(idle)],
+            "busy_us": [1e6 * s for s in clients[0].longest(busy)],
+            "pause_us": [a["pause_us"] for a in answers], "total_us": [a["total_us"] for a in answers]}
 
 
 def quantiles(values):
@@ -160,18 +161,19 @@ def quantiles(values):
 
 
 def show(results):
-    print("descriptors  pause by the supervisor, us   seen by a control client, us   the same, others busy, us   "
+    print("descriptors  pause by the supervisor, us   seen by a control client, us   without a takeover, us   the same, others busy, us   "
           "seen by a supervised call, us   all of it, ms   descriptors/s   against bare SCM_RIGHTS  failed")
     for r in results:
-        columns = [" / ".join(f"{v:.0f}" for v in quantiles(r[key])) for key in ("pause_us", "control_us", "busy_us", "call_us")]
+        columns = [" / ".join(f"{v:.0f}" for v in quantiles(r[key]))
+                   for key in ("pause_us", "control_us", "idle_us", "busy_us", "call_us")]
         total = statistics.median(r["total_us"])
-        print(f"{r['descriptors']:11}  {columns[0]:26}   {columns[1]:28}   {columns[2]:25}   {columns[3]:29}   {total / 1000:13.1f}"
-              f"   {1e6 * r['descriptors'] / total:13.0f}   {total / r['floor_us']:23.1f}  {r['failed']:6}")
+        print(f"{r['descriptors']:11}  {columns[0]:26}   {columns[1]:28}   {columns[2]:22}   {columns[3]:25}   {columns[4]:29}   "
+              f"{total / 1000:13.1f}   {1e6 * r['descriptors'] / total:13.0f}   {total / r['floor_us']:23.1f}  {r['failed']:6}")
     first, last = results[0], results[-1]
+    ratio = {key: quantiles(last[key])[0] / quantiles(first[key])[0] for key in ("pause_us", "control_us", "call_us")}
     print("(p50 / p99 / max)  pause with the most descriptors against that with the fewest, medians: "
-          f"{quantiles(last['pause_us'])[0] / quantiles(first['pause_us'])[0]:.1f} by the supervisor, "
-          f"{quantiles(last['control_us'])[0] / quantiles(first['control_us'])[0]:.1f} as a control client sees it, "
-          f"{quantiles(last['busy_us'])[0] / quantiles(first['busy_us'])[0]:.1f} for it without a takeover")
+          f"{ratio['pause_us']:.1f} by the supervisor, {ratio['control_us']:.1f} as a control client sees it, "
+          f"{ratio['call_us']:.1f} as a supervised call does")
 
 
 def main():
