@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <ev.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/fd.h"
@@ -157,7 +156,7 @@ void loop_leave(Loop *loop, int fd_min) {
                 if (fd == loop->epoll)
                         continue; /* or all that is in it would go at once */
                 (void) epoll_ctl(loop->epoll, EPOLL_CTL_DEL, fd, NULL);
-                (void) close(fd);
+                fd_close(fd);
                 (void) pace_keep();
         }
         pace_end();
