@@ -13,6 +13,7 @@
 
 #include "supervisor/keeper/keeper.h"
 #include "supervisor/keeper/ladder.h"
+#include "supervisor/keeper/launch.h"
 #include "supervisor/keeper/notify.h"
 #include "supervisor/keeper/place.h"
 #include "supervisor/keeper/port.h"
@@ -80,6 +81,7 @@ struct Keeper {
         int signal_fd;
         int private_fd; /* borrowed; -1: there is none, or it ended */
         int pidfd;      /* of this process, for the supervisor and its children */
+        LaunchStage stage;
         uint64_t nofile;
         Place place;
         int listener; /* of the control socket; the table's */

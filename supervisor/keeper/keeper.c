@@ -412,6 +412,7 @@ static int prepare(Keeper *k) {
         k->nofile = nofile.rlim_cur;
         if (!keeper_is_daemon(k))
                 return 0;
+        (void) launch_reserve(&k->stage);
         notify_open(&k->notify);
         return open_place(k);
 }
@@ -429,6 +430,7 @@ static void init(Keeper *k, const KeeperOptions *options) {
                 .listener = -1,
                 .program = -1,
                 .previous = -1,
+                .stage = LAUNCH_STAGE_NULL,
                 .replacement = { .program = -1, .answer = -1 },
                 .takeover = { .program = -1, .port = PORT_NULL, .former_port = PORT_NULL },
         };
@@ -453,6 +455,7 @@ static int deinit(Keeper *k) {
         fd_close(k->program);
         fd_close(k->previous);
         fd_close(k->takeover.program);
+        launch_unreserve(&k->stage);
         return k->status;
 }
 
@@ -488,6 +491,7 @@ int keeper_continue(const KeeperOptions *options, int memfd_consume, int former_
         int r;
 
         init(&k, options);
+        (void) launch_reserve(&k.stage);
         r = k.signal_fd = open_signals();
         if (r >= 0)
                 r = (k.pidfd = pidfd_open(getpid(), 0)) < 0 ? -errno : 0;

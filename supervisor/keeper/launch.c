@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Launch: vfork and execveat. The keeper is small and does this rarely, so there is nothing to gain from more; what
- * vfork gives is that the child can say in shared memory at which step it failed. The child touches nothing but that,
- * its own stack frame and system calls.
+ * Launch: clone() with shared memory, and execveat. The child runs on an array of our stack while we wait, and can say at
+ * which step it failed. It touches nothing but that and system calls.
+ *
+ * It shares our descriptors, too, until it says close_range(UNSHARE), and the kernel copies only what is below: a copy of all
+ * would keep us, and a takeover, for 2 ms where there are ten thousand. What the child needs is put into the numbers that were
+ * reserved for it first, near the bottom. Where that cannot be had (launch_reserve() has failed, or a kernel refuses) it is a
+ * copy of all.
  *
  * The program is opened by path first and executed by descriptor, so that what was checked is what runs, and a later
  * generation can be started from the same file although the path has another by then. PDEATHSIG is set by the child, and
@@ -16,24 +20,34 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "common/feature.h"
 #include "common/keeper-message.h"
+
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE (1U << 1)
+#endif
 
 enum {
         ARGUMENT_SIZE = 64,
         ARGUMENTS_MAX = 15 + LAUNCH_CONFIGS_MAX,
+        STACK_SIZE = 16 * 1024,
 };
 
 /* Shared with the child, which runs in our memory until it execs. */
 typedef struct LaunchChild {
-        const Launch *launch;
+        int fds[LAUNCH_FDS]; /* socket, keeper, private_fd, handover, program */
+        bool shares;         /* the table: it ends behind what is reserved */
+        unsigned end;
         char *argv[ARGUMENTS_MAX];
         const char *volatile step;
         volatile int error;
@@ -51,10 +65,10 @@ int launch_open_program(char *path, size_t size) {
 }
 
 /* place() - copies go above the reserved numbers first: a source may lie on another's target. */
-static int place(int fds[5]) {
+static _no_sanitize_ int place(int fds[LAUNCH_FDS]) {
         static const int targets[] = { KEEPER_SOCKET_FD, KEEPER_PIDFD_FD, KEEPER_PRIVATE_FD, KEEPER_HANDOVER_FD };
 
-        for (size_t i = 0; i < 5; i++) {
+        for (size_t i = 0; i < LAUNCH_FDS; i++) {
                 if (fds[i] < 0)
                         continue;
                 fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, KEEPER_RESERVED_FDS);
@@ -68,7 +82,7 @@ static int place(int fds[5]) {
 }
 
 /* keeper_lives() - 1 or 0; -1 with errno when it cannot be known. */
-static int keeper_lives(void) {
+static _no_sanitize_ int keeper_lives(void) {
         struct pollfd keeper = { .fd = KEEPER_PIDFD_FD, .events = POLLIN };
         int r = poll(&keeper, 1, 0);
 
@@ -76,7 +90,7 @@ static int keeper_lives(void) {
 }
 
 /* reset_signals() - those that stop a supervisor stay blocked until it can hear them: it takes them off the mask itself. */
-static void reset_signals(void) {
+static _no_sanitize_ void reset_signals(void) {
         sigset_t stops;
 
         (void) signal(SIGPIPE, SIG_DFL);
@@ -87,12 +101,13 @@ static void reset_signals(void) {
         (void) sigprocmask(SIG_SETMASK, &stops, NULL);
 }
 
-static _no_sanitize_ void __attribute__((__noreturn__)) run_child(LaunchChild *child) {
-        const Launch *launch = child->launch;
-        int fds[5] = { launch->socket, launch->keeper, launch->private_fd, launch->handover, launch->program };
+static _no_sanitize_ int run_child(void *argument) {
+        LaunchChild *child = argument;
 
         child->step = "descriptors";
-        if (place(fds) < 0)
+        if (child->shares && close_range(child->end, ~0u, CLOSE_RANGE_UNSHARE) < 0)
+                goto fail; /* not one of them may be touched */
+        if (place(child->fds) < 0)
                 goto fail;
         child->step = "prctl(PR_SET_PDEATHSIG)";
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
@@ -102,7 +117,7 @@ static _no_sanitize_ void __attribute__((__noreturn__)) run_child(LaunchChild *c
                 goto fail;
         reset_signals();
         child->step = "exec";
-        (void) execveat(fds[4], "", child->argv, environ, AT_EMPTY_PATH);
+        (void) execveat(child->fds[LAUNCH_FDS - 1], "", child->argv, environ, AT_EMPTY_PATH);
 fail:
         child->error = errno ? errno : ESRCH;
         _exit(127);
@@ -129,10 +144,65 @@ static void add_arguments(const Launch *launch, char **argument) {
         *argument = NULL;
 }
 
+int launch_reserve(LaunchStage *stage) {
+        int r = 0;
+
+        *stage = LAUNCH_STAGE_NULL;
+        stage->idle = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (stage->idle < 0)
+                return -errno;
+        for (size_t i = 0; i < LAUNCH_FDS && r == 0; i++) {
+                stage->fds[i] = fd_dup(stage->idle);
+                stage->end = MAX(stage->end, (unsigned) MAX(stage->fds[i], 0) + 1);
+                r = MIN(stage->fds[i], 0);
+        }
+        if (r < 0)
+                launch_unreserve(stage);
+        return r;
+}
+
+void launch_unreserve(LaunchStage *stage) {
+        stage->idle = fd_close(stage->idle);
+        fd_close_all(stage->fds, LAUNCH_FDS);
+}
+
+/* stage() - what the child needs goes into the reserved numbers. Replacing an open descriptor cannot run out. */
+static void stage(const LaunchStage *reserved, const int fds[LAUNCH_FDS], int ret_fds[LAUNCH_FDS]) {
+        for (size_t i = 0; i < LAUNCH_FDS; i++)
+                ret_fds[i] = fds[i] < 0 ? -1 : dup3(fds[i], reserved->fds[i], O_CLOEXEC);
+}
+
+static void unstage(const LaunchStage *reserved) {
+        for (size_t i = 0; i < LAUNCH_FDS; i++)
+                (void) dup3(reserved->idle, reserved->fds[i], O_CLOEXEC);
+}
+
+/* clone_child() - returns the pid once it has executed or exited, or -1 with errno. */
+static pid_t clone_child(LaunchChild *child, const LaunchStage *reserved, const int fds[LAUNCH_FDS]) {
+        const int flags = CLONE_VM | CLONE_VFORK | SIGCHLD;
+        _Alignas(64) char stack[STACK_SIZE];
+        pid_t pid;
+
+        if (reserved->idle >= 0 && feature_enabled(FEATURE_CLONE_FILES)) {
+                stage(reserved, fds, child->fds);
+                child->end = reserved->end;
+                child->shares = true;
+                pid = clone(run_child, stack + STACK_SIZE, flags | CLONE_FILES, child);
+                unstage(reserved);
+                if (pid > 0)
+                        return pid;
+                child->shares = false;
+        }
+        memcpy(child->fds, fds, sizeof(child->fds));
+        return clone(run_child, stack + STACK_SIZE, flags, child);
+}
+
 int launch_supervisor(const Launch *launch, pid_t *ret_pid, const char **ret_step) {
+        const int fds[LAUNCH_FDS] = { launch->socket, launch->keeper, launch->private_fd, launch->handover,
+                                      launch->program };
         char generation[ARGUMENT_SIZE], nofile[ARGUMENT_SIZE], stop_timeout[ARGUMENT_SIZE];
         static char name[] = "baton-supervisor";
-        LaunchChild child = { .launch = launch, .argv = { name, generation, nofile, stop_timeout } };
+        LaunchChild child = { .argv = { name, generation, nofile, stop_timeout } };
         pid_t pid;
 
         (void) snprintf(generation, sizeof(generation), "--generation=%" PRIu32, launch->generation);
@@ -141,11 +211,9 @@ int launch_supervisor(const Launch *launch, pid_t *ret_pid, const char **ret_ste
         add_arguments(launch, child.argv + 4);
 
         errno = 0;
-        pid = vfork();
-        if (pid == 0)
-                run_child(&child);
+        pid = clone_child(&child, launch->stage, fds);
         if (pid < 0) {
-                *ret_step = "vfork";
+                *ret_step = "clone";
                 return -errno;
         }
         if (child.error) {

@@ -8,7 +8,18 @@
 
 #include "supervisor/keeper/place.h"
 
-enum { LAUNCH_CONFIGS_MAX = 64 };
+enum {
+        LAUNCH_CONFIGS_MAX = 64,
+        LAUNCH_FDS = 5, /* what a supervisor may be given besides 0-2, its program among it */
+};
+
+/* Numbers for them, reserved while there are few, so that a launch costs the same when there are many. */
+typedef struct LaunchStage {
+        int fds[LAUNCH_FDS];
+        int idle;     /* /dev/null, which they are meanwhile; -1: none are reserved */
+        unsigned end; /* all of them are below */
+} LaunchStage;
+#define LAUNCH_STAGE_NULL ((LaunchStage){ .fds = { -1, -1, -1, -1, -1 }, .idle = -1 })
 
 typedef struct Launch {
         int program;    /* the supervisor's program; executed by descriptor */
@@ -21,7 +32,12 @@ typedef struct Launch {
         uint64_t stop_timeout_us;
         const PlaceOptions *place; /* NULL: it has a private client */
         char *const *configs;      /* ended by NULL, at most LAUNCH_CONFIGS_MAX; may be NULL */
+        const LaunchStage *stage;
 } Launch;
+
+/* launch_reserve() - 0, or a negative errno: then a launch copies the whole table of descriptors. */
+int launch_reserve(LaunchStage *stage);
+void launch_unreserve(LaunchStage *stage);
 
 /*
  * launch_open_program() - baton-supervisor in $BATON_LIBEXEC, else in the configured directory. Returns a descriptor or

@@ -48,6 +48,7 @@ int succession_launch(Keeper *k, int program, int socket, int handover, pid_t *r
                 .stop_timeout_us = k->options->stop_timeout_us,
                 .place = keeper_is_daemon(k) ? &k->options->place : NULL,
                 .configs = k->options->configs,
+                .stage = &k->stage,
         };
 
         r = launch_supervisor(&launch, ret_pid, ret_step);
