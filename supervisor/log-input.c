@@ -78,7 +78,7 @@ int log_input_open(LogInput *input, int ret_fds[LOG_PIPES]) {
                 }
         }
         if (input->log->config->park) /* the start counts as the first sign of a follower */
-                input->log->follow_deadline = clock_after(clock_now(), LOG_FOLLOW_US);
+                input->log->follow_deadline = clock_after(clock_now(), input->log->store->follow_us);
         log_input_resume(input);
         memcpy(ret_fds, fds, sizeof(fds));
         return 0;

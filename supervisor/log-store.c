@@ -29,6 +29,7 @@ int log_store_new(LogStore **ret_store, Loop *loop, KeeperLink *link) {
         if (!store)
                 return -ENOMEM;
         *store = (LogStore){ .loop = loop, .link = link, .look = LOOP_TIMER_NULL(look) };
+        store->follow_us = LOG_FOLLOW_US;
         store->last_id = clock_wall(); /* those of a supervisor before us must not mean ours */
         TAILQ_INIT(&store->logs);
         for (unsigned i = 0; i < LOG_SCRATCH_FDS; i++)
@@ -96,6 +97,10 @@ int log_store_prepare(LogStore *store, RunnerLog *log) {
         log->ring = TAKE_PTR(ring);
         log_store_add(store, log);
         return 0;
+}
+
+void log_store_trust_follower(LogStore *store) {
+        store->follow_us = USEC_INFINITY;
 }
 
 void log_store_on_dropped(LogStore *store, LogDropped *function, void *userdata) {

@@ -16,6 +16,12 @@
 int log_store_new(LogStore **ret_store, Loop *loop, KeeperLink *link);
 
 /*
+ * log_store_trust_follower() - before the first log: whoever follows one counts until he says that he does not, however long
+ * he does not ask, and from the start of a runner on. Of a supervisor that ends with its one client.
+ */
+void log_store_trust_follower(LogStore *store);
+
+/*
  * LogDropped - @n lines of the log of runner @name were dropped since the last time. Told at the end of a turn, of each
  * log at most once in LOG_DROPPED_US.
  */

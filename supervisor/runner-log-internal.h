@@ -42,6 +42,8 @@ struct LogStore {
         void *dropped_userdata;
         Precopy *precopy; /* for what is `copied' of its logs */
         LogScratch *scratch;
+        uint64_t
+                follow_us; /* who has asked last, and not again for this long, follows no more; USEC_INFINITY: he does */
         uint64_t last_id;
         struct RunnerLogs logs;
         LoopTimer look;  /* at the earliest look_us */

@@ -9,6 +9,10 @@
  * and the pipes are not read: the runner waits in write(). That ends when the follower asks again, or has not for
  * LOG_FOLLOW_US, and when the file can be written again. Records of the RPC channel never wait.
  *
+ * The time limit is for a supervisor of many: a service must not stand still because somebody's pager does. One that
+ * ends with its only client has no such client but a live one, and it is he who has asked for the waiting: there the
+ * limit is none (log_store_trust_follower()).
+ *
  * The file is written at the end of the turn, once for all that came in it, and before a line is dropped that it lacks; so
  * that only what a full disk keeps out of it is ever lost, and counted. Readers are told after that.
  */
@@ -195,7 +199,7 @@ static bool is_followed(RunnerLog *log) {
         uint64_t now = clock_now();
 
         if (log->follow_deadline > 0 && !TAILQ_EMPTY(&log->readers))
-                log->follow_deadline = clock_after(now, LOG_FOLLOW_US);
+                log->follow_deadline = clock_after(now, log->store->follow_us);
         return log->follow_deadline > now;
 }
 
@@ -401,7 +405,7 @@ void runner_log_follow(RunnerLog *log, uint64_t seq) {
         if (!log->config->park)
                 return;
         touch(log);
-        log->follow_deadline = clock_after(clock_now(), LOG_FOLLOW_US);
+        log->follow_deadline = clock_after(clock_now(), log->store->follow_us);
         log->given = runner_log_find(log, seq);
         unpark(log);
 }

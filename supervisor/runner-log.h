@@ -94,7 +94,7 @@ size_t runner_log_tail(const RunnerLog *log, uint64_t instance, size_t max_lines
 
 /* ---- for who reads it ---- */
 
-/* Who has asked last, and not again for this long, follows no more. */
+/* Who has asked last, and not again for this long, follows no more; but see log_store_trust_follower(). */
 #define LOG_FOLLOW_US (10 * USEC_PER_SEC)
 
 /* Somebody who waits for a line, or for the end; called once, at the end of the turn, and then not waiting any more. */

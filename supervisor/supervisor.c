@@ -444,6 +444,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
                 r = chronicle_new(&supervisor->chronicle, supervisor);
         if (r == 0)
                 r = log_store_new(&supervisor->logs, supervisor->loop, lane < 0 ? supervisor->link : NULL);
+        if (r == 0 && lane >= 0)
+                log_store_trust_follower(supervisor->logs);
         if (r == 0)
                 r = holder_new(&supervisor->holder, supervisor);
         if (r == 0) {

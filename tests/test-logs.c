@@ -12,12 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/log-store.h"
 #include "supervisor/runner-log-internal.h"
+#include "supervisor/supervisor.h"
 #include "tests/seam.h"
 #include "tests/test.h"
 
@@ -39,16 +41,22 @@ static void woken(LogReader *reader) {
         loop_stop(f->loop);
 }
 
-static void set_up_with(Fixture *f, bool park) {
+static void set_up_store(Fixture *f, bool park, bool trust) {
         *f = (Fixture){ .reader = { .callback = woken }, .config = LOG_CONFIG_NULL };
         f->config.ring_size = LOG_RING_SIZE_MIN;
         f->config.park = park;
         assert_int_equal(loop_new(&f->loop), 0);
         assert_int_equal(log_store_new(&f->store, f->loop, NULL), 0);
+        if (trust)
+                log_store_trust_follower(f->store);
         assert_int_equal(runner_log_new(&f->log, f->store, "web", &f->config), 0);
         log_input_init(&f->input, f->log, 11);
         assert_int_equal(log_input_open(&f->input, f->fds), 0);
         log_input_born(&f->input, 4711);
+}
+
+static void set_up_with(Fixture *f, bool park) {
+        set_up_store(f, park, false);
 }
 
 static void set_up(Fixture *f) {
@@ -470,6 +478,75 @@ static void test_parked_no_more(void **state) {
         }
 }
 
+/* Of a private tree: who follows need not say so again, before he has begun or after; until he says that he does not. */
+static void test_parked_for_long(void **state) {
+        const uint64_t long_us = 1000 * LOG_FOLLOW_US;
+        uint64_t seq = 1;
+        int number = 1;
+        Fixture f;
+
+        (void) state;
+        set_up_store(&f, true, true);
+        seam_clock_set(clock_now());
+        for (int i = 0; i < 3; i++) {
+                number = write_until_parked(&f, number);
+                assert_true(f.log->parked);
+                seam_clock_advance(long_us);
+                f.store->look.callback(&f.store->look);
+                number = write_until_parked(&f, number);
+                assert_true(f.log->parked);
+                seq = follow_all(&f, seq);
+                assert_false(f.log->parked);
+        }
+        number = write_until_parked(&f, number);
+        log_input_finish(&f.input);
+        runner_log_set_over(f.log, true);
+        seam_clock_advance(long_us);
+        f.store->look.callback(&f.store->look);
+        assert_false(runner_log_has_ended(f.log));
+        seq = follow_all(&f, seq);
+        assert_int_equal(seq, number);
+        assert_true(runner_log_has_ended(f.log));
+        tear_down(&f);
+
+        set_up_store(&f, true, true);
+        (void) write_until_parked(&f, 1);
+        runner_log_unfollow(f.log);
+        assert_false(f.log->parked);
+        tear_down(&f);
+}
+
+/* supervise() - how long a supervisor waits for who follows. */
+static uint64_t supervise(int lane_fd_consume) {
+        SupervisorOptions options = {
+                .generation = 1,
+                .stop_timeout_us = USEC_PER_SEC,
+                .private_fd_consume = lane_fd_consume,
+                .handover_fd_consume = -1,
+        };
+        Supervisor *supervisor;
+        uint64_t follow_us;
+        int link[2];
+
+        assert_int_equal(fd_socketpair(SOCK_SEQPACKET, link), 0);
+        options.keeper_fd_consume = link[0];
+        assert_int_equal(supervisor_new(&supervisor, &options), 0);
+        follow_us = supervisor->logs->follow_us;
+        supervisor_free(supervisor);
+        fd_close(link[1]);
+        return follow_us;
+}
+
+static void test_private_supervisor(void **state) {
+        int lane[2];
+
+        (void) state;
+        assert_int_equal(supervise(-1), LOG_FOLLOW_US);
+        assert_int_equal(fd_socketpair(SOCK_STREAM, lane), 0);
+        assert_int_equal(supervise(lane[0]), USEC_INFINITY);
+        fd_close(lane[1]);
+}
+
 /* ---- records and readers ---- */
 
 static void test_records(void **state) {
@@ -594,6 +671,8 @@ static const struct CMUnitTest tests[] = {
         TEST_SLOW(test_parked, 60),
         TEST(test_parked_without_newlines),
         TEST_SLOW(test_parked_no_more, 60),
+        TEST_SLOW(test_parked_for_long, 60),
+        TEST(test_private_supervisor),
         TEST(test_records),
         TEST(test_readers),
         TEST(test_instances),
