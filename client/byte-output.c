@@ -4,9 +4,9 @@
  * Byte output: what is appended in a turn of the loop leaves at its end, as far as the descriptor takes it. The rest waits
  * here, and while it is more than HIGH there is no room: who produces then stops, and so on back to the first producer.
  *
- * The descriptor is somebody else's, and shared: it is not made non-blocking. A pipe that poll() calls writable takes
- * PIPE_BUF bytes without blocking, so that is what it is given at a time; a socket is asked for each message not to
- * wait; a file takes everything. The endpoint waits for readable descriptors only, so "writable" goes through an epoll
+ * The descriptor is somebody else's, and shared: it is not made non-blocking. Each write by itself asks not to wait; of
+ * kernels that cannot be asked that of a pipe, and of terminals, poll() is asked first: one that it calls
+ * writable takes PIPE_BUF bytes without blocking, so that is what it is given at a time. A file takes everything. The endpoint waits for readable descriptors only, so "writable" goes through an epoll
  * set of our own, which is readable then.
  */
 
@@ -20,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "common/fd.h"
@@ -33,8 +34,28 @@ static bool is_writable(int fd) {
         return poll(&p, 1, 0) > 0;
 }
 
+/* write_polled() - to what cannot be asked not to wait. */
+static ssize_t write_polled(int fd, const uint8_t *data, size_t size) {
+        ssize_t n;
+
+        if (!is_writable(fd))
+                return -EAGAIN;
+        n = write(fd, data, MIN(size, (size_t) PIPE_BUF));
+        return n < 0 ? -errno : n;
+}
+
+/* write_now() - -EOPNOTSUPP: it cannot be asked for that. */
+static ssize_t write_now(int fd, const uint8_t *data, size_t size) {
+        const struct iovec part = { .iov_base = (void *) (uintptr_t) data, .iov_len = size };
+        ssize_t n = pwritev2(fd, &part, 1, -1, RWF_NOWAIT);
+
+        if (n < 0 && (errno == ENOSYS || errno == EINVAL || errno == ESPIPE))
+                return -EOPNOTSUPP;
+        return n < 0 ? -errno : n;
+}
+
 /* write_some() - how many bytes were taken; -EAGAIN: none for now; or what write() said. */
-static ssize_t write_some(const ByteOutput *output) {
+static ssize_t write_some(ByteOutput *output) {
         const uint8_t *data = output->data + output->begin;
         size_t size = output->size - output->begin;
         ssize_t n;
@@ -43,10 +64,11 @@ static ssize_t write_some(const ByteOutput *output) {
                 n = send(output->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
         else if (output->poll_fd < 0)
                 n = write(output->fd, data, size);
-        else if (is_writable(output->fd))
-                n = write(output->fd, data, MIN(size, (size_t) PIPE_BUF));
-        else
-                return -EAGAIN;
+        else {
+                n = output->must_poll ? -EOPNOTSUPP : write_now(output->fd, data, size);
+                output->must_poll = n == -EOPNOTSUPP;
+                return output->must_poll ? write_polled(output->fd, data, size) : n;
+        }
         return n < 0 ? -errno : n;
 }
 
@@ -72,9 +94,10 @@ static void write_all(ByteOutput *output) {
 
                 if (n == -EAGAIN)
                         break;
-                if (n > 0)
+                if (n > 0) {
                         output->begin += (size_t) n;
-                else if (n != -EINTR)
+                        output->written += (uint64_t) n;
+                } else if (n != -EINTR)
                         output->error = n < 0 ? (int) n : -EIO;
         }
         if (output->begin == output->size)
@@ -91,6 +114,11 @@ static void on_writable(int fd, void *userdata) {
 
 static void on_turn(EndpointTask *task) {
         write_all(CONTAINER_OF(task, ByteOutput, task));
+}
+
+void byte_output_flush(ByteOutput *output) {
+        endpoint_cancel(output->endpoint, &output->task);
+        write_all(output);
 }
 
 /* open_poll() - the epoll set, left -1 for what cannot be waited for. */

@@ -20,10 +20,12 @@ struct ByteOutput {
 
         int poll_fd; /* an epoll set that is readable when @fd is writable; -1: a file */
         bool is_socket, watched;
+        bool must_poll;    /* it cannot be asked not to wait */
         EndpointTask task; /* writes once in each turn */
         int error;         /* negative errno: nothing can be written any more */
         uint8_t *data;     /* @size bytes, of which those before @begin are written */
         size_t begin, size, capacity;
+        uint64_t written; /* bytes, ever */
 };
 
 /*
@@ -33,6 +35,9 @@ struct ByteOutput {
 int byte_output_open(ByteOutput *output, Endpoint *endpoint, int fd, void (*changed)(ByteOutput *output),
                      void *userdata);
 void byte_output_close(ByteOutput *output);
+
+/* byte_output_flush() - writes now what is there, as far as the descriptor takes it. */
+void byte_output_flush(ByteOutput *output);
 
 /* byte_output_has_room() - whether byte_output_append() is welcome; `changed' tells when it is again. */
 bool byte_output_has_room(const ByteOutput *output);

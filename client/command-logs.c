@@ -7,7 +7,7 @@
  * everything goes on from the number after the last line printed: the log, which outlives the supervisor, knows it.
  *
  * Lines are written as log files have them (common/log-line.h). On a terminal control characters are escaped, and
- * colours say who speaks.
+ * colours say who speaks. While the reader of our output sleeps, nothing more is asked for, and signals are heard.
  */
 
 #include <errno.h>
@@ -20,6 +20,7 @@
 
 #include "client/command.h"
 #include "client/exit-code.h"
+#include "client/line-output.h"
 #include "client/options-logs.h"
 #include "client/output.h"
 #include "client/session.h"
@@ -46,6 +47,7 @@ typedef struct Source {
 typedef struct LogsCommand {
         Session session;
         LogsOptions options;
+        LineOutput output; /* open while the session is */
         Source *sources;
         size_t n_sources, name_width;
         bool colour, terminal;
@@ -64,10 +66,10 @@ static void put_name(const LogsCommand *c, const Source *source) {
         if (c->n_sources < 2 || c->options.json)
                 return;
         if (c->colour)
-                (void) printf("\033[%sm%-*s\033[0m ", colours[index % ARRAY_SIZE(colours)], (int) c->name_width,
-                              source->name);
+                (void) fprintf(c->output.file, "\033[%sm%-*s\033[0m ", colours[index % ARRAY_SIZE(colours)],
+                               (int) c->name_width, source->name);
         else
-                (void) printf("%-*s ", (int) c->name_width, source->name);
+                (void) fprintf(c->output.file, "%-*s ", (int) c->name_width, source->name);
 }
 
 static void print_line(LogsCommand *c, const Source *source, const ControlLogLine *from) {
@@ -96,16 +98,16 @@ static void print_line(LogsCommand *c, const Source *source, const ControlLogLin
         size = log_line_write(&line, source->name, c->options.json ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT, c->buffer);
         put_name(c, source);
         if (red)
-                (void) fputs("\033[31m", stdout);
+                (void) fputs("\033[31m", c->output.file);
         if (c->terminal)
-                (void) output_text(stdout, c->buffer, size - 1);
+                (void) output_text(c->output.file, c->buffer, size - 1);
         else
-                (void) fwrite(c->buffer, 1, size - 1, stdout);
-        (void) fputs(red ? "\033[0m\n" : "\n", stdout);
+                (void) fwrite(c->buffer, 1, size - 1, c->output.file);
+        (void) fputs(red ? "\033[0m\n" : "\n", c->output.file);
 }
 
-static void tell_dropped(const Source *source, uint64_t n) {
-        (void) fflush(stdout);
+static void tell_dropped(LogsCommand *c, const Source *source, uint64_t n) {
+        (void) line_output_flush(&c->output);
         output_error("logs %s: %llu lines are no longer kept in memory; a log file, if there is one, has them",
                      source->name, (unsigned long long) n);
 }
@@ -132,7 +134,7 @@ static void take_page(LogsCommand *c, Source *source, ControlLogs *page) {
         bool same = source->log == 0 || source->log == page->log;
 
         if (page->dropped && source->begun && same)
-                tell_dropped(source, page->dropped);
+                tell_dropped(c, source, page->dropped);
         if (source->begun && !same && page->log)
                 output_error("logs %s: the log begins anew: what came before is gone with its supervisor",
                              source->name);
@@ -143,7 +145,6 @@ static void take_page(LogsCommand *c, Source *source, ControlLogs *page) {
         source->current = page->n_lines == 0;
         source->page = page;
         source->next = 0;
-        (void) c;
 }
 
 /* take_answer() - of a call that is done. */
@@ -154,7 +155,7 @@ static void take_answer(LogsCommand *c, Source *source) {
         if (page)
                 take_page(c, source, page);
         else if (!c->session.control.ended) {
-                (void) fflush(stdout);
+                (void) line_output_flush(&c->output);
                 c->code = session_report(&c->session, source->name, &source->call.failure);
                 source->failed = true;
         }
@@ -215,19 +216,45 @@ static bool all_ended(const LogsCommand *c) {
         return true;
 }
 
-/* wait_more() - for one event. 0, or a negative errno: -EINTR, by a signal; -EPIPE, nobody reads; -ECONNRESET, it ended. */
-static int wait_more(LogsCommand *c) {
-        int r = output_flush(stdout);
+/* offer() - what is printed, to who reads it. 0, -EINTR by a signal, or a negative errno, kept: nobody takes it. */
+static int offer(LogsCommand *c) {
+        c->output_error = line_output_flush(&c->output);
+        if (c->output_error < 0)
+                return c->output_error;
+        return c->session.control.interrupted ? -EINTR : 0;
+}
 
-        if (r < 0) {
-                c->output_error = r;
-                return r;
+/* wait_room() - until our reader has so little left that more lines are welcome; 0, or as offer(). */
+static int wait_room(LogsCommand *c) {
+        int r = 0;
+
+        while (r == 0 && !line_output_has_room(&c->output)) {
+                r = offer(c);
+                if (r == 0 && !line_output_has_room(&c->output))
+                        r = endpoint_dispatch(c->session.endpoint, -1);
         }
-        if (c->session.control.interrupted)
-                return -EINTR;
-        if (c->session.control.ended)
-                return -ECONNRESET;
-        return endpoint_dispatch(c->session.endpoint, -1);
+        return r;
+}
+
+/* drain() - until he has everything; 0, or as offer(). */
+static int drain(LogsCommand *c) {
+        int r = offer(c);
+
+        while (r == 0 && !line_output_is_empty(&c->output)) {
+                r = endpoint_dispatch(c->session.endpoint, -1);
+                if (r == 0)
+                        r = offer(c);
+        }
+        return r;
+}
+
+/* wait_more() - for one event. 0, as offer(), or -ECONNRESET, the supervisor is gone. */
+static int wait_more(LogsCommand *c) {
+        int r = offer(c);
+
+        if (r == 0 && c->session.control.ended)
+                r = -ECONNRESET;
+        return r < 0 ? r : endpoint_dispatch(c->session.endpoint, -1);
 }
 
 /* print_kept() - what there is now, in the order of time. */
@@ -237,6 +264,8 @@ static int print_kept(LogsCommand *c) {
         for (;;) {
                 while (r == 0 && !refresh(c, false))
                         r = wait_more(c);
+                if (r == 0)
+                        r = wait_room(c);
                 if (r < 0 || !print_oldest(c))
                         return r;
         }
@@ -247,10 +276,12 @@ static int follow(LogsCommand *c) {
 
         while (r == 0) {
                 (void) refresh(c, true);
-                while (print_oldest(c))
+                while (r == 0 && print_oldest(c)) {
+                        r = wait_room(c);
                         (void) refresh(c, true);
-                if (all_ended(c))
-                        return 0;
+                }
+                if (r < 0 || all_ended(c))
+                        return r;
                 r = wait_more(c);
         }
         return r;
@@ -317,10 +348,13 @@ static int find_names(LogsCommand *c) {
  * hangs, is asked again.
  */
 static int connect_again(LogsCommand *c) {
-        int r;
+        int r = drain(c);
 
+        if (r < 0)
+                return r;
         output_error("logs: the supervisor is gone; connecting to the next one");
         forget_calls(c);
+        line_output_close(&c->output);
         for (;;) {
                 session_close(&c->session);
                 r = session_try(&c->session, command_logs.name, c->options.socket, SILENT_US, NULL);
@@ -330,6 +364,8 @@ static int connect_again(LogsCommand *c) {
         }
         if (r != 0 && r != -EINTR) /* which says why */
                 r = session_connect(&c->session, command_logs.name, c->options.socket, &c->code);
+        if (r == 0)
+                r = line_output_open(&c->output, c->session.endpoint, STDOUT_FILENO);
         if (r == 0)
                 c->code = EXIT_CODE_OK;
         return r;
@@ -351,8 +387,10 @@ static int exit_code(const LogsCommand *c, int r) {
 }
 
 static int show(LogsCommand *c) {
-        int r = find_names(c);
+        int r = line_output_open(&c->output, c->session.endpoint, STDOUT_FILENO);
 
+        if (r == 0)
+                r = find_names(c);
         if (r == 0)
                 r = print_kept(c);
         while (c->options.follow && (r == 0 || r == -ECONNRESET)) {
@@ -362,9 +400,10 @@ static int show(LogsCommand *c) {
                         break;
                 r = connect_again(c);
         }
-        if (r == 0) {
-                r = output_flush(stdout);
-                c->output_error = r;
+        if ((r == 0 || r == -ECONNRESET) && c->output.file) {
+                int left = drain(c);
+
+                r = left < 0 ? left : r;
         }
         return exit_code(c, r);
 }
@@ -378,6 +417,7 @@ static int run_parsed(LogsCommand *c) {
         c->colour = c->terminal && !c->options.json && !getenv("NO_COLOR");
         code = show(c);
         forget_calls(c);
+        line_output_close(&c->output);
         session_close(&c->session);
         return code;
 }
@@ -392,6 +432,7 @@ static int run(int argc, char **argv) {
                 return EXIT_CODE_BROKEN;
         }
         c->session.signal_fd = -1;
+        c->output = LINE_OUTPUT_NULL;
         r = logs_options_parse(argc, argv, &c->options, error);
         if (r == OPTIONS_HELP)
                 code = command_help(&command_logs);

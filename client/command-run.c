@@ -7,9 +7,15 @@
  * terminal it gets one instead (client/terminal.c), and its log stays empty.
  *
  * The first INT, TERM or HUP asks the runner to stop, the second kills its process group, a third the whole tree.
+ *
+ * We never wait in write(): while the reader of our output sleeps, signals and the end of the runner are heard. The next
+ * lines are asked for when there is room for them, and so the runner waits for the reader, however long he sleeps. A
+ * signal ends that: once the runner is gone, a reader who takes nothing for as long as the runner had for stopping, or
+ * UNREAD_US after a second signal, is not waited for any more. Our own words come last, behind all lines.
  */
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +23,17 @@
 
 #include "client/command.h"
 #include "client/exit-code.h"
+#include "client/line-output.h"
 #include "client/output.h"
 #include "client/session.h"
 #include "client/terminal.h"
+#include "common/clock.h"
 #include "common/fd.h"
 #include "common/log.h"
 #include "proto/message.h"
+
+#define STOP_US   (10 * USEC_PER_SEC) /* --stop-timeout, when it is not given */
+#define UNREAD_US USEC_PER_SEC
 
 typedef struct RunCommand {
         Session session; /* first: on_signal() is given it */
@@ -31,13 +42,16 @@ typedef struct RunCommand {
         char *name;    /* NULL: not started yet */
         ControlCall logs, stop, kill;
         uint64_t next_seq;
+        LineOutput output;
         int open_source; /* whose line has no newline yet; -1: none */
         bool log_ended;
+        bool stopped;      /* Stop was answered: the runner is gone */
+        uint64_t taken;    /* bytes of our output, when that was last looked at ... */
+        uint64_t taken_us; /* ... and since when it has not changed, monotonic; 0: not looked at yet */
         bool have_exit;
         ControlExit exit;
         Terminal terminal; /* the runner's; not open: it has none */
         int terminal_fd;   /* its side, until it is started */
-        int output_error;  /* negative errno: the log has no reader any more */
 } RunCommand;
 
 static void on_signal(Session *session) {
@@ -58,32 +72,33 @@ static void on_signal(Session *session) {
 /* ---- the log ---- */
 
 static void begin_line(RunCommand *c, const ControlLogLine *line) {
+        FILE *to = c->output.file;
+
         if (c->open_source == (int) line->source)
                 return;
         if (c->open_source >= 0)
-                (void) fputc('\n', stderr);
+                (void) fputc_unlocked('\n', to);
         if (c->options.prefix)
-                (void) fprintf(stderr, "%s: ", c->name);
+                (void) fprintf(to, "%s: ", c->name);
         if (line->source == BATON__CONTROL__LOG_LINE__SOURCE__RECORD) {
-                (void) fprintf(stderr, "%s: ", log_level_name((int) line->level));
+                (void) fprintf(to, "%s: ", log_level_name((int) line->level));
                 if (*line->target)
-                        (void) fprintf(stderr, "%s: ", line->target);
+                        (void) fprintf(to, "%s: ", line->target);
         }
 }
 
 static void print_line(RunCommand *c, const ControlLogLine *line) {
         begin_line(c, line);
-        (void) fwrite(line->text.data, 1, line->text.len, stderr);
+        (void) fwrite_unlocked(line->text.data, 1, line->text.len, c->output.file);
         if (!line->partial)
-                (void) fputc('\n', stderr);
+                (void) fputc_unlocked('\n', c->output.file);
         c->open_source = line->partial ? (int) line->source : -1;
 }
 
 static void take_logs(RunCommand *c, const ControlLogs *logs) {
-        int r;
-
         if (logs->dropped)
-                (void) fprintf(stderr, "%sbaton: run: %llu lines were lost: they came faster than they were read\n",
+                (void) fprintf(c->output.file,
+                               "%sbaton: run: %llu lines were lost: they came faster than they were read\n",
                                c->open_source >= 0 ? "\n" : "", (unsigned long long) logs->dropped);
         if (logs->dropped)
                 c->open_source = -1;
@@ -93,52 +108,94 @@ static void take_logs(RunCommand *c, const ControlLogs *logs) {
         if (logs->ended) {
                 c->log_ended = true;
                 if (c->open_source >= 0)
-                        (void) fputc('\n', stderr);
+                        (void) fputc('\n', c->output.file);
                 if (logs->exit) {
                         c->have_exit = true;
                         c->exit = *logs->exit;
                 }
         }
-        r = output_flush(stderr);
-        if (r < 0)
-                c->output_error = r;
 }
 
 /* follow() - one turn: an answer of the log is written, and the next one asked for. 0 or a negative errno. */
 static int follow(RunCommand *c) {
         _cleanup_message_ ControlLogs *logs = NULL;
 
-        if (!c->logs.done)
-                return 0;
+        if (c->log_ended || !c->logs.done || !line_output_has_room(&c->output))
+                return c->output.bytes.error;
         logs = control_unpack(&c->logs, &baton__control__logs_response__descriptor);
         if (!logs) {
-                /* After Stop the name may be gone before the last answer: then Stop has said how it ended. */
-                if (c->logs.failure.status != STATUS_NOT_FOUND || !c->have_exit)
-                        (void) session_report(&c->session, c->name, &c->logs.failure);
-                c->log_ended = true;
+                c->log_ended = true; /* report() */
                 return 0;
         }
-        take_logs(c, logs);
         control_call_deinit(&c->logs);
-        if (!c->log_ended)
-                control_begin_logs(&c->session.control, &c->logs, c->name, c->next_seq, true);
-        return c->output_error;
+        if (!logs->ended) /* first, so that the next lines are on their way while these are written */
+                control_begin_logs(&c->session.control, &c->logs, c->name, logs->next_seq, true);
+        take_logs(c, logs);
+        return line_output_flush(&c->output);
 }
 
-/* take_stop() - the answer of Stop, once. */
+/* take_stop() - the answer of Stop, once. Why it failed is left for report(). */
 static void take_stop(RunCommand *c) {
         _cleanup_message_ ControlStopped *stopped = NULL;
 
-        if (!c->stop.done)
+        if (c->stopped || !c->stop.done)
                 return;
+        c->stopped = true;
         stopped = control_unpack(&c->stop, &baton__control__stop_response__descriptor);
         if (stopped && stopped->exit && !c->have_exit) {
                 c->have_exit = true;
                 c->exit = *stopped->exit;
         }
-        if (!stopped && c->stop.failure.status != STATUS_NOT_FOUND)
-                (void) session_report(&c->session, c->name, &c->stop.failure);
-        control_call_deinit(&c->stop);
+}
+
+/* report() - what has failed, behind the last line. */
+static void report(const RunCommand *c) {
+        const ControlFailure *logs = &c->logs.failure, *stop = &c->stop.failure;
+
+        if (c->stopped && stop->status != STATUS_OK && stop->status != STATUS_NOT_FOUND)
+                (void) session_report(&c->session, c->name, stop);
+        /* After Stop the name may be gone before the last answer: then Stop has said how it ended. */
+        if (c->logs.done && logs->status != STATUS_OK && (logs->status != STATUS_NOT_FOUND || !c->have_exit))
+                (void) session_report(&c->session, c->name, logs);
+}
+
+/* ---- the reader of our output ---- */
+
+/* patience() - for how long one who takes nothing is waited for; USEC_INFINITY: as long as he likes. */
+static uint64_t patience(const RunCommand *c) {
+        uint64_t stop_us = c->options.stop_timeout_us ? c->options.stop_timeout_us : STOP_US;
+
+        if (c->session.n_signals == 0 || !(c->stopped || c->log_ended || c->session.control.ended))
+                return USEC_INFINITY;
+        if (c->session.hurry)
+                return 0;
+        return c->session.n_signals > 1 ? MIN(stop_us, (uint64_t) UNREAD_US) : stop_us;
+}
+
+/* deadline() - when he is not waited for any more. His time begins when it is first asked for, and anew when he reads. */
+static uint64_t deadline(RunCommand *c) {
+        uint64_t us = patience(c), taken = c->output.bytes.written + c->terminal.to_us.written;
+
+        if (us == USEC_INFINITY || (line_output_is_empty(&c->output) && byte_output_is_empty(&c->terminal.to_us))) {
+                c->taken_us = 0; /* it is not he who is waited for */
+                return USEC_INFINITY;
+        }
+        if (c->taken_us == 0 || taken != c->taken)
+                c->taken_us = clock_now();
+        c->taken = taken;
+        return clock_after(c->taken_us, us);
+}
+
+/* given_up() - and then nothing is to be said either: it would wait in write(). */
+static bool given_up(void *userdata) {
+        RunCommand *c = userdata;
+
+        return clock_now() >= deadline(c);
+}
+
+/* is_done() - everything there is was written, or nobody wants it. */
+static bool is_done(RunCommand *c) {
+        return c->log_ended && line_output_is_empty(&c->output);
 }
 
 /* ---- the terminal ---- */
@@ -177,24 +234,45 @@ static int open_terminal(RunCommand *c) {
 
 /* ---- from start to end ---- */
 
-static int keep(RunCommand *c, pid_t pid) {
-        int r = 0;
+/* turn() - one event, unless there is an answer to be taken. 0 or a negative errno. */
+static int turn(RunCommand *c) {
+        uint64_t until = deadline(c), now = clock_now();
+        int r = 0, ms = -1;
 
-        if (c->session.terminal_fd)
+        if (until != USEC_INFINITY)
+                ms = until > now ? (int) MIN((until - now) / USEC_PER_MSEC + 1, (uint64_t) INT_MAX) : 0;
+        if (c->log_ended || !c->logs.done || !line_output_has_room(&c->output))
+                r = endpoint_dispatch(c->session.endpoint, ms);
+        take_stop(c);
+        if (r == 0)
+                r = follow(c);
+        if (r == 0)
+                r = terminal_error(&c->terminal);
+        if (r == 0 && c->terminal.wants_suspend)
+                r = suspend(c);
+        return r;
+}
+
+static int keep(RunCommand *c, pid_t pid) {
+        bool unread = false;
+        int r;
+
+        r = line_output_open(&c->output, c->session.endpoint, STDERR_FILENO);
+        if (r == 0 && c->session.terminal_fd)
                 r = terminal_begin(&c->terminal, pid);
-        control_begin_logs(&c->session.control, &c->logs, c->name, 0, true);
-        while (r == 0 && !c->log_ended) {
-                r = c->logs.done ? 0 : endpoint_dispatch(c->session.endpoint, -1);
-                take_stop(c);
-                if (r == 0)
-                        r = follow(c);
-                if (r == 0)
-                        r = terminal_error(&c->terminal);
-                if (r == 0 && c->terminal.wants_suspend)
-                        r = suspend(c);
+        if (r == 0)
+                control_begin_logs(&c->session.control, &c->logs, c->name, 0, true);
+        while (r == 0 && !is_done(c) && !unread) {
+                r = turn(c);
+                unread = r == 0 && !is_done(c) && given_up(c);
         }
-        if (r == 0 && c->terminal.runner)
-                r = terminal_drain(&c->terminal);
+        if (r == 0 && !unread && c->terminal.runner)
+                r = terminal_drain(&c->terminal, given_up, c);
+        if (unread)
+                r = -ETIME;
+        if (r == 0)
+                report(c);
+        line_output_close(&c->output);
         control_call_deinit(&c->logs);
         control_call_deinit(&c->stop);
         control_call_deinit(&c->kill);
@@ -207,6 +285,9 @@ static int exit_code(const RunCommand *c, int r) {
 
         if (r == -EPIPE)
                 return EXIT_CODE_SIGNAL + SIGPIPE;
+        if (r ==
+            -ETIME) /* not all was written, for which the signal is the reason; without a word: who would read it */
+                return EXIT_CODE_SIGNAL + c->session.signal;
         if (r < 0) {
                 output_error("run %s: %s", c->name, strerror(-r));
                 return EXIT_CODE_BROKEN;
@@ -263,7 +344,6 @@ static int run_parsed(RunCommand *c) {
         if (c->options.native)
                 c->session.early_hint = "; does it speak the runner protocol? Without --native it need not";
         c->session.park_output = true;
-        (void) setvbuf(stderr, NULL, _IOFBF, BUFSIZ);
         code = open_terminal(c) < 0 ? EXIT_CODE_BROKEN : start_and_keep(c);
         terminal_close(&c->terminal);
         c->terminal_fd = fd_close(c->terminal_fd);
@@ -272,7 +352,7 @@ static int run_parsed(RunCommand *c) {
 }
 
 static int run(int argc, char **argv) {
-        RunCommand c = { .open_source = -1, .terminal = TERMINAL_NULL, .terminal_fd = -1 };
+        RunCommand c = { .output = LINE_OUTPUT_NULL, .open_source = -1, .terminal = TERMINAL_NULL, .terminal_fd = -1 };
         char error[OPTIONS_ERROR_MAX] = "";
         int code = command_parsed(&command_run, run_options_parse(argc, argv, &c.options, error), error);
 

@@ -245,7 +245,7 @@ int terminal_error(const Terminal *terminal) {
         return terminal->to_us.error;
 }
 
-int terminal_drain(Terminal *terminal) {
+int terminal_drain(Terminal *terminal, bool (*given_up)(void *userdata), void *userdata) {
         int r = 0;
 
         do {
@@ -253,7 +253,8 @@ int terminal_drain(Terminal *terminal) {
                 r = endpoint_dispatch(terminal->endpoint, DRAIN_MS);
                 if (r == 0)
                         r = terminal_error(terminal);
-        } while (r == 0 && (!byte_output_is_empty(&terminal->to_us) || (!terminal->ended && terminal->progress)));
+        } while (r == 0 && (!byte_output_is_empty(&terminal->to_us) || (!terminal->ended && terminal->progress)) &&
+                 !given_up(userdata));
         return r;
 }
 

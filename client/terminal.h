@@ -56,8 +56,11 @@ int terminal_suspend(Terminal *terminal);
 /* terminal_error() - a negative errno: our output has no reader any more, or such. 0: none. */
 int terminal_error(const Terminal *terminal);
 
-/* terminal_drain() - after the runner's end: what it has written comes out. 0 or a negative errno. */
-int terminal_drain(Terminal *terminal);
+/*
+ * terminal_drain() - after the runner's end: what it has written comes out, unless @given_up says that our output is not
+ * waited for any more. 0 or a negative errno.
+ */
+int terminal_drain(Terminal *terminal, bool (*given_up)(void *userdata), void *userdata);
 
 /* terminal_close() - gives our terminal back as it was. Good for one that is not open. */
 void terminal_close(Terminal *terminal);

@@ -20,6 +20,7 @@
 #include "client/byte-output.h"
 #include "client/latency.h"
 #include "client/line-input.h"
+#include "client/line-output.h"
 #include "client/values-json.h"
 #include "common/fd.h"
 #include "proto/values-text.h"
@@ -255,12 +256,13 @@ static size_t read_some(int fd, size_t at) {
 }
 
 /* A reader that reads nothing, and then slowly: all comes in order, little is kept, and the turn never blocks. */
-static void check_slow_reader(int in, int out) {
+static void check_slow_reader(int in, int out, bool must_poll) {
         size_t written = 0, got = 0;
         Writer writer;
 
         assert_int_equal(fcntl(in, F_SETFL, O_NONBLOCK), 0);
         writer_open(&writer, out);
+        writer.output.must_poll = must_poll;
         while (got < TOTAL) {
                 unsigned before = writer.n_changed;
 
@@ -280,13 +282,18 @@ static void check_slow_reader(int in, int out) {
 }
 
 static void test_slow_pipe(void **state) {
-        int fds[2];
-
         (void) state;
-        assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
-        check_slow_reader(fds[0], fds[1]);
-        (void) fd_close(fds[0]);
-        (void) fd_close(fds[1]);
+        for (int i = 0; i < 4; i++) {
+                bool must_poll = i & 1, is_nonblocking = i & 2; /* the latter by somebody else */
+                int fds[2];
+
+                assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+                if (is_nonblocking)
+                        assert_int_equal(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
+                check_slow_reader(fds[0], fds[1], must_poll);
+                (void) fd_close(fds[0]);
+                (void) fd_close(fds[1]);
+        }
 }
 
 static void test_slow_socket(void **state) {
@@ -294,9 +301,48 @@ static void test_slow_socket(void **state) {
 
         (void) state;
         assert_int_equal(fd_socketpair(SOCK_STREAM, fds), 0);
-        check_slow_reader(fds[0], fds[1]);
+        check_slow_reader(fds[0], fds[1], false);
         (void) fd_close(fds[0]);
         (void) fd_close(fds[1]);
+}
+
+/* A stream of stdio: what its reader does not take stays, what was flushed is offered at once. */
+static void test_line_output(void **state) {
+        LineOutput output = LINE_OUTPUT_NULL;
+        size_t written = 0, got = 0;
+        Endpoint *endpoint;
+        char data[4096];
+        int fds[2];
+
+        (void) state;
+        line_output_close(&output);
+        assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+        assert_int_equal(endpoint_new(&endpoint), 0);
+        assert_int_equal(line_output_open(&output, endpoint, fds[1]), 0);
+        assert_true(line_output_is_empty(&output));
+        while (line_output_has_room(&output)) {
+                written += (size_t) fprintf(output.file, "%zu is a number\n", written);
+                assert_int_equal(line_output_flush(&output), 0);
+        }
+        assert_true(written > 100000); /* the pipe is full, and the output */
+        while (got < written) {
+                ssize_t n = read(fds[0], data, sizeof(data));
+
+                assert_true(n > 0);
+                got += (size_t) n;
+                assert_int_equal(endpoint_dispatch(endpoint, 0), 0);
+        }
+        assert_true(line_output_is_empty(&output) && line_output_has_room(&output));
+        assert_int_equal(got, written);
+        assert_int_equal(output.bytes.written, written);
+        (void) fd_close(fds[0]);
+        (void) signal(SIGPIPE, SIG_IGN);
+        assert_true(fputs("nobody reads\n", output.file) >= 0);
+        assert_int_equal(line_output_flush(&output), -EPIPE);
+        line_output_close(&output);
+        line_output_close(&output);
+        (void) fd_close(fds[1]);
+        (void) endpoint_free(endpoint);
 }
 
 static void test_output_to_a_file(void **state) {
@@ -487,6 +533,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_input_that_cannot_be_read),
         TEST(test_slow_pipe),
         TEST(test_slow_socket),
+        TEST(test_line_output),
         TEST(test_output_to_a_file),
         TEST(test_output_errors),
         TEST(test_values_from_json),

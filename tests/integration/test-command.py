@@ -1007,6 +1007,152 @@ def test_run_log_without_reader(place):
     expect(process.wait(LIMIT) == 141, f"exit {process.returncode}")
 
 
+class Asleep:
+    """The reader of a program's standard error, who does not read until he is told to. We hold the other end, too, and so
+    can see that it is full."""
+
+    def __init__(self):
+        self.reading, self.writing = os.pipe()
+
+    def wait_full(self):
+        until(lambda: not select.select([], [self.writing], [], 0)[1], "a full pipe")
+
+    def read(self):
+        """Everything, to its end."""
+        os.close(self.writing)
+        with os.fdopen(self.reading, "rb") as file:
+            return file.read()
+
+    def close(self):
+        os.close(self.reading)
+        os.close(self.writing)
+
+
+def until(is_so, what):
+    end = time.monotonic() + LIMIT
+    while not is_so():
+        expect(time.monotonic() < end, f"no {what} within {LIMIT:g} s")
+        select.select([], [], [], 0.005)
+
+
+def blocked_run(place, script, *options):
+    """`baton run' of a program that waits in write(), since nobody reads."""
+    asleep = Asleep()
+    process = place.start("run", *options, "sh", "-c", script, stderr=asleep.writing)
+    asleep.wait_full()
+    runner = runner_of(process)
+
+    def is_blocked():
+        with open(f"/proc/{runner}/wchan") as file:
+            return "pipe" in file.read()
+
+    until(is_blocked, "program that waits")
+    return process, asleep
+
+
+ENDLESS = "while :; do echo more; done"
+
+
+def test_run_reader_asleep(place):
+    process, asleep = blocked_run(place, "i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); echo $i; done")
+    data = asleep.read()
+    expect(process.wait(LIMIT) == 0, f"exit {process.returncode}")
+    expect(data == b"".join(b"%d\n" % i for i in range(1, 60001)), f"{len(data)} bytes, end with {data[-100:]!r}")
+
+
+def test_run_ended_unread(place):
+    """The program has ended before anybody reads."""
+    fifo, asleep = place.fifo(), Asleep()
+    process = place.start("run", "sh", "-c", f"seq 1 25000; printf end; echo done >{fifo}", stderr=asleep.writing)
+    expect(wait_fifo(fifo) == "done\n", "it has ended")
+    data = asleep.read()
+    expect(process.wait(LIMIT) == 0, f"exit {process.returncode}")
+    expect(data == b"".join(b"%d\n" % i for i in range(1, 25001)) + b"end\n", f"{len(data)} bytes, {data[-100:]!r}")
+
+
+def test_run_stop_unread(place):
+    """A signal stops a program that waits for the reader, who is not waited for without an end."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        process, asleep = blocked_run(place, ENDLESS, "--stop-timeout=100ms")
+        process.send_signal(number)
+        expect(process.wait(LIMIT) == 128 + number, f"exit {process.returncode}")
+        asleep.close()
+        place.check_empty()
+
+
+def test_run_stop_read_late(place):
+    """Who reads again after the signal has it all, and the program's own end."""
+    script = f"trap 'echo bye; exit 5' TERM; i=0; {ENDLESS.replace('more', '$((i += 1))')}"
+    process, asleep = blocked_run(place, script, "--stop-timeout=10min")
+    process.send_signal(signal.SIGTERM)
+    data = asleep.read().decode().splitlines()
+    expect(process.wait(LIMIT) == 5, f"exit {process.returncode}")
+    expect(data[-1] == "bye" and data[:-1] == [str(i) for i in range(1, len(data))], f"{len(data)} lines, {data[-3:]}")
+
+
+def test_run_stop_ended_unread(place):
+    fifo, asleep = place.fifo(), Asleep()
+    process = place.start("run", "--stop-timeout=100ms", "sh", "-c", f"seq 1 25000; echo done >{fifo}",
+                          stderr=asleep.writing)
+    expect(wait_fifo(fifo) == "done\n", "it has ended")
+    asleep.wait_full()
+    process.send_signal(signal.SIGTERM)
+    expect(process.wait(LIMIT) == 143, f"exit {process.returncode}")
+    asleep.close()
+
+
+def test_run_second_signal_unread(place):
+    process, asleep = blocked_run(place, f"trap '' TERM; {ENDLESS}", "--stop-timeout=10min")
+    process.send_signal(signal.SIGINT)  # of two that are pending the lower one comes first
+    process.send_signal(signal.SIGTERM)
+    expect(process.wait(LIMIT) == 130, f"exit {process.returncode}")
+    asleep.close()
+
+
+def test_run_killed_unread(place):
+    process, asleep = blocked_run(place, f"trap '' HUP; {ENDLESS}")
+    process.kill()
+    process.wait(LIMIT)
+    asleep.close()
+    process.stdout.close()
+    reap_all()
+
+
+def test_run_reader_gone_unread(place):
+    process, asleep = blocked_run(place, ENDLESS)
+    asleep.close()
+    expect(process.wait(LIMIT) == 141, f"exit {process.returncode}")
+
+
+def test_run_output_nonblocking(place):
+    """Somebody who shares the descriptor has made it non-blocking."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    process = place.start("run", "seq", "1", "100000", stderr=writing)
+    until(lambda: not select.select([], [writing], [], 0)[1], "a full pipe")
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        data = file.read()
+    expect(process.wait(LIMIT) == 0, f"exit {process.returncode}")
+    expect(data == b"".join(b"%d\n" % i for i in range(1, 100001)), f"{len(data)} bytes, end with {data[-100:]!r}")
+
+
+def test_run_output_full(place):
+    with open("/dev/full", "wb") as full:
+        process = place.start("run", "sh", "-c", ENDLESS, stderr=full)
+        expect(process.wait(LIMIT) == 1, f"exit {process.returncode}")
+
+
+def test_run_bytes(place):
+    """Whatever bytes there are, the last of which end no line."""
+    odd = b"a\0b\xff\xfe\r\n\r\n\n" + bytes(range(11, 256)) * 100
+    path = place.path("odd", odd)
+    for where in ("", ">&2"):
+        process = place.start("run", "sh", "-c", f"cat {path} {where}", text=False, errors=None)
+        out, err = process.communicate(timeout=LIMIT)
+        expect(process.returncode == 0 and out == b"" and err == odd + b"\n", f"{len(err)} bytes of {len(odd) + 1}")
+
+
 def test_run_native(place):
     process = place.start("run", "--native", "sh", "-c", f"echo ready; exec {os.path.dirname(BATON)}/baton-runner-echo")
     wait_line(process, "ready\n")

@@ -7,6 +7,7 @@ over a SIGKILL of the supervisor; rotation; what is said of names that are none.
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 
@@ -183,6 +184,35 @@ def nobody_reads(daemon):
                           text=True, check=False)
     os.close(writing)
     assert done.returncode == 128 + signal.SIGPIPE and done.stderr == "", done
+
+
+@test
+def reader_asleep(daemon):
+    """Who prints to a reader that does not read hears a signal all the same; what it has asked for is not lost to one that
+    reads late, through a descriptor that somebody has made non-blocking."""
+    start(daemon, runner("web", "seq 1 100000; exec sleep 1000", log="{ ring_size: 16M }"))
+    until(lambda: lines(daemon, "web", "-n", "1")[-1:] and lines(daemon, "web", "-n", "1")[0].endswith(" 100000"), "all")
+    for is_blocking in (True, False):
+        reading, writing = os.pipe()
+        os.set_blocking(writing, is_blocking)
+        processes = [subprocess.Popen([BATON, "logs", "-f", "-n", "all", "web"], env=daemon.environment, stdout=writing),
+                     subprocess.Popen([BATON, "logs", "web"], env=daemon.environment, stdout=writing)]
+        daemon_tests.owned.update(process.pid for process in processes)
+        until(lambda: not select.select([], [writing], [], 0)[1], "a full pipe")
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 128 + signal.SIGTERM
+        os.close(reading)
+        os.close(writing)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with subprocess.Popen([BATON, "logs", "web"], env=daemon.environment, stdout=writing) as process:
+        daemon_tests.owned.add(process.pid)
+        until(lambda: not select.select([], [writing], [], 0)[1], "a full pipe")
+        os.close(writing)
+        with os.fdopen(reading) as file:
+            assert [int(line.split()[-1]) for line in file] == list(range(1, 100001))
+        assert process.wait(TIMEOUT) == 0
 
 
 if __name__ == "__main__":
