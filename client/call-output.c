@@ -3,7 +3,7 @@
 /*
  * The answer of a call: values are printed as values, anything else as the bytes it is, since only the one who called
  * knows their type. JSON has the same fields whatever happened: status, code, time_us; then type with values or data
- * (hexadecimal, JSON has no bytes), or message with what is known about the runner's end; and metadata where the answer
+ * (hexadecimal, JSON has no bytes), or message with what is known about the runner's end and the details of the error; and metadata where the answer
  * has some.
  */
 
@@ -20,6 +20,8 @@
 #include "client/values-json.h"
 #include "common/parse.h"
 #include "proto/values-text.h"
+
+#define CONTROL_TYPES "baton.control." /* messages of which begin so */
 
 json_t *call_output_frame(Status status, uint64_t time_us) {
         return json_pack("{s:s, s:i, s:I}", "status", status_name(status), "code", (int) status, "time_us",
@@ -40,6 +42,30 @@ static json_t *pair_to_json(const Baton__Pair *pair) {
         json_t *value = is_text ? json_stringn(data, pair->value.len) : hex_to_json(data, pair->value.len);
 
         return json_pack("{s:s, s:o}", "key", pair->key, is_text ? "value" : "data", value);
+}
+
+/* detail_to_json() - only who called knows what the bytes are of. */
+static json_t *detail_to_json(const Baton__Detail *detail) {
+        return json_pack("{s:s, s:o}", "type", detail->type, "data",
+                         hex_to_json(detail->value.data, detail->value.len));
+}
+
+/* add_details() - those of the runner's own; what baton says of a runner that ended or did not start is there in words. */
+static int add_details(json_t *all, const Baton__Envelope *envelope) {
+        json_t *array = NULL;
+        int r = 0;
+
+        for (size_t i = 0; envelope && i < envelope->n_details && r == 0; i++) {
+                if (strncmp(envelope->details[i]->type, CONTROL_TYPES, strlen(CONTROL_TYPES)) == 0)
+                        continue;
+                if (!array) {
+                        array = json_array();
+                        r = json_object_set_new(all, "details", array);
+                }
+                if (r == 0)
+                        r = json_array_append_new(array, detail_to_json(envelope->details[i]));
+        }
+        return r < 0 ? -ENOMEM : 0;
 }
 
 /* add_metadata() - where there is some. */
@@ -146,7 +172,8 @@ int call_output_failure(const ControlFailure *failure, const Baton__Envelope *en
 
         if (json_object_set_new(all, "message", json_string(failure->message ? failure->message : "")) < 0 ||
             (failure->start && add_start(all, failure->start) < 0) ||
-            (failure->ended && add_ended(all, failure->ended) < 0) || add_metadata(all, envelope) < 0)
+            (failure->ended && add_ended(all, failure->ended) < 0) || add_details(all, envelope) < 0 ||
+            add_metadata(all, envelope) < 0)
                 return -ENOMEM;
         r = output_json(stdout, all);
         return r < 0 ? r : output_flush(stdout);

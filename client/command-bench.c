@@ -327,7 +327,7 @@ const Command command_bench = {
                 "Exit codes: as those of call, see baton call --help.\n"
                 "\n"
                 "Examples:\n"
-                "  baton bench --duration=5s greeter -- example.Greeter/Greet\n"
+                "  baton bench --duration=5s greeter -- greet.Greeter/Greet\n"
                 "  baton bench --exec baton-runner-echo\n"
                 "  baton bench --size=1M --in-flight=1,16 --duration=5s --exec ./server -- my.Service/Method\n",
         .run = run,

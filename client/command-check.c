@@ -54,7 +54,7 @@ const Command command_check = {
         .summary = "whether a configuration could be used",
         .help = "Usage: baton check CONFIG...\n"
                 "\n"
-                "Reads the files CONFIG, or all *.yaml of a directory, as `baton supervise CONFIG...' would, and\n"
+                "Reads the files CONFIG, or all *.yaml of a directory, as 'baton supervise CONFIG...' would, and\n"
                 "says what is wrong with them: a line FILE:LINE: KEY: MESSAGE for each, all at once. Programs,\n"
                 "directories, files of variables, users and groups are looked for on this machine. No supervisor\n"
                 "is asked, and none has to run. What may be in a file: baton.yaml(5).\n"

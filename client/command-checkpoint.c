@@ -58,7 +58,7 @@ const Command command_checkpoint = {
                 "\n"
                 "Asks each runner for its state and its descriptors, and keeps them in place of those before, for "
                 "the\n"
-                "process that takes its place when it dies (`recover: failover'). Done when they would survive a\n"
+                "process that takes its place when it dies ('recover: failover'). Done when they would survive a\n"
                 "crash of the supervisor, too. NAME is a runner, a template (all its instances), or a pattern of\n"
                 "names (* ? [...]), which the shell must be kept from expanding.\n"
                 "\n"

@@ -155,7 +155,9 @@ static int print_page(const Ask *ask, const Page *page) {
         if (page->dropped)
                 output_error("events: %llu events are no longer kept", (unsigned long long) page->dropped);
         for (size_t i = 0; i < page->n_events; i++)
-                if (ask->options.json)
+                if (page->events[i]->time_us < ask->options.since_us)
+                        continue;
+                else if (ask->options.json)
                         print_json(page->events[i]);
                 else
                         print_text(page->events[i]);
@@ -198,12 +200,14 @@ const Command command_events = {
                 "only what happened to these runners.\n"
                 "\n"
                 "  -f, --follow            go on as more happens\n"
-                "  --since=N               from event number N on\n"
+                "  --since=TIME            from then on: 10min, or any time that 'baton logs' takes; a number: from\n"
+                "                          that event on, which --json shows as seq\n"
                 "  --json                  one JSON object for each\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"
                 "  --help\n"
                 "\n"
-                "Example: baton events -f 'web.*'\n",
+                "Examples: baton events -f 'web.*'\n"
+                "          baton events --since=1h\n",
         .run = events,
 };
 
@@ -229,7 +233,7 @@ const Command command_metrics = {
         .help = "Usage: baton metrics [OPTION...]\n"
                 "\n"
                 "Prints figures about supervisor and runners as OpenMetrics text. The same can be served over HTTP:\n"
-                "see `metrics' in the section `supervisor' of the configuration.\n"
+                "see 'metrics' in the section 'supervisor' of the configuration.\n"
                 "\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"
                 "  --help\n"

@@ -87,7 +87,7 @@ const Command command_fds = {
                 "Prints what is held for the runner across its instances, supervisors and their crashes: the sockets\n"
                 "of its configuration, then what it has stored by FDSTORE=1, each with the number under which the\n"
                 "next instance is passed it.\n"
-                "What its last checkpoint holds is counted by `baton status NAME'.\n"
+                "What its last checkpoint holds is counted by 'baton status NAME'.\n"
                 "\n"
                 "  --json                  one JSON object; docs/status.md has its members\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"

@@ -52,7 +52,7 @@ static int cannot_expand(Operate *o, int r, const ControlCall *call) {
                 return EXIT_CODE_SIGNAL + o->session.signal;
         if (r == -EPROTO) {
                 output_error("%s: the supervisor is older than this command, and does not tell what has changed: "
-                             "`baton takeover' replaces it",
+                             "'baton takeover' replaces it",
                              o->command);
                 return EXIT_CODE_STATUS + STATUS_UNIMPLEMENTED;
         }

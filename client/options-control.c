@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "client/options-internal.h"
+#include "client/options-logs.h"
+#include "common/clock.h"
 #include "common/parse.h"
 
 enum {
@@ -102,6 +104,15 @@ static int take_batch(size_t *ret_batch, char *error) {
         return 0;
 }
 
+/* take_since() - digits alone are a number, whatever they are as a duration. */
+static int take_since(ControlOptions *options, char *error) {
+        if (parse_u64(optarg, UINT64_MAX, &options->since) == 0 ||
+            logs_parse_time(optarg, clock_wall(), &options->since_us) == 0)
+                return 0;
+        return ERROR(error, "--since wants the number of an event, or a time as 'baton logs' takes it, not '%.100s'",
+                     optarg);
+}
+
 static int take(ControlOptions *options, int option, char *error) {
         switch (option) {
         case OPTION_ALL:
@@ -141,10 +152,7 @@ static int take(ControlOptions *options, int option, char *error) {
                 options->no_wait = option == OPTION_NO_WAIT;
                 return 0;
         case OPTION_SINCE:
-                options->has_since = true;
-                if (parse_u64(optarg, UINT64_MAX, &options->since) < 0)
-                        return ERROR(error, "--since wants the number of an event, not '%.100s'", optarg);
-                return 0;
+                return take_since(options, error);
         case OPTION_SOCKET:
                 options->socket = optarg;
                 return *optarg ? 0 : ERROR(error, "--socket wants a path");

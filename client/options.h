@@ -100,11 +100,11 @@ typedef struct ControlOptions {
         uint64_t timeout_us;      /* of the command; 0: none */
         uint64_t stop_timeout_us; /* 0: as configured */
         uint64_t since;           /* number of an event; 0: the oldest */
-        bool has_since;
-        bool keeper, force; /* what is replaced, and how */
-        bool all, changed;  /* which runners */
-        size_t batch;       /* 0: not given */
-        char **operands;    /* argv's */
+        uint64_t since_us;        /* wall clock; 0: from whenever */
+        bool keeper, force;       /* what is replaced, and how */
+        bool all, changed;        /* which runners */
+        size_t batch;             /* 0: not given */
+        char **operands;          /* argv's */
         size_t n_operands;
 } ControlOptions;
 

@@ -201,8 +201,9 @@ static void print_sum(const StatusView *view, const StatusResponse *status, size
                               status->n_runners == 1 ? "" : "s", up, failed);
         if (n_hidden > 0)
                 n += (size_t) snprintf(text + n, sizeof(text) - n, "; %zu more than fit", n_hidden);
-        if (status->supervisor && status->supervisor->stopping)
-                (void) snprintf(text + n, sizeof(text) - n, "; the supervisor is stopping");
+        if (status->supervisor)
+                (void) snprintf(text + n, sizeof(text) - n, "; supervisor %d%s, keeper %d", status->supervisor->pid,
+                                status->supervisor->stopping ? " (stopping)" : "", status->supervisor->keeper_pid);
         print_cut(text, view->columns);
         (void) fputc('\n', stdout);
 }

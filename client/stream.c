@@ -89,12 +89,18 @@ static int values_item(Stream *s, const json_t *json) {
 
 static int json_item(Stream *s, const uint8_t *line, size_t size) {
         json_error_t error;
-        json_auto_t *json = json_loadb((const char *) line, size, JSON_REJECT_DUPLICATES, &error);
+        json_auto_t *json = json_loadb((const char *) line, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
         char why[JSON_ERROR_TEXT_LENGTH + 32];
 
         if (!json) {
                 (void) snprintf(why, sizeof(why), "not JSON: %s, at column %d", error.text, error.column);
                 bad_line(s, why);
+                return -EINVAL;
+        }
+        if (!json_is_object(json) && !json_is_array(json)) {
+                bad_line(s,
+                         "no item: {\"type\": \"u8\", \"value\": 7} is one, or an array of such; --raw takes lines as "
+                         "they are");
                 return -EINVAL;
         }
         return json_is_object(json) && json_object_get(json, "data") ? data_item(s, json) : values_item(s, json);

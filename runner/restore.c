@@ -109,7 +109,7 @@ static int check_names(struct baton_restore *restore) {
                 if (!*message->names[i])
                         return refuse(restore, -EPROTO, "descriptor %zu has no name", i);
                 if (!manifest_has(restore->manifest, name))
-                        return refuse(restore, -EPROTO, "the descriptor `%s' was declared, and is not there",
+                        return refuse(restore, -EPROTO, "the descriptor '%s' was declared, and is not there",
                                       message->names[i]);
         }
         return names_repeat(message->names, message->n_names, restore->reason);

@@ -74,7 +74,7 @@ int names_repeat(char *const *names, size_t n, char reason[RUNNER_REASON_SIZE]) 
         qsort(sorted, n, sizeof(*sorted), compare_names);
         for (size_t i = 1; i < n; i++)
                 if (strcmp(sorted[i - 1], sorted[i]) == 0) {
-                        (void) snprintf(reason, RUNNER_REASON_SIZE, "two descriptors are called `%s'", sorted[i]);
+                        (void) snprintf(reason, RUNNER_REASON_SIZE, "two descriptors are called '%s'", sorted[i]);
                         return -EPROTO;
                 }
         return 0;

@@ -368,7 +368,7 @@ const char *checkpoint_refusal(const Runner *runner) {
         const Instance *instance = runner->instance;
 
         if (runner->config->recover != CONFIG_RECOVER_FAILOVER)
-                return "keeps no checkpoints: that needs `recover: failover' in its configuration";
+                return "keeps no checkpoints: that needs 'recover: failover' in its configuration";
         if (!instance || instance->over || instance->state == PROCESS_STOPPING || instance->state == PROCESS_DOWN)
                 return "is not running";
         if (instance->state == PROCESS_UP && !instance->saves)

@@ -180,7 +180,7 @@ static bool refuse(Walk *walk, const yaml_node_t *node, uint32_t line) {
 static yaml_node_t *get(Walk *walk, int id, uint32_t line) {
         if (walk->seen[id - 1]) {
                 config_errors_add(walk->errors, walk->document->file, line, *walk->path ? walk->path : NULL,
-                                  "aliases (*name) cannot be used: what runners have in common goes into `defaults'");
+                                  "aliases (*name) cannot be used: what runners have in common goes into 'defaults'");
                 return NULL;
         }
         walk->seen[id - 1] = true;
@@ -288,7 +288,7 @@ static void report_unknown(Walk *walk, const cyaml_schema_field_t *fields, const
                         near_offer(&near, fields->key);
         if (strcmp(key, "<<") == 0)
                 config_errors_add(walk->errors, walk->document->file, line, walk->path,
-                                  "merges cannot be used: what runners have in common goes into `defaults'");
+                                  "merges cannot be used: what runners have in common goes into 'defaults'");
         else
                 config_errors_add(walk->errors, walk->document->file, line, walk->path, "there is no such key%s",
                                   near_text(&near, text));

@@ -309,7 +309,7 @@ static int load_group(Load *load, const ConfigName *name) {
 
         check_members(load, name);
         if (name->group->members.n == 0 && !config_values_has(&load->loader, "members"))
-                config_fail(&load->loader, NULL, "`members' is missing: expected %s", config_expected("members"));
+                config_fail(&load->loader, NULL, "'members' is missing: expected %s", config_expected("members"));
         config_values_strategy(&load->loader, name->group->strategy, &draft.strategy);
         config_values_intensity(&load->loader, name->group->intensity, &draft.intensity);
         for (unsigned i = 0; i < name->group->members.n; i++)

@@ -96,7 +96,7 @@ static void read_address(Reading *reading, const RunnerConfig *config, const Raw
                 if (!all[i].text)
                         continue;
                 if (key) {
-                        config_fail(reading->loader, key_of(reading, all[i].key), "goes with no `%s': one of them",
+                        config_fail(reading->loader, key_of(reading, all[i].key), "goes with no '%s': one of them",
                                     key);
                         return;
                 }
@@ -129,7 +129,7 @@ static void read_type(Reading *reading, const RawSocket *raw, ConfigSocket *sock
         if (!raw->type)
                 return;
         if (!raw->unix_address) {
-                config_fail(reading->loader, key_of(reading, "type"), "goes only with `unix'");
+                config_fail(reading->loader, key_of(reading, "type"), "goes only with 'unix'");
                 return;
         }
         for (size_t i = 0; i < ARRAY_SIZE(types); i++)
@@ -162,9 +162,9 @@ static void check_family(Reading *reading, const RawSocket *raw, const ConfigSoc
         } all[] = { { "mode", raw->mode, is_path, "a path" },
                     { "user", raw->user, is_path, "a path" },
                     { "group", raw->group, is_path, "a path" },
-                    { "reuse_port", raw->reuse_port, !raw->unix_address, "`tcp' and `udp'" },
-                    { "ipv6_only", raw->ipv6_only, !raw->unix_address, "`tcp' and `udp'" },
-                    { "free_bind", raw->free_bind, !raw->unix_address, "`tcp' and `udp'" },
+                    { "reuse_port", raw->reuse_port, !raw->unix_address, "'tcp' and 'udp'" },
+                    { "ipv6_only", raw->ipv6_only, !raw->unix_address, "'tcp' and 'udp'" },
+                    { "free_bind", raw->free_bind, !raw->unix_address, "'tcp' and 'udp'" },
                     { "backlog", raw->backlog, socket->type != SOCKET_UDP && socket->type != SOCKET_UNIX_DGRAM,
                       "what is listened on" } };
 
@@ -235,7 +235,7 @@ static void apply_variable(ConfigLoader *loader, ConfigDraft *draft, const RawSo
                 return;
         draft->socket_variable = (ConfigSocketVariable){ .name = raw->name, .format = "%f", .separator = "" };
         if (!raw->name && !config_values_has(loader, "socket_variable.name"))
-                config_fail(loader, "socket_variable", "`name' is missing: expected the name of a variable");
+                config_fail(loader, "socket_variable", "'name' is missing: expected the name of a variable");
         else if (raw->name && !is_variable_name(raw->name))
                 config_value_unexpected(loader, "socket_variable.name", raw->name);
         if (raw->format && !strstr(raw->format, "%f"))
@@ -269,11 +269,11 @@ void config_sockets_finish(ConfigLoader *loader, const ConfigDraft *draft) {
         const RunnerConfig *config = &draft->config;
 
         if (config->n_sockets > 0 && config->ready == CONFIG_READY_FD)
-                config_fail(loader, "sockets", "go with no `ready: fd': both begin at descriptor 3");
+                config_fail(loader, "sockets", "go with no 'ready: fd': both begin at descriptor 3");
         if (config->n_sockets > 0 && (config->oneshot || config->schedule))
                 config_fail(loader, "sockets", "go with neither oneshot nor a schedule");
         if (config->socket_variable && config->n_sockets == 0)
-                config_fail(loader, "socket_variable", "goes only with `sockets'");
+                config_fail(loader, "socket_variable", "goes only with 'sockets'");
         if (config_values_has(loader, "fd_store") && config->fd_store_max > 0 && config->ready != CONFIG_READY_NOTIFY)
-                config_fail(loader, "fd_store", "goes only with `ready: notify': it is filled by FDSTORE=1");
+                config_fail(loader, "fd_store", "goes only with 'ready: notify': it is filled by FDSTORE=1");
 }

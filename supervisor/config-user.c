@@ -117,7 +117,7 @@ static bool find(ConfigLoader *loader, const ConfigDraft *draft, ConfigUser *use
         if (draft->user && !find_user(loader, draft->user, user))
                 return false;
         if (draft->user && !user->name && !draft->group) {
-                loader->user_problem = "a user that has only a number needs `group', too";
+                loader->user_problem = "a user that has only a number needs 'group', too";
                 loader->user_problem_key = "user";
                 return false;
         }

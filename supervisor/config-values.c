@@ -543,7 +543,7 @@ static void check_hook_key(ConfigLoader *loader, unsigned number, const char *na
         if (list->n > 0 || config_values_has(loader, key))
                 return;
         (void) snprintf(key, sizeof(key), "hooks.%u", number);
-        config_fail(loader, key, "`%s' is missing: expected %s", name, config_expected(name));
+        config_fail(loader, key, "'%s' is missing: expected %s", name, config_expected(name));
 }
 
 static void apply_hook(ConfigLoader *loader, const RawHook *raw, unsigned number, ConfigHook *hook) {
@@ -592,7 +592,7 @@ static void apply_schedule(ConfigLoader *loader, ConfigDraft *draft, const RawRu
                            draft->schedule.every_us == 0 || draft->schedule.every_us > DURATION_MAX))
                 config_value_unexpected(loader, "every", raw->every);
         if (raw->every && raw->at.n > 0)
-                config_fail(loader, "every", "goes with no `at': one of them");
+                config_fail(loader, "every", "goes with no 'at': one of them");
         if (raw->at.n > UINT16_MAX)
                 config_fail(loader, "at", "expected at most %d of them", UINT16_MAX);
         for (unsigned i = 0; at && i < raw->at.n; i++)
@@ -677,20 +677,20 @@ void config_values_apply(ConfigLoader *loader, ConfigDraft *draft, const RawRunn
 
 static void check_command(ConfigLoader *loader, const RunnerConfig *config) {
         if (!config->command && !config_values_has(loader, "command"))
-                config_fail(loader, NULL, "`command' is missing: expected %s", config_expected("command"));
+                config_fail(loader, NULL, "'command' is missing: expected %s", config_expected("command"));
         else if (config->command && **config->command == '\0')
                 config_fail(loader, "command", "expected a program as its first word, not ''");
 }
 
 static void check_recovery(ConfigLoader *loader, const RunnerConfig *config) {
         if (config->recover == CONFIG_RECOVER_FAILOVER && config->ready != CONFIG_READY_HELLO)
-                config_fail(loader, "recover", "`failover' goes only with `ready: hello'");
+                config_fail(loader, "recover", "'failover' goes only with 'ready: hello'");
         if (config->checkpoint_every_us > 0 && config->recover != CONFIG_RECOVER_FAILOVER)
-                config_fail(loader, "checkpoint.every", "goes only with `recover: failover'");
+                config_fail(loader, "checkpoint.every", "goes only with 'recover: failover'");
         if (config->pending != CONFIG_PENDING_DEFAULT && config->ready != CONFIG_READY_HELLO)
-                config_fail(loader, "pending", "goes only with `ready: hello'");
+                config_fail(loader, "pending", "goes only with 'ready: hello'");
         if (config->pending == CONFIG_PENDING_RESEND && !feature_enabled(FEATURE_FUSE_RESEND))
-                config_fail(loader, "pending", "`resend' needs Linux 6.9: use flush or none");
+                config_fail(loader, "pending", "'resend' needs Linux 6.9: use flush or none");
 }
 
 /* check_backoff() - where one of the two is said, the other follows. */
@@ -714,17 +714,17 @@ void config_values_finish(ConfigLoader *loader, ConfigDraft *draft, const RawRun
         if (runs_once && !raw->restart)
                 config->restart = RESTART_NEVER;
         if (runs_once && config->restart == RESTART_ALWAYS)
-                config_fail(loader, "restart", "`always' goes with neither oneshot nor a schedule");
+                config_fail(loader, "restart", "'always' goes with neither oneshot nor a schedule");
         if (config->oneshot && config->ready != CONFIG_READY_NONE)
-                config_fail(loader, "oneshot", "goes only with `ready: none': it is ready when it has ended");
+                config_fail(loader, "oneshot", "goes only with 'ready: none': it is ready when it has ended");
         if (config->uds_path && config->ready != CONFIG_READY_HELLO)
-                config_fail(loader, "uds_path", "goes only with `ready: hello'");
+                config_fail(loader, "uds_path", "goes only with 'ready: hello'");
         if ((config->channels & ~(1U << CHANNEL_RPC)) != 0 && config->ready != CONFIG_READY_HELLO)
-                config_fail(loader, "channels", "goes only with `ready: hello'");
+                config_fail(loader, "channels", "goes only with 'ready: hello'");
         if (config->service_manual && config->ready != CONFIG_READY_HELLO)
-                config_fail(loader, "service", "goes only with `ready: hello'");
+                config_fail(loader, "service", "goes only with 'ready: hello'");
         if (config->watchdog_us > 0 && config->ready != CONFIG_READY_HELLO && config->ready != CONFIG_READY_NOTIFY)
-                config_fail(loader, "watchdog", "goes only with `ready: hello' or `ready: notify'");
+                config_fail(loader, "watchdog", "goes only with 'ready: hello' or 'ready: notify'");
         check_recovery(loader, config);
         check_backoff(loader, &config->backoff, raw->backoff);
         config_sockets_finish(loader, draft);

@@ -286,7 +286,7 @@ static void fail_scale(const Supervisor *supervisor, Call *call, const Baton__Co
                 fail_no_template(supervisor, call, request->name);
         else if (r == -EINVAL)
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT,
-                                 "%.64s: is no template; give it `instances' in the configuration", request->name);
+                                 "%.64s: is no template; give it 'instances' in the configuration", request->name);
         else if (r == -ERANGE)
                 (void) call_fail(call, STATUS_INVALID_ARGUMENT, "%.64s: at most %d instances are possible",
                                  request->name, CONFIG_INSTANCES_MAX);

@@ -44,7 +44,7 @@ static const char help[] =
         "\n"
         "Runs the runners of one baton. Started by baton-keeper, which puts its socket at descriptor 3, the lane of "
         "a\n"
-        "private client at 4, and its own pidfd at 5; not by hand: use `baton call', `baton run' or `baton "
+        "private client at 4, and its own pidfd at 5; not by hand: use 'baton call', 'baton run' or 'baton "
         "supervise'.\n"
         "\n"
         "  --generation=N           which supervisor of this keeper it is, from 1\n"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Near names. Near is: the same but for two letters (one more, one less, another, two exchanged), or the one begins with
- * the other. The distance is that of optimal string alignment, in three rows; names have a bound, and those whose lengths
+ * Near names. Near is: the same but for one letter in three, at most two (one more, one less, another, two exchanged), or
+ * the one begins with the other. The distance is that of optimal string alignment, in three rows; names have a bound, and those whose lengths
  * differ by more than it are not looked at.
  */
 
@@ -45,8 +45,8 @@ void near_offer(Near *near, const char *name) {
         size_t n_wanted = strlen(near->wanted), n_name = strlen(name), shorter = MIN(n_wanted, n_name), i;
         unsigned d = distance(near->wanted, n_wanted, name, n_name);
 
-        /* Of short names everything is near. */
-        if (d > DISTANCE_MAX || d >= MAX(shorter, (size_t) 1)) {
+        /* Of short names everything is near: a slip for every three letters. */
+        if (d > DISTANCE_MAX || d >= MAX(shorter, (size_t) 1) || d > MAX(shorter, (size_t) 3) / 3) {
                 if (shorter < 2 || strncmp(near->wanted, name, shorter) != 0)
                         return;
                 d = DISTANCE_PREFIX;

@@ -221,7 +221,7 @@ static void start(Relay *relay, CallParameters *parameters, bool items) {
         if (r == 0)
                 return;
         relay_free(relay);
-        (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method `%s': %s", instance->runner->name,
+        (void) call_fail(outer, status_from_errno(r), "runner %s: cannot call method '%s': %s", instance->runner->name,
                          parameters->method, strerror(-r));
 }
 

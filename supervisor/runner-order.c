@@ -49,6 +49,17 @@ static void fail_for(Runner *runner, const Runner *required) {
                     required->why ? required->why : "no reason is known");
 }
 
+/* say_waits() - for whom, NULL: for nobody any more; a reason of another kind, why it was stopped or failed, stays. */
+static void say_waits(Runner *runner, const Runner *waits_for) {
+        static const char words[] = "waits for ";
+        bool said = runner->why && strncmp(runner->why, words, strlen(words)) == 0;
+
+        if (waits_for && (said || !runner->why))
+                runner_set_why(runner, "%s%s", words, waits_for->name);
+        else if (!waits_for && said)
+                runner_set_why(runner, NULL);
+}
+
 void runner_consider(Runner *runner) {
         const Runner *waits_for = group_holds(runner);
 
@@ -67,8 +78,7 @@ void runner_consider(Runner *runner) {
                         waits_for = runner->after[i];
         if (!waits_for)
                 runner_raise(runner, POLICY_EVENT_SATISFIED);
-        else if (!runner->why || strncmp(runner->why, "waits for ", strlen("waits for ")) == 0)
-                runner_set_why(runner, "waits for %s", waits_for->name);
+        say_waits(runner, waits_for);
 }
 
 /* let_go() - @runner stops, @dependant requires it and goes first, in the same manner. */

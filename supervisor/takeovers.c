@@ -231,7 +231,7 @@ static bool begin(Takeovers *takeovers, const TakeoverEntry *entry) {
         int r = make(takeovers);
 
         if (r < 0) {
-                log_warning("this is not kept for `baton takeovers': %s", strerror(-r));
+                log_warning("this is not kept for 'baton takeovers': %s", strerror(-r));
                 return false;
         }
         takeovers->current = *entry;

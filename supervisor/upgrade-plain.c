@@ -25,7 +25,7 @@ typedef struct Settling {
 
 static const char *refuse(const Runner *runner) {
         return runner->config->n_sockets == 0
-                       ? "is a plain program without `sockets', by which a second one could serve: restart it"
+                       ? "is a plain program without 'sockets', by which a second one could serve: restart it"
                        : NULL;
 }
 
@@ -53,7 +53,7 @@ static void cross(Upgrade *upgrade) {
 
 static const char *waits_for(const Upgrade *upgrade) {
         (void) upgrade;
-        return "the successor has not lived for `upgrade.health' (a second) yet";
+        return "the successor has not lived for 'upgrade.health' (a second) yet";
 }
 
 static void cancel(Upgrade *upgrade) {

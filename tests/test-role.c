@@ -61,9 +61,10 @@ static void test_near_names(void **state) {
                 { "post", "; did you mean postgres?" },
                 { "Mailer", "; did you mean mailer?" },
                 { "web", "; did you mean web.1, web.2 or web.3?" },
-                { "web.11", "; did you mean web.1, web.10 or web.2?" },
+                { "web.11", "; did you mean web.1 or web.10?" },
                 { "bd", "; did you mean db?" },
                 { "xy", "" },
+                { "mayl", "" },
                 { "", "" },
                 { "something.else", "" },
         };

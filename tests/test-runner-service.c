@@ -617,12 +617,12 @@ static const Hostile hostile[] = {
         { "the state has 99999999 bytes, and may have 16777216", STATUS_RESOURCE_EXHAUSTED, .version = 3,
           .state_size = 99999999 },
         { "the state cannot be read: Operation not permitted", STATUS_DATA_LOSS, .version = 3, .no_seal = true },
-        { "the descriptor `name 1' was declared, and is not there", STATUS_DATA_LOSS, .version = 3, .n_names = 2,
+        { "the descriptor 'name 1' was declared, and is not there", STATUS_DATA_LOSS, .version = 3, .n_names = 2,
           .n_fds = 1 },
         { "2 descriptors came, and 1 were declared", STATUS_DATA_LOSS, .version = 3, .n_names = 1, .n_fds = 2 },
         { "2001 descriptors were saved, and 2000 may be", STATUS_RESOURCE_EXHAUSTED, .version = 3, .n_names = 2001 },
         { "there is a descriptor surplus that was not declared", STATUS_DATA_LOSS, .version = 3, .surplus = true },
-        { "two descriptors are called `twice'", STATUS_DATA_LOSS, .version = 3, .n_names = 2, .n_fds = 2,
+        { "two descriptors are called 'twice'", STATUS_DATA_LOSS, .version = 3, .n_names = 2, .n_fds = 2,
           .twice = true },
 };
 

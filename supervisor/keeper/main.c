@@ -24,7 +24,7 @@ static const char help[] =
         "       baton-keeper --runtime-dir=DIR --state-dir=DIR --log-dir=DIR --socket=PATH [OPTION...] [CONFIG...]\n"
         "\n"
         "Starts baton-supervisor and is the parent of it and of all its runners. Not meant to be called by hand:\n"
-        "`baton supervise' becomes this program.\n"
+        "'baton supervise' becomes this program.\n"
         "\n"
         "  --private=FD              a connected unix stream socket, the lane of the one client; its end ends the "
         "tree\n"

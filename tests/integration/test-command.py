@@ -332,6 +332,14 @@ def test_call_json_failure(place):
     expect(answer["runner"].startswith("baton-runner-module"), r)
 
 
+def test_call_json_details(place):
+    """The details of an error, in their order; none: no member."""
+    call = ("call", "--json", "--exec", "baton-runner-echo", "--", "echo.Echo/Fail", "u64:9", "string:not now")
+    answer = json.loads(place.baton(*call, "string:my.Detail", "buffer:hex:08ff").check(25, None, "not now").out)
+    expect(answer["details"] == [{"type": "my.Detail", "data": "08ff"}], answer)
+    expect("details" not in json.loads(place.baton(*call).check(25).out), "there are none")
+
+
 def test_call_json_not_started(place):
     r = place.baton("call", "--json", "--exec", "no-such-program", "--", "M").check(40)
     expect(json.loads(r.out)["reason"] == "not-found", r)
@@ -454,7 +462,7 @@ def test_stream_method_without_streams(place):
 
 def test_stream_bad_lines(place):
     good = '[{"type": "u8", "value": 1}]\n'
-    for line, words in (("7", "not JSON"), ("", "not JSON"), ("[", "not JSON"), ("[7]", "value 1: not an object"),
+    for line, words in (("7", "no item: {"), ("x", "not JSON"), ("", "not JSON"), ("[", "not JSON"), ("[7]", "value 1: not an object"),
                         ('[{"type": "u8", "value": 256}]', "value 1: outside the range of u8"),
                         ('[{"type": "string", "value": 7}]', "value 1: of type string, needs a string"),
                         ('{"type": "a.B", "data": "0"}', "hexadecimal"), ("x" * (1 << 20) + "y", "longer than 1 MiB"),

@@ -347,7 +347,8 @@ def table(daemon):
     assert all(len(line) <= 80 for line in plain.splitlines()), plain
     lines = plain.splitlines()
     assert lines[0].split() == ["NAME", "STATE", "PID", "UPTIME", "RESTARTS", "WHY"], lines
-    assert lines[-1] == "8 runners, 3 up, 1 failed", lines
+    assert lines[-1] == (f"8 runners, 3 up, 1 failed; supervisor {daemon.supervisor()}, "
+                         f"keeper {daemon.keeper()}"), lines
     text, _ = on_terminal(daemon, "status", NO_COLOR="1")
     assert "\033" not in text, text
     assert on_terminal(daemon, "status", "store")[0].startswith("store - keeps things\n  state      \033[32mup"), "all about one"
@@ -377,7 +378,7 @@ def watch_of_more_than_fits(daemon):
     text, code = on_terminal(daemon, "status", "--watch", rows=12, end=lambda text: text.count(" up, ") >= 1, NO_COLOR="1")
     lines = text.split("\033[H\033[2J")[1].splitlines()
     assert code == 130 and lines[0].split()[0] == "NAME" and len(lines) == 11, (code, lines)
-    assert re.fullmatch(r"35 runners, \d+ up, 0 failed; 26 more than fit", lines[-1]), lines
+    assert re.fullmatch(r"35 runners, \d+ up, 0 failed; 26 more than fit; supervisor \d+, keeper \d+", lines[-1]), lines
 
 
 @test
@@ -392,6 +393,28 @@ def watch(daemon):
 
     text, code = on_terminal(daemon, "status", "--watch", "store", "web.1", end=seen)
     assert code == 130 and text.count("\033[H\033[2J") >= 2, text
+
+
+RUNNERS_IN_ORDER = """
+runners:
+  first:
+    command: [sh, -c, "echo >&3; exec sleep 1000000"]
+    ready: fd
+  second:
+    command: [sleep, "1000000"]
+    requires: first
+"""
+
+
+@test
+def events_have_reasons_that_hold(daemon):
+    """What was waited for is the reason for waiting, and no longer one for starting."""
+    daemon.start(RUNNERS_IN_ORDER)
+    until(lambda: daemon.status("second")["state"] == "up", "up")
+    states = {event["state"]: event.get("text", "")
+              for event in map(json.loads, check(daemon, "events", "--json", "second").splitlines())
+              if event["kind"] == "runner_state"}
+    assert states == {"waiting": "waits for first", "starting": "", "up": ""}, states
 
 
 @test
@@ -411,7 +434,12 @@ def events_followed(daemon):
     follow.send_signal(signal.SIGINT)
     follow.communicate()
     assert follow.returncode == 130
-    text = check(daemon, "events", "store").splitlines()
+    recent = check(daemon, "events", "--since=1h", "store")
+    assert recent == check(daemon, "events", "store"), "an hour ago there was nothing"
+    assert check(daemon, "events", "--since=" + recent.splitlines()[-1].split()[0]).startswith(recent.splitlines()[-1]), recent
+    assert check(daemon, "events", "--since=2100-01-01") == "", "not yet"
+    assert len(check(daemon, "events", "--since=1").splitlines()) >= len(recent.splitlines()), "a number"
+    text = recent.splitlines()
     assert re.fullmatch(r"\S+ \S+ store: added", text[0]) or text[0].endswith(" store: added"), text
 
 

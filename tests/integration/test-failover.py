@@ -331,7 +331,7 @@ def what_ends_in_order_leaves_none(daemon):
     call(daemon, "Keep")
     daemon.configure(configuration(daemon, [], {"recover": "fresh"}))
     daemon.baton("reload")
-    fails(daemon, 25, "keeps no checkpoints: that needs `recover: failover' in its configuration")
+    fails(daemon, 25, "keeps no checkpoints: that needs 'recover: failover' in its configuration")
     kill(daemon)
     assert call(daemon, "Get") == "0"
 

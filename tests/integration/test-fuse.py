@@ -501,7 +501,7 @@ def the_configuration_says_what_becomes_of_requests(daemon):
     daemon.configure("runners: { x: { command: x, ready: hello, pending: resend } }")
     done = subprocess.run([daemon_tests.BATON, "check", daemon.configuration], text=True, capture_output=True,
                           env={**os.environ, "BATON_DISABLE": "fuse-resend"}, check=False)
-    assert done.returncode == 49 and "`resend' needs Linux 6.9: use flush or none" in done.stderr, done
+    assert done.returncode == 49 and "'resend' needs Linux 6.9: use flush or none" in done.stderr, done
     assert daemon.stop() == 0
 
 

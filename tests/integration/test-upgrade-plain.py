@@ -368,7 +368,7 @@ def without_sockets(daemon):
     daemon.start("runners: { web: { command: [sleep, 1000] } }\n")
     daemon.until_state("web", "up")
     done = daemon.baton("upgrade", "web", check=False)
-    assert done.returncode != 0 and "is a plain program without `sockets'" in done.stderr, done
+    assert done.returncode != 0 and "is a plain program without 'sockets'" in done.stderr, done
 
 
 if __name__ == "__main__":
