@@ -325,9 +325,15 @@ static void answer_stop(Call *call, const Runner *runner, bool already, bool end
         (void) call_answer_message(call, &response.base);
 }
 
+/* stopped() - or somebody has asked for the contrary since. */
 static void stopped(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
+        Waiting *waiting = CONTAINER_OF(watcher, Waiting, watcher);
+
         if (is_down(outcome) || outcome == RUNNER_OUTCOME_GONE)
-                answer_stop(waiting_end(CONTAINER_OF(watcher, Waiting, watcher)), runner, false, true);
+                answer_stop(waiting_end(waiting), runner, false, true);
+        else if (runner->desired == DESIRED_UP)
+                (void) call_fail(waiting_end(waiting), STATUS_UNAVAILABLE, "runner %s: was started again meanwhile",
+                                 runner->name);
 }
 
 void control_stop(Control *control, Call *call, const ProtobufCMessage *message) {

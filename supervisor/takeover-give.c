@@ -20,7 +20,7 @@
 #include "supervisor/snapshot-check.h"
 
 #define RETRY_US   (2 * USEC_PER_MSEC)
-#define ROUND_MAX  256u /* runners that are written down in one turn, or an eighth of that of connections */
+#define ROUND_MAX  128u /* runners that are written down in one turn, or an eighth of that of connections */
 #define FEW        16u  /* as many may have to be given while we are frozen */
 #define PASSES_MAX 8u
 

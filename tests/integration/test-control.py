@@ -19,7 +19,7 @@ import subprocess
 import termios
 
 import baton_wire as wire
-from daemon_tests import BATON, BUILD, TIMEOUT, Skip, main, test, until
+from daemon_tests import BATON, BUILD, TIMEOUT, Skip, main, owned, test, until
 
 SOURCE = os.environ.get("abs_top_srcdir", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 RUNNERS = """
@@ -116,6 +116,26 @@ def start_stop_restart(daemon):
           err="baton: signal: there is no signal 'NOPE'; try 'baton signal --help'\n")
     check(daemon, "signal", "store", "HUP", code=25, out="",
           err="baton: signal store: FAILED_PRECONDITION: runner store: is not running\n")
+
+
+@test
+def started_while_it_stops(daemon):
+    """Whoever waits for the stop is told, rather than waiting until somebody stops it again."""
+    start(daemon)
+    for contrary in ("restart", "start"):
+        check(daemon, "start", "stubborn", out=None)
+        until(lambda: daemon.status("stubborn").get("last_output"), "its trap")
+        pid = daemon.pid("stubborn")
+        stop = subprocess.Popen([BATON, "stop", "stubborn", "--stop-timeout=10min"], env=daemon.environment, stderr=subprocess.PIPE,
+                                text=True)
+        owned.add(stop.pid)
+        daemon.until_state("stubborn", "stopping")
+        check(daemon, contrary, "stubborn", "--no-wait", out=None)
+        os.killpg(pid, signal.SIGKILL)
+        assert stop.communicate(timeout=TIMEOUT)[1] == (
+            "baton: stop stubborn: UNAVAILABLE: runner stubborn: was started again meanwhile\n")
+        assert stop.returncode == 30, stop.returncode
+        daemon.until_state("stubborn", "up")
 
 
 @test
