@@ -6,8 +6,9 @@
  * begins with its stop signal. Half of the time is for asking, the rest for the signal; at the deadline SIGKILL goes to the
  * whole group. Signals to groups are the keeper's, which alone knows that the leader's number still means the leader.
  *
- * One timer carries the steps; each time-out is an event of the table, whose action (escalate) looks at the step. SIGKILL
- * is repeated every second: the request may have found no room, and a process in uninterruptible sleep is worth a line.
+ * One timer carries the steps; each time-out is an event of the table, whose action (escalate) looks at the step. A signal
+ * for which the link has no room, as where thousands are stopped at once, is asked for again in a moment. SIGKILL is
+ * repeated every second: a process in uninterruptible sleep is worth a line.
  */
 
 #include "supervisor/instance-internal.h"
@@ -23,33 +24,41 @@
 
 #define LEAVE_US  (1 * USEC_PER_SEC) /* from its agreement to its exit */
 #define REPEAT_US (1 * USEC_PER_SEC)
+#define ROOM_US   (10 * USEC_PER_MSEC)
 
 static void set_step(Instance *instance, InstanceStop step, uint64_t deadline_us) {
         instance->stop = step;
         loop_timer_set(instance->supervisor->loop, &instance->timer, deadline_us);
 }
 
-static void signal_group(Instance *instance, int number) {
+/* signal_group() - false: not asked for yet. */
+static bool signal_group(Instance *instance, int number) {
         int r = keeper_link_signal(instance->supervisor->link, instance->id, number, NULL, NULL);
 
-        if (r < 0)
+        if (r < 0 && r != -ENOBUFS)
                 log_warning("runner %s: cannot send %s for now: %s", instance->runner->name, sigdescr_np(number),
                             strerror(-r));
+        return r == 0;
 }
 
 static void terminate(Instance *instance) {
         uint8_t finish = instance->is_past ? instance->runner->config->upgrade_signal : 0;
 
-        signal_group(instance, finish ? finish : instance->config->stop_signal);
-        set_step(instance, INSTANCE_STOP_TERMINATED, instance->stop_deadline);
+        if (signal_group(instance, finish ? finish : instance->config->stop_signal))
+                set_step(instance, INSTANCE_STOP_TERMINATED, instance->stop_deadline);
+        else
+                set_step(instance, INSTANCE_STOP_LEAVING, clock_after(clock_now(), ROOM_US));
 }
 
 void instance_kill(Instance *instance) {
         if (instance->stop == INSTANCE_STOP_KILLED)
                 log_warning("runner %s: pid %d is not gone after SIGKILL; trying again", instance->runner->name,
                             instance->pid);
+        if (!signal_group(instance, SIGKILL)) {
+                set_step(instance, INSTANCE_STOP_TERMINATED, clock_after(clock_now(), ROOM_US));
+                return;
+        }
         instance->killed = true;
-        signal_group(instance, SIGKILL);
         set_step(instance, INSTANCE_STOP_KILLED, clock_after(clock_now(), REPEAT_US));
 }
 

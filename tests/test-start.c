@@ -23,6 +23,7 @@
 #include "common/cmsg.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/instance-internal.h"
 #include "supervisor/runner-internal.h"
 #include "tests/seam.h"
 #include "tests/test.h"
@@ -34,6 +35,7 @@ typedef struct Fixture {
         KeeperType refused; /* the keeper refuses requests of this type, with: */
         int error;
         unsigned n[_KEEPER_TYPE_N]; /* messages */
+        int number;                 /* of the last signal */
         int n_stored;               /* and not dropped */
         bool stop;                  /* the start is stopped at once */
         InstanceFailure failure;
@@ -58,6 +60,8 @@ static void keeper_ready(LoopIo *io, unsigned events) {
         while (cmsg_receive(f->keeper, &m, sizeof(m), fds, KEEPER_FDS_MAX, &info) == sizeof(m)) {
                 fd_close_all(fds, info.n_fds);
                 f->n[m.type]++;
+                if (m.type == KEEPER_SIGNAL)
+                        f->number = m.result;
                 answer.serial = m.serial;
                 answer.result = m.type == f->refused ? -f->error : 0;
                 f->n_stored += answer.result == 0 ? (int) info.n_fds - (m.type == KEEPER_DROP) : 0;
@@ -294,8 +298,8 @@ static void test_fork_fails(void **state) {
         }
 }
 
-/* A configured plain runner, begun as by a first load. */
-static Runner *begin_plain(Fixture *f, const ConfigSchedule *schedule) {
+/* A configured plain runner, that nobody has begun. */
+static Runner *new_plain(Fixture *f, const ConfigSchedule *schedule) {
         static const char *const command[] = { "/bin/true", NULL };
         _cleanup_(runner_config_unrefp) RunnerConfig *config = NULL;
         RunnerConfig draft = RUNNER_CONFIG_NULL;
@@ -311,6 +315,13 @@ static Runner *begin_plain(Fixture *f, const ConfigSchedule *schedule) {
                 draft.restart = RESTART_NEVER;
         assert_int_equal(runner_config_new(&config, &draft), 0);
         assert_int_equal(runner_new(&runner, f->supervisor, config, 0), 0);
+        return runner;
+}
+
+/* The same, begun as by a first load. */
+static Runner *begin_plain(Fixture *f, const ConfigSchedule *schedule) {
+        Runner *runner = new_plain(f, schedule);
+
         runner_begin(runner);
         return runner;
 }
@@ -439,9 +450,66 @@ static void test_at(void **state) {
         tear_down_spawn(&f);
 }
 
+/* put_up() - as if its process ran. */
+static Instance *put_up(Fixture *f, Runner *runner) {
+        Instance *instance;
+
+        assert_int_equal(instance_new(&instance, runner, supervisor_next_id(f->supervisor)), 0);
+        assert_int_equal(supervisor_add_instance(f->supervisor, instance), 0);
+        instance->state = PROCESS_UP;
+        instance->was_up = instance->born = true;
+        instance->pid = instance->last_pid = INT32_MAX; /* no process has this number */
+        runner->instance = instance;
+        runner->state = POLICY_UP;
+        runner->desired = DESIRED_UP;
+        return instance;
+}
+
+/* fill() - what can be asked of the keeper at once is asked: those that are stopped with thousands find it so. */
+static void fill(Fixture *f) {
+        while (keeper_link_drop(f->supervisor->link, 1, KEEPER_FD_LOG, 1, NULL, NULL) == 0)
+                ;
+}
+
+/* A signal for which there is no room is sent when there is: a stop signal is not skipped for SIGKILL. */
+static void test_stop_waits_for_room(void **state) {
+        Instance *instance;
+        Runner *runner;
+        Fixture f;
+
+        (void) state;
+        set_up(&f);
+        runner = new_plain(&f, NULL);
+        instance = put_up(&f, runner);
+        runner->desired = DESIRED_DOWN;
+        fill(&f);
+        instance_stop(instance, 60 * USEC_PER_SEC);
+        assert_int_equal(f.n[KEEPER_SIGNAL], 0);
+        while (f.n[KEEPER_SIGNAL] == 0)
+                turn(&f);
+        assert_int_equal(f.number, SIGTERM);
+        assert_int_equal(instance->stop, INSTANCE_STOP_TERMINATED);
+
+        fill(&f);
+        instance_kill(instance);
+        assert_false(instance->killed);
+        while (f.n[KEEPER_SIGNAL] == 1)
+                turn(&f);
+        assert_int_equal(f.number, SIGKILL);
+        assert_true(instance->killed);
+        instance_exited(instance, (ExitStatus){ EXIT_SIGNALED, SIGKILL });
+        runner_remove(runner);
+        while (f.supervisor->runners)
+                turn(&f);
+        tear_down(&f);
+}
+
 static const struct CMUnitTest tests[] = {
-        TEST(test_every_call),     TEST(test_keeper_refuses), TEST(test_names_and_stopping), TEST(test_valid_names),
-        TEST(test_keeper_is_gone), TEST(test_fork_fails),     TEST(test_clock_set_back),     TEST(test_at),
+        TEST(test_every_call),          TEST(test_keeper_refuses),
+        TEST(test_names_and_stopping),  TEST(test_valid_names),
+        TEST(test_keeper_is_gone),      TEST(test_fork_fails),
+        TEST(test_clock_set_back),      TEST(test_at),
+        TEST(test_stop_waits_for_room),
 };
 
 int main(void) {
