@@ -50,6 +50,7 @@ typedef enum Timer {
         TIMER_LEAVE,     /* of one that was told to go */
         TIMER_REHEARSAL, /* of what is to go on in our place */
         TIMER_REST,      /* the supervisor's socket is not looked at until then */
+        TIMER_REAP,      /* look at all children */
         _TIMER_N,
 } Timer;
 
@@ -77,6 +78,7 @@ struct Keeper {
         const KeeperOptions *options;
         Phase phase;
         uint64_t timers[_TIMER_N]; /* USEC_INFINITY: not set */
+        uint64_t next_reap_us;     /* not before then are all children looked at, of many */
         int status;                /* the keeper's own, at the end */
         int signal_fd;
         int private_fd; /* borrowed; -1: there is none, or it ended */

@@ -46,7 +46,10 @@
 
 #define RETRY_US (10 * USEC_PER_MSEC)
 #define PAUSE_US (100 * USEC_PER_MSEC) /* after a shortage */
+#define REAP_US  (10 * USEC_PER_MSEC)  /* from one look at all children to the next, of many */
 #define REST_US  USEC_PER_MSEC         /* after what nobody waits for: a few starts, which need not wake us each */
+
+enum { MANY = 256 /* children */ };
 
 void keeper_timer(Keeper *k, Timer timer, uint64_t delay_us) {
         k->timers[timer] = clock_after(clock_now(), delay_us);
@@ -199,25 +202,51 @@ static int wait_child(idtype_t type, pid_t pid, int flags, siginfo_t *ret_info) 
         return r < 0 ? -errno : 0;
 }
 
-/* reap() - every child that has exited. */
-static void reap(Keeper *k) {
-        siginfo_t info;
+/* reap_one() - of those that @type and @pid name. 0: one that had exited is no more; else there is none, and -ECHILD: no child. */
+static int reap_one(Keeper *k, idtype_t type, pid_t pid) {
+        siginfo_t info, reaped;
+        int r = wait_child(type, pid, WNOWAIT, &info);
+
+        if (r < 0 || info.si_pid <= 0)
+                return r < 0 ? r : -EAGAIN;
+        child_exited(k, &info);
+        (void) wait_child(P_PID, info.si_pid, 0, &reaped);
+        return 0;
+}
+
+/* has_many() - children: the kernel goes over all of them to say which one has exited. */
+static bool has_many(const Keeper *k) {
+        return table_count(k->table).slots >= MANY;
+}
+
+/* reap_all() - every child that has exited. */
+static void reap_all(Keeper *k) {
         int r;
 
-        k->timers[TIMER_REST] = USEC_INFINITY; /* what the supervisor has to say of it is waited for */
         (void) keeper_read_port(k);
-        while ((r = wait_child(P_ALL, 0, WNOWAIT, &info)) == 0 && info.si_pid > 0) {
-                siginfo_t reaped;
-
-                child_exited(k, &info);
-                (void) wait_child(P_PID, info.si_pid, 0, &reaped);
-        }
+        while ((r = reap_one(k, P_ALL, 0)) == 0)
+                ;
+        k->next_reap_us = has_many(k) ? clock_after(clock_now(), REAP_US) : 0;
         if (k->phase == PHASE_STOPPING && k->reign == REIGN_NONE && keeper_count_runners(k) == 0)
                 keeper_kill_everything(k);
         if (k->phase == PHASE_KILLING && r == -ECHILD)
                 k->phase = PHASE_ENDED;
         else if (k->phase == PHASE_KILLING)
                 kill_all(k);
+}
+
+/*
+ * reap() - @pid has exited, if it is a child, and others may have, whose signals became one with its. Of many children these
+ * are looked for when the end of this one is reported, and not with each that ends.
+ */
+static void reap(Keeper *k, pid_t pid) {
+        k->timers[TIMER_REST] = USEC_INFINITY; /* what the supervisor has to say of it is waited for */
+        (void) keeper_read_port(k);
+        (void) reap_one(k, P_PID, pid);
+        if (!has_many(k))
+                reap_all(k);
+        else if (k->timers[TIMER_REAP] == USEC_INFINITY)
+                k->timers[TIMER_REAP] = MAX(k->next_reap_us, clock_now() + USEC_PER_MSEC);
 }
 
 static void start_next(Keeper *k) {
@@ -242,20 +271,19 @@ static void signalled(Keeper *k, int number) {
                 reload(k);
         else if (number == SIGUSR1)
                 succession_force(k);
-        else if (number != SIGCHLD)
+        else
                 begin_stop(k, sigdescr_np(number));
 }
 
 static void read_signals(Keeper *k) {
         struct signalfd_siginfo info;
-        bool child = false;
 
         while (read(k->signal_fd, &info, sizeof(info)) == (ssize_t) sizeof(info)) {
-                child |= info.ssi_signo == SIGCHLD;
-                signalled(k, (int) info.ssi_signo);
+                if (info.ssi_signo == SIGCHLD)
+                        reap(k, (pid_t) info.ssi_pid);
+                else
+                        signalled(k, (int) info.ssi_signo);
         }
-        if (child)
-                reap(k);
 }
 
 /* send_away() - clients, while there is no supervisor: the end of the connection, and whose it was, tells them so. */
@@ -282,6 +310,7 @@ static void (*const expired[_TIMER_N])(Keeper *) = {
         [TIMER_TAKEOVER] = takeover_late,
         [TIMER_LEAVE] = takeover_leave_late,
         [TIMER_REST] = NULL,
+        [TIMER_REAP] = reap_all,
         [TIMER_REHEARSAL] = replace_late,
 };
 
@@ -511,7 +540,7 @@ int keeper_continue(const KeeperOptions *options, int memfd_consume, int former_
                 replace_undone(&k);
         memfd = fd_close(memfd);
         former = fd_close(former);
-        reap(&k);
+        reap_all(&k);
         loop(&k);
         return deinit(&k);
 }

@@ -11,7 +11,7 @@ import daemon_tests
 from daemon_tests import is_alive, test, until
 
 LONG = bool(os.environ.get("BATON_SOAK"))
-STORM = 200
+STORM = 300  # more than the keeper looks at with every end (supervisor/keeper/keeper.c, MANY)
 
 
 def states(daemon):
