@@ -4,7 +4,8 @@
  * Leftovers: a daemon that forked itself out of its runner's process group and session is nobody's child when the runner is
  * gone, and comes to the keeper. There it is found, among the keeper's children, as one that is no instance and is of the
  * runner's session, or has its name in its environment (BATON_RUNNER). It is named, not killed: without a cgroup nobody
- * can tell it from what somebody wanted to go on. Only a stop that somebody asked for looks, since it reads /proc.
+ * can tell it from what somebody wanted to go on. Only a stop that somebody asked for looks, since it reads /proc: once for
+ * all that were stopped within a moment, as each look goes over all children that there are.
  */
 
 #include "supervisor/leftovers.h"
@@ -15,10 +16,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/fd.h"
+#include "common/log.h"
 #include "common/macro.h"
 #include "common/text.h"
 #include "supervisor/supervisor.h"
+
+#define LOOK_US (50 * USEC_PER_MSEC)
 
 static int compare(const void *a, const void *b) {
         pid_t x = *(const pid_t *) a, y = *(const pid_t *) b;
@@ -42,16 +47,21 @@ static pid_t *known_pids(const Supervisor *supervisor, size_t *ret_n) {
         return pids;
 }
 
-/* has_mark() - whether its environment names the runner. */
-static bool has_mark(pid_t pid, const char *mark) {
-        char path[64], text[32 * 1024];
+/* read_mark() - the runner that the environment of @pid names; NULL: none. @text is what was read. */
+static const char *read_mark(pid_t pid, char *text, size_t size) {
+        static const char mark[] = "BATON_RUNNER=";
+        char path[64];
         _cleanup_fd_ int fd = -1;
         ssize_t n;
 
         (void) snprintf(path, sizeof(path), "/proc/%d/environ", (int) pid);
         fd = open(path, O_RDONLY | O_CLOEXEC);
-        n = fd < 0 ? -1 : read(fd, text, sizeof(text));
-        return n > 0 && memmem(text, (size_t) n, mark, strlen(mark) + 1);
+        n = fd < 0 ? -1 : read(fd, text, size - 1);
+        text[MAX(n, (ssize_t) 0)] = '\0';
+        for (ssize_t at = 0; at < n; at += (ssize_t) strlen(text + at) + 1)
+                if (strncmp(text + at, mark, strlen(mark)) == 0)
+                        return text + at + strlen(mark);
+        return NULL;
 }
 
 static char *describe(pid_t pid) {
@@ -69,35 +79,127 @@ static char *describe(pid_t pid) {
         return asprintf(&text, "%d %s", (int) pid, name) < 0 ? NULL : text;
 }
 
-char **leftovers_find(const Runner *runner, pid_t leader) {
-        char path[64], mark[CONFIG_NAME_MAX + 16];
+/* whose() - who has left @pid behind, NULL: none of those. What is of a group was killed with it, and may be on its way out. */
+static Leaver *whose(const Leftovers *leftovers, pid_t pid) {
+        pid_t group = getpgid(pid), session = getsid(pid);
+        char text[32 * 1024];
+        const char *mark = NULL;
+        bool has_read = false;
+
+        for (size_t i = 0; i < leftovers->n; i++) {
+                Leaver *one = &leftovers->leavers[i];
+
+                if (group == one->leader)
+                        return NULL;
+                if (session == one->leader)
+                        return one;
+                if (!has_read)
+                        mark = read_mark(pid, text, sizeof(text));
+                has_read = true;
+                if (mark && strcmp(mark, one->name) == 0)
+                        return one;
+        }
+        return NULL;
+}
+
+static void note(Leaver *leaver, pid_t pid) {
+        if (!leaver->found)
+                leaver->found = calloc(LEFTOVERS_MAX + 1, sizeof(*leaver->found));
+        if (leaver->found && leaver->n < LEFTOVERS_MAX && (leaver->found[leaver->n] = describe(pid)))
+                leaver->n++;
+}
+
+/* find() - among the children of the keeper. */
+static void find(const Leftovers *leftovers, const Supervisor *supervisor) {
         _cleanup_free_ pid_t *known = NULL;
-        char **found = NULL;
-        size_t n_known = 0, n = 0;
+        size_t n_known = 0;
+        char path[64];
         FILE *file;
         int pid;
 
-        (void) snprintf(mark, sizeof(mark), "BATON_RUNNER=%s", runner->name);
         (void) snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int) getppid(), (int) getppid());
         file = fopen(path, "re");
         if (!file)
-                return NULL;
-        known = known_pids(runner->supervisor, &n_known);
-        while (known && n < LEFTOVERS_MAX && fscanf(file, "%d", &pid) == 1) {
+                return;
+        known = known_pids(supervisor, &n_known);
+        while (known && fscanf(file, "%d", &pid) == 1) {
                 pid_t one = pid;
+                Leaver *leaver = bsearch(&one, known, n_known, sizeof(*known), compare) ? NULL : whose(leftovers, one);
 
-                /* What is of the group has been killed with it, and may still be on its way out. */
-                if (bsearch(&one, known, n_known, sizeof(*known), compare) || getpgid(one) == leader ||
-                    (getsid(one) != leader && !has_mark(one, mark)))
-                        continue;
-                if (!found)
-                        found = calloc(LEFTOVERS_MAX + 1, sizeof(*found));
-                if (!found || !(found[n] = describe(one)))
-                        break;
-                n++;
+                if (leaver)
+                        note(leaver, one);
         }
         (void) fclose(file);
-        return found;
+}
+
+/* tell() - and the runner has them, unless it has been started again. */
+static void tell(Supervisor *supervisor, Leaver *leaver) {
+        Runner *runner = leaver->found ? runner_find(supervisor, leaver->name) : NULL;
+
+        for (size_t i = 0; i < leaver->n; i++)
+                log_warning(
+                        "runner %s: left a process behind that is not of its group: %s; it lives until baton ends, or "
+                        "somebody kills it",
+                        leaver->name, leaver->found[i]);
+        if (!runner || runner->last_instance != leaver->instance)
+                return;
+        runner_touch(runner);
+        leftovers_free(runner->leftovers);
+        runner->leftovers = TAKE_PTR(leaver->found);
+}
+
+static void forget(Leftovers *leftovers) {
+        for (size_t i = 0; i < leftovers->n; i++)
+                leftovers_free(leftovers->leavers[i].found);
+        free(leftovers->leavers);
+        leftovers->leavers = NULL;
+        leftovers->n = leftovers->n_room = 0;
+}
+
+void leftovers_look(Leftovers *leftovers) {
+        Supervisor *supervisor = CONTAINER_OF(leftovers, Supervisor, leftovers);
+
+        if (leftovers->n == 0)
+                return;
+        loop_timer_stop(&leftovers->timer);
+        find(leftovers, supervisor);
+        leftovers->n_looks++;
+        for (size_t i = 0; i < leftovers->n; i++)
+                tell(supervisor, &leftovers->leavers[i]);
+        forget(leftovers);
+}
+
+static void timer_fired(LoopTimer *timer) {
+        leftovers_look(CONTAINER_OF(timer, Leftovers, timer));
+}
+
+void leftovers_init(Leftovers *leftovers) {
+        *leftovers = (Leftovers){ .timer = LOOP_TIMER_NULL(timer_fired) };
+}
+
+void leftovers_deinit(Leftovers *leftovers) {
+        loop_timer_stop(&leftovers->timer);
+        forget(leftovers);
+}
+
+/* Without memory there will be no word about it. */
+void leftovers_expect(Leftovers *leftovers, const Runner *runner, pid_t leader) {
+        Leaver *leaver;
+
+        if (leftovers->n == leftovers->n_room) {
+                size_t room = leftovers->n_room ? 2 * leftovers->n_room : 4;
+                Leaver *grown = reallocarray(leftovers->leavers, room, sizeof(*grown));
+
+                if (!grown)
+                        return;
+                leftovers->leavers = grown;
+                leftovers->n_room = room;
+        }
+        leaver = &leftovers->leavers[leftovers->n++];
+        *leaver = (Leaver){ .leader = leader, .instance = runner->last_instance };
+        (void) snprintf(leaver->name, sizeof(leaver->name), "%s", runner->name);
+        if (leftovers->n == 1)
+                loop_timer_set(runner->supervisor->loop, &leftovers->timer, clock_after(clock_now(), LOOK_US));
 }
 
 char **leftovers_free(char **leftovers) {

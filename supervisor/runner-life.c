@@ -156,12 +156,7 @@ static void look_for_leftovers(Runner *runner) {
         if (runner->desired != DESIRED_DOWN || runner->supervisor->stopping || runner->hidden ||
             runner->instance->last_pid == 0)
                 return;
-        runner->leftovers = leftovers_find(runner, runner->instance->last_pid);
-        for (char **one = runner->leftovers; one && *one; one++)
-                log_warning(
-                        "runner %s: left a process behind that is not of its group: %s; it lives until baton ends, or "
-                        "somebody kills it",
-                        runner->name, *one);
+        leftovers_expect(&runner->supervisor->leftovers, runner, runner->instance->last_pid);
 }
 
 /* ended_in_order() - so that there is nothing that another one would have to go on with. */
@@ -229,6 +224,7 @@ static void make_instance(Runner *runner) {
         Instance *instance;
 
         runner->instance = instance_free(runner->instance); /* the one before */
+        leftovers_look(&supervisor->leftovers);
         runner->leftovers = leftovers_free(runner->leftovers);
         free(TAKE_PTR(runner->status)); /* the one before said it */
         runner_log_set_over(runner->log, false);

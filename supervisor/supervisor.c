@@ -183,6 +183,7 @@ int supervisor_rest(Supervisor *supervisor) {
                 int r;
 
                 loop_run_tasks(supervisor->loop);
+                leftovers_look(&supervisor->leftovers);
                 if (keeper_link_settled(supervisor->link) && TAILQ_EMPTY(&supervisor->to_spawn) &&
                     TAILQ_EMPTY(&supervisor->raised))
                         return 0;
@@ -406,6 +407,7 @@ static void init(Supervisor *supervisor, const SupervisorOptions *options) {
         LIST_INIT(&supervisor->crossings);
         LIST_INIT(&supervisor->scaled);
         transients_init(&supervisor->transients);
+        leftovers_init(&supervisor->leftovers);
         precopy_init(&supervisor->precopy);
 }
 
@@ -491,6 +493,7 @@ Supervisor *supervisor_free(Supervisor *supervisor) {
         supervisor->config = config_unref(supervisor->config);
         supervisor->config_paths = config_paths_free(supervisor->config_paths);
         supervisor->schedules = schedules_free(supervisor->schedules);
+        leftovers_deinit(&supervisor->leftovers);
         loop_timer_stop(&supervisor->last_call);
         loop_task_cancel(&supervisor->policy);
         loop_task_cancel(&supervisor->spawn);

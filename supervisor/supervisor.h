@@ -15,6 +15,7 @@
 #include "supervisor/hooks.h"
 #include "supervisor/instance.h"
 #include "supervisor/keeper-link.h"
+#include "supervisor/leftovers.h"
 #include "supervisor/listener.h"
 #include "supervisor/precopy.h"
 #include "supervisor/scaled.h"
@@ -88,6 +89,7 @@ struct Supervisor {
         Schedules *schedules;
         Hooks *hooks;
         Transients transients;
+        Leftovers leftovers;
 
         LIST_HEAD(, Relay) relays;      /* supervised calls, of all instances */
         struct CrossingList crossings;  /* calls that wait, and may cross to a successor */

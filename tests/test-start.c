@@ -299,13 +299,13 @@ static void test_fork_fails(void **state) {
 }
 
 /* A configured plain runner, that nobody has begun. */
-static Runner *new_plain(Fixture *f, const ConfigSchedule *schedule) {
+static Runner *new_plain(Fixture *f, const char *name, const ConfigSchedule *schedule) {
         static const char *const command[] = { "/bin/true", NULL };
         _cleanup_(runner_config_unrefp) RunnerConfig *config = NULL;
         RunnerConfig draft = RUNNER_CONFIG_NULL;
         Runner *runner;
 
-        draft.name = "plain";
+        draft.name = name;
         draft.command = command;
         draft.schedule = schedule;
         draft.oneshot = schedule;
@@ -320,7 +320,7 @@ static Runner *new_plain(Fixture *f, const ConfigSchedule *schedule) {
 
 /* The same, begun as by a first load. */
 static Runner *begin_plain(Fixture *f, const ConfigSchedule *schedule) {
-        Runner *runner = new_plain(f, schedule);
+        Runner *runner = new_plain(f, "plain", schedule);
 
         runner_begin(runner);
         return runner;
@@ -479,7 +479,7 @@ static void test_stop_waits_for_room(void **state) {
 
         (void) state;
         set_up(&f);
-        runner = new_plain(&f, NULL);
+        runner = new_plain(&f, "plain", NULL);
         instance = put_up(&f, runner);
         runner->desired = DESIRED_DOWN;
         fill(&f);
@@ -504,12 +504,41 @@ static void test_stop_waits_for_room(void **state) {
         tear_down(&f);
 }
 
+/* What stopped runners may have left behind is looked for once for all of a moment: each look goes over all children. */
+static void test_leftovers_once(void **state) {
+        char names[8][16];
+        Runner *runners[ARRAY_SIZE(names)];
+        Fixture f;
+
+        (void) state;
+        set_up(&f);
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                (void) snprintf(names[i], sizeof(names[i]), "plain-%zu", i);
+                runners[i] = new_plain(&f, names[i], NULL);
+                (void) put_up(&f, runners[i]);
+                runners[i]->desired = DESIRED_DOWN;
+                instance_exited(runners[i]->instance, (ExitStatus){ EXIT_EXITED, 0 });
+        }
+        assert_int_equal(f.supervisor->leftovers.n_looks, 0);
+        while (f.supervisor->leftovers.n_looks == 0)
+                turn(&f);
+        assert_int_equal(f.supervisor->leftovers.n, 0);
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                assert_int_equal(runners[i]->state, POLICY_DOWN);
+                runner_remove(runners[i]);
+        }
+        while (f.supervisor->runners)
+                turn(&f);
+        assert_int_equal(f.supervisor->leftovers.n_looks, 1);
+        tear_down(&f);
+}
+
 static const struct CMUnitTest tests[] = {
         TEST(test_every_call),          TEST(test_keeper_refuses),
         TEST(test_names_and_stopping),  TEST(test_valid_names),
         TEST(test_keeper_is_gone),      TEST(test_fork_fails),
         TEST(test_clock_set_back),      TEST(test_at),
-        TEST(test_stop_waits_for_room),
+        TEST(test_stop_waits_for_room), TEST(test_leftovers_once),
 };
 
 int main(void) {
