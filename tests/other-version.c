@@ -2,10 +2,14 @@
 
 /*
  * A supervisor of another version of the snapshot, by what is wrapped around one of ours. $BATON_TEST_SNAPSHOT_VERSION is
- * which: the one before ours knows nothing of runners, nor of a time before the freeze in which they are given; one after ours has a field more in the snapshot and in each runner,
- * and says whether it has come back. With $BATON_TEST_SNAPSHOT_DUMP each snapshot that is written goes into that file, too.
+ * which: the one before ours knows nothing of runners, nor of a time before the freeze in which they are given; one after
+ * ours has a field more in the snapshot and in each runner, and says whether it has come back. With $BATON_TEST_NO_WORDS it is
+ * of ours, from before runners were given ahead of the freeze: it neither offers that nor takes it. Whichever it is, it says of
+ * each runner whether it went, or came, before the freeze or at the end. With $BATON_TEST_SNAPSHOT_DUMP each snapshot that is
+ * written goes into that file, too.
  */
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,10 +41,21 @@ uint32_t __wrap_snapshot_version(void) {
         return text ? (uint32_t) strtoul(text, NULL, 10) : SNAPSHOT_VERSION;
 }
 
+/* has_words() - whether it knows of runners before the end. */
+static bool has_words(void) {
+        return __wrap_snapshot_version() >= SNAPSHOT_VERSION && !getenv("BATON_TEST_NO_WORDS");
+}
+
+static void say_runners(const char *how, const Snapshot *snapshot) {
+        for (size_t i = 0; i < snapshot->n_runners; i++)
+                log_notice("%s %s: %s", how, snapshot->partial ? "before the freeze" : "at the end",
+                           snapshot->runners[i]->name);
+}
+
 /* ---- what is written ---- */
 
 int __wrap_transfer_say(int socket, const char *word) {
-        if (__wrap_snapshot_version() < SNAPSHOT_VERSION && strcmp(word, TAKEOVER_WORD_RUNNERS) == 0)
+        if (!has_words() && strcmp(word, TAKEOVER_WORD_RUNNERS) == 0)
                 return 0;
         return __real_transfer_say(socket, word);
 }
@@ -80,6 +95,7 @@ size_t __wrap_baton__snapshot__snapshot__pack(const Snapshot *snapshot, uint8_t 
         const char *path = getenv("BATON_TEST_SNAPSHOT_DUMP");
         FILE *file = path && !snapshot->partial ? fopen(path, "we") : NULL;
 
+        say_runners("went", snapshot);
         if (file) {
                 (void) fwrite(out, 1, size, file);
                 (void) fclose(file);
@@ -96,7 +112,8 @@ static unsigned has_field(const ProtobufCMessage *message) {
 void __wrap_fleet_restore(Supervisor *supervisor, const Snapshot *snapshot) {
         unsigned n = has_field(&snapshot->base);
 
-        if (__wrap_snapshot_version() < SNAPSHOT_VERSION)
+        say_runners("came", snapshot);
+        if (__wrap_snapshot_version() < SNAPSHOT_VERSION || (snapshot->partial && !has_words()))
                 return;
         for (size_t i = 0; i < snapshot->n_runners; i++)
                 n += has_field(&snapshot->runners[i]->base);

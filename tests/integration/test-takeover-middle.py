@@ -692,6 +692,51 @@ def two_versions_up(daemon):
 
 
 @test
+def one_that_does_not_say_the_words(daemon):
+    """Runners are given ahead of the freeze where both sides have said so. A program of this version of the snapshot that has
+    never heard of it gets all of them at the end, and gives them then; one that has, gets them before."""
+    ours = os.path.join(daemon_tests.BUILD, "baton-supervisor")
+    gate = Gate(daemon)
+    names = ["failed", "native", "plain.1", "plain.2", "slow"]
+    # What only a predecessor can tell: that the stop has gone as far as it has, and what waits for its end.
+    slow = f"slow: {{ command: [sh, -c, '{SLOW.format(gate=gate.path)}'], stop_timeout: 30s }}"
+    daemon.start(AT_REST + f"    {slow}\n", BATON_TEST_NO_WORDS="1", BATON_LOG_LEVEL="info")
+    daemon.until_state("failed", "failed")
+    pids = {name: daemon.until_state(name, "up")["pid"] for name in names[1:]}
+    until(lambda: lines_of(daemon, "slow"), "its line")
+    commands = Commands(daemon)
+    call = commands.begun("stopping", "slow", "Stop", name="slow")
+    for program in (OTHER, ours, OTHER, OTHER):
+        take_over(daemon, "--exec", program)
+        assert {name: daemon.pid(name) for name in pids} == pids
+        assert daemon.status("failed")["state"] == "failed" and daemon.status("slow")["state"] == "stopping"
+
+    def told(how):
+        return sorted(line.split(how + ": ")[1].split()[0] for line in daemon.said().splitlines() if how + ": " in line)
+
+    assert told("came before the freeze") == told("went before the freeze") == []
+    assert told("came at the end") == sorted(3 * names), told("came at the end")
+    assert told("went at the end") == sorted(2 * names), told("went at the end")
+    gate.open()
+    commands.end(call, "Stop")
+    assert daemon.stop() == 0
+
+
+@test
+def one_that_says_them(daemon):
+    daemon.start(AT_REST, BATON_LOG_LEVEL="info")
+    daemon.until_state("failed", "failed")
+    for name in ("native", "plain.1", "plain.2"):
+        daemon.until_state(name, "up")
+    take_over(daemon, "--exec", OTHER)
+    take_over(daemon)
+    for how in ("came", "went"):  # one that something happens to just then goes twice
+        said = [line.split("freeze: ")[1].split()[0] for line in daemon.said().splitlines() if f"{how} before the freeze: " in line]
+        assert set(said) == {"failed", "native", "plain.1", "plain.2"}, (how, said)
+    assert daemon.stop() == 0
+
+
+@test
 def in_a_storm(daemon):
     """Runners come and go all the time, as fast as they can; a takeover takes place all the same, and none is lost."""
     daemon.start("""
