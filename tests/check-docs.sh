@@ -239,9 +239,26 @@ def named_tests():
     return faults
 
 
+def named_functions():
+    """Who does a step of a takeover is a function that there is, in the file that is named with it."""
+    text = read("docs/takeover.md")
+    places = {}
+    for path, code in sources("supervisor", "proto", "common").items():
+        for name in re.findall(r"^\w[\w *]*?\b(\w+)\([^;]*$", code, re.M):
+            places.setdefault(name, set()).add(path)
+    named = set(re.findall(r"`(\w+)\(\)`", text))
+    faults = [f"docs/takeover.md: there is no function {name}()" for name in sorted(named - set(places))]
+    for cell in re.split(r"[|;\n]", text):
+        for names, path in re.findall(r"((?:`\w+\(\)`(?:, )?)+) in `([\w/.-]+\.c)`", cell):
+            faults += [f"docs/takeover.md: {name}() is not in {path}" for name in re.findall(r"(\w+)\(\)", names)[-1:]
+                       if path not in places.get(name, ())]
+    return faults + (["docs/takeover.md: names too few functions"] if len(named) < 30 else [])
+
+
 TESTS = (("links lead somewhere", links), ("methods of baton's own", methods), ("exit codes", exit_codes),
          ("statuses, kinds and states", numbers), ("the table of a service's life", transitions),
-         ("schemas as shown", schemas), ("tests that are named", named_tests), ("lines that are printed", lines), ("recorded bytes decode", decode))
+         ("schemas as shown", schemas), ("tests that are named", named_tests), ("functions that are named", named_functions),
+         ("lines that are printed", lines), ("recorded bytes decode", decode))
 print(f"1..{len(TESTS)}")
 failed = False
 for number, (name, test) in enumerate(TESTS, 1):
