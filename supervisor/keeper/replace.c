@@ -183,14 +183,15 @@ static int perform(Keeper *k) {
         char option[64];
         int r;
 
+        if (own < 0)
+                return -errno; /* there would be no way back */
         r = state_save(k, &memfd);
         if (r < 0)
                 return r;
         (void) snprintf(option, sizeof(option), "--continue=%d,%d", memfd, own);
         state_inherit(k, true);
         (void) fcntl(memfd, F_SETFD, 0);
-        if (own >= 0)
-                (void) fcntl(own, F_SETFD, 0);
+        (void) fcntl(own, F_SETFD, 0);
         r = execute(k->options->argv, k->replacement.program, option);
         state_inherit(k, false);
         return r;

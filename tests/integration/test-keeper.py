@@ -7,6 +7,7 @@ any more leaves its runners running.
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -135,11 +136,15 @@ def failures_change_nothing(daemon):
     plain = os.path.join(daemon.folder, "plain")
     shutil.copy(script, plain)
     os.chmod(script, 0o755)
+    cut = os.path.join(daemon.folder, "cut")
+    with open(os.path.join(daemon_tests.BUILD, "baton-keeper"), "rb") as whole, open(cut, "wb") as file:
+        file.write(whole.read(20000))
+    os.chmod(cut, 0o755)
     rows = [("/nowhere/keeper", "cannot open /nowhere/keeper: No such file"), (plain, "Permission denied"),
             (script, "a script"), ("/bin/true", "exited with status 0 in the rehearsal, without a word"),
             (os.path.join(daemon_tests.BUILD, "baton-supervisor"), "exited with status 2 in the rehearsal"),
             (impostor(daemon, "dies"), "killed by signal 6 SIGABRT in the rehearsal"),
-            (impostor(daemon, "mute"), "without a word")]
+            (impostor(daemon, "mute"), "without a word"), (cut, "in the rehearsal")]
     for path, reason in rows:
         failed = replace(daemon, "--exec", path, check=False)
         assert failed.returncode == 25 and reason in failed.stderr, (path, failed)
@@ -149,6 +154,47 @@ def failures_change_nothing(daemon):
     assert "could be replaced" in replace(daemon, "--check").stdout
     assert daemon.said().count("the keeper is not replaced: ") == 2 * (len(rows) - 1)  # keeper, and who asked
     replace(daemon)
+
+
+def with_limit(daemon, resource_number, limit):
+    """Of the keeper, and so of whatever it executes; returns the one before."""
+    return resource.prlimit(daemon.keeper(), resource_number, limit)
+
+
+@test
+def without_memory(daemon):
+    """What is executed has no room for a stack: the copy finds that out, and not the keeper."""
+    if os.environ.get("BATON_TEST_INSTRUMENTED"):
+        raise daemon_tests.Skip("instrumented programs need all the memory there is")
+    start(daemon)
+    keeper, before = daemon.keeper(), pids(daemon)
+    limit = with_limit(daemon, resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
+    failed = replace(daemon, check=False)
+    assert failed.returncode == 25 and "in the rehearsal" in failed.stderr, failed
+    assert daemon.keeper() == keeper and pids(daemon) == before
+    with_limit(daemon, resource.RLIMIT_AS, limit)
+    replace(daemon)
+    assert pids(daemon) == before
+
+
+@test
+def without_descriptors(daemon):
+    """None for the rehearsal, and none after it: refused, with the reason; when there are some, it is done."""
+    start(daemon)
+    keeper = daemon.keeper()
+    daemon.baton("stop", "short", "many.*")  # which would need some, too
+    before = pids(daemon, *(f"many.{n}" for n in range(1, 21)))
+    limit = with_limit(daemon, resource.RLIMIT_NOFILE, (8, resource.prlimit(keeper, resource.RLIMIT_NOFILE)[1]))
+    failed = replace(daemon, check=False)
+    assert failed.returncode == 25 and "Too many open files" in failed.stderr, failed
+    with_limit(daemon, resource.RLIMIT_NOFILE, limit)
+    failed = replace(daemon, "--exec", impostor(daemon, "starves"), check=False)
+    assert failed.returncode == 25 and "exec: Too many open files" in failed.stderr, failed
+    with_limit(daemon, resource.RLIMIT_NOFILE, limit)
+    assert daemon.keeper() == keeper and os.readlink(f"/proc/{keeper}/exe").endswith("baton-keeper")
+    replace(daemon)
+    daemon.baton("start", "many.1")
+    assert all(daemon.pid(name) == pid for name, pid in before.items())
 
 
 @test
