@@ -250,7 +250,7 @@ def a_service(daemon):
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(path)
     manager.settimeout(TIMEOUT)
-    start(daemon, NOTIFY_SOCKET=path, WATCHDOG_USEC="300000")
+    start(daemon, NOTIFY_SOCKET=path, WATCHDOG_USEC=str(int(1500000 * daemon_tests.FACTOR)))
     until(lambda: b"READY=1" in manager.recv(4096), "READY")
     replace(daemon)
     for _ in range(5):
