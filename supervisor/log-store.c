@@ -285,6 +285,13 @@ void log_store_forget(LogStore *store, uint64_t id) {
                 }
 }
 
+/* resume() - lines that the predecessor had parked wait on, or have room now. Nothing else would look at them again. */
+static void resume(RunnerLog *log) {
+        for (int i = 0; i < LOG_RING_STREAMS; i++)
+                if (log_ring_state(log->ring)->streams[i].instance != 0)
+                        runner_log_frame(log, i);
+}
+
 /* Its writer was at rest when it stopped, and nothing is left half done; what has been dropped meanwhile it has told of. */
 void log_store_release(LogStore *store) {
         RunnerLog *log;
@@ -303,6 +310,7 @@ void log_store_release(LogStore *store) {
                 const LogRingState *state = log_ring_state(log->ring);
 
                 log->told = state->dropped;
+                resume(log);
                 if (state->file.wanted && state->file.position != state->head)
                         runner_log_came(log);
         }

@@ -516,6 +516,50 @@ static void test_parked_for_long(void **state) {
         tear_down(&f);
 }
 
+/* succeed() - a supervisor that goes on with the log of @f, of which only ring and scratch are there any more. */
+static void succeed(Fixture *f, Fixture *ret_successor) {
+        const LogCrossing crossing = runner_log_crossing(f->log);
+        Fixture *to = ret_successor;
+
+        *to = (Fixture){ .loop = f->loop, .config = f->config, .reader = f->reader };
+        assert_int_equal(log_store_new(&to->store, to->loop, NULL), 0);
+        log_store_hold(to->store);
+        for (unsigned i = 0; i < LOG_SCRATCH_FDS; i++)
+                assert_int_equal(
+                        log_store_adopt(to->store, KEEPER_FD_SCRATCH, i, fd_dup(log_scratch_fd(f->store->scratch, i))),
+                        0);
+        assert_int_equal(log_store_adopt(to->store, KEEPER_FD_RING, log_ring_id(f->log->ring),
+                                         fd_dup(log_ring_fd(f->log->ring))),
+                         0);
+        assert_int_equal(log_store_follow(to->store), 0);
+        assert_int_equal(runner_log_new(&to->log, to->store, "web", &to->config), 0);
+        runner_log_restore(to->log, &crossing);
+        log_store_release(to->store);
+}
+
+/* What waits because it may not be dropped waits on in a successor, also of a runner that has ended, and is given there. */
+static void test_parked_over_a_takeover(void **state) {
+        Fixture f, to;
+        uint64_t seq;
+        int number;
+
+        (void) state;
+        set_up_with(&f, true);
+        number = write_until_parked(&f, 1);
+        log_input_finish(&f.input);
+        runner_log_set_over(f.log, true);
+        assert_false(runner_log_has_ended(f.log));
+        succeed(&f, &to);
+        assert_true(to.log->parked);
+        assert_false(runner_log_has_ended(to.log));
+        seq = follow_all(&to, 1);
+        assert_int_equal(seq, number);
+        assert_true(runner_log_has_ended(to.log));
+        runner_log_free(to.log);
+        log_store_free(to.store);
+        tear_down(&f);
+}
+
 /* supervise() - how long a supervisor waits for who follows. */
 static uint64_t supervise(int lane_fd_consume) {
         SupervisorOptions options = {
@@ -672,6 +716,7 @@ static const struct CMUnitTest tests[] = {
         TEST(test_parked_without_newlines),
         TEST_SLOW(test_parked_no_more, 60),
         TEST_SLOW(test_parked_for_long, 60),
+        TEST(test_parked_over_a_takeover),
         TEST(test_private_supervisor),
         TEST(test_records),
         TEST(test_readers),
