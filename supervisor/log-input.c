@@ -200,7 +200,8 @@ static void finish_pipe(LogPipe *pipe) {
         if (pipe->fd < 0 || pipe->ended || ioctl(pipe->fd, FIONREAD, &held) < 0 || (held == 0 && !log->ring))
                 return;
         ready = runner_log_prepare(log) >= 0;
-        for (size_t total = 0; held > 0 && n > 0 && total < LOG_RING_DRAIN_MAX; total += (size_t) MAX(n, (ssize_t) 0))
+        for (size_t total = 0; held > 0 && n > 0 && total < MAX((size_t) held, (size_t) LOG_RING_DRAIN_MAX);
+             total += (size_t) MAX(n, (ssize_t) 0))
                 do
                         n = take(pipe, ready);
                 while (n == -EINTR);
