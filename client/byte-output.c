@@ -54,6 +54,20 @@ static ssize_t write_now(int fd, const uint8_t *data, size_t size) {
         return n < 0 ? -errno : n;
 }
 
+/*
+ * piece() - what is written at once. A pipe takes PIPE_BUF bytes or none, so that, of whole lines, none is mixed with what
+ * others write there: our supervisor, or a neighbour in a script.
+ */
+static size_t piece(const ByteOutput *output, const uint8_t *data, size_t size) {
+        const uint8_t *newline;
+
+        if (!output->by_lines)
+                return size;
+        size = MIN(size, (size_t) PIPE_BUF);
+        newline = memrchr(data, '\n', size);
+        return newline ? (size_t) (newline - data) + 1 : size;
+}
+
 /* write_some() - how many bytes were taken; -EAGAIN: none for now; or what write() said. */
 static ssize_t write_some(ByteOutput *output) {
         const uint8_t *data = output->data + output->begin;
@@ -65,6 +79,7 @@ static ssize_t write_some(ByteOutput *output) {
         else if (output->poll_fd < 0)
                 n = write(output->fd, data, size);
         else {
+                size = piece(output, data, size);
                 n = output->must_poll ? -EOPNOTSUPP : write_now(output->fd, data, size);
                 output->must_poll = n == -EOPNOTSUPP;
                 return output->must_poll ? write_polled(output->fd, data, size) : n;

@@ -21,6 +21,7 @@ struct ByteOutput {
         int poll_fd; /* an epoll set that is readable when @fd is writable; -1: a file */
         bool is_socket, watched;
         bool must_poll;    /* it cannot be asked not to wait */
+        bool by_lines;     /* set after byte_output_open(): to a pipe, lines of up to PIPE_BUF bytes go as a whole */
         EndpointTask task; /* writes once in each turn */
         int error;         /* negative errno: nothing can be written any more */
         uint8_t *data;     /* @size bytes, of which those before @begin are written */

@@ -33,6 +33,7 @@ int line_output_open(LineOutput *output, Endpoint *endpoint, int fd) {
         r = byte_output_open(&output->bytes, endpoint, fd, changed, NULL);
         if (r < 0)
                 return r;
+        output->bytes.by_lines = true;
         output->file = fopencookie(output, "w", functions);
         if (!output->file) {
                 byte_output_close(&output->bytes);
