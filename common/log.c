@@ -3,12 +3,15 @@
 /*
  * Log: lines on standard error, formatted on the stack and written with one call, so that lines of several processes on
  * one pipe never mix (PIPE_BUF) and the keeper, which allocates nothing, can use it too. A line that cannot be written
- * is lost: a log must never stop the process that writes it.
+ * is lost: a log must never stop the process that writes it. So whoever reads a pipe or a terminal behind it and sleeps
+ * is waited for once, for a moment, since it may be no more than a burst; then lines are lost until there is room again,
+ * and how many is said.
  */
 
 #include "common/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,9 +19,11 @@
 #include "common/parse.h"
 
 #define LINE_MAX_BYTES 2048
+#define BURST_MS       200
 
 static const char *log_program = "baton";
 static int log_level = LOG_LEVEL_NOTICE;
+static unsigned log_lost; /* lines since somebody last read; several threads may have lost them */
 
 static const char *const level_names[] = {
         [0] = "emergency",
@@ -66,6 +71,35 @@ int log_get_level(void) {
         return log_level;
 }
 
+/* has_room() - a pipe that says so takes PIPE_BUF bytes without waiting. What cannot be asked is tried. */
+static bool has_room(int timeout_ms) {
+        struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+        int n = poll(&p, 1, timeout_ms);
+
+        return n > 0 || (n < 0 && errno != EINTR);
+}
+
+/* put() - nobody is there to be told of an error. */
+static void put(const char *line, size_t length) {
+        unsigned lost = __atomic_load_n(&log_lost, __ATOMIC_RELAXED);
+        char text[128];
+        int n;
+
+        if (!has_room(lost ? 0 : BURST_MS)) {
+                (void) __atomic_add_fetch(&log_lost, 1, __ATOMIC_RELAXED);
+                return;
+        }
+        lost = lost ? __atomic_exchange_n(&log_lost, 0, __ATOMIC_RELAXED) : 0;
+        if (lost) {
+                n = snprintf(text, sizeof(text), "%s: warning: %u lines were lost here: nobody read them\n",
+                             log_program, lost);
+                if (write(STDERR_FILENO, text, MIN((size_t) n, sizeof(text) - 1)) < 0 || !has_room(0))
+                        return;
+        }
+        if (write(STDERR_FILENO, line, length) < 0)
+                return;
+}
+
 void log_message_v(int level, const char *format, va_list arguments) {
         char line[LINE_MAX_BYTES];
         int saved = errno;
@@ -84,8 +118,7 @@ void log_message_v(int level, const char *format, va_list arguments) {
                 if (line[i] == '\n')
                         line[i] = ' ';
         line[length++] = '\n';
-        if (write(STDERR_FILENO, line, length) < 0)
-                (void) 0; /* nobody to tell */
+        put(line, length);
         errno = saved;
 }
 

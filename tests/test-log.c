@@ -58,6 +58,41 @@ static void test_line(void **state) {
         assert_string_equal(line, "test-log: error: runner web.3: start failed: 7\n");
 }
 
+/* A reader that sleeps does not stop who writes; what it missed is said when it reads again. */
+static void test_nobody_reads(void **state) {
+        char text[4096], *line = text, *end;
+        unsigned said = 0, lost = 0;
+        int saved, fds[2];
+        ssize_t n;
+
+        (void) state;
+        log_open("test-log");
+        log_set_level(LOG_LEVEL_NOTICE);
+        assert_int_equal(pipe(fds), 0);
+        (void) fflush(stderr);
+        saved = fd_dup(STDERR_FILENO);
+        assert_int_equal(dup2(fds[1], STDERR_FILENO), STDERR_FILENO);
+        fd_close(fds[1]);
+        for (int i = 0; i < 3000; i++)
+                log_error("a line of some length, so that the pipe, which holds 64 KiB, is full before all are said");
+        assert_true(fcntl(fds[0], F_SETFL, O_NONBLOCK) == 0);
+        while ((n = read(fds[0], text, sizeof(text) - 1)) > 0)
+                for (ssize_t i = 0; i < n; i++)
+                        said += text[i] == '\n';
+        log_error("last");
+        n = read(fds[0], text, sizeof(text) - 1);
+        assert_int_equal(dup2(saved, STDERR_FILENO), STDERR_FILENO);
+        fd_close(saved);
+        fd_close(fds[0]);
+        assert_true(n > 0);
+        text[n] = '\0';
+        assert_int_equal(sscanf(text, "test-log: warning: %u lines were lost here", &lost), 1);
+        assert_int_equal(said + lost, 3000);
+        end = strchr(line, '\n');
+        assert_non_null(end);
+        assert_string_equal(end + 1, "test-log: error: last\n");
+}
+
 static void test_levels(void **state) {
         static const int levels[] = { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_NOTICE, LOG_LEVEL_INFO,
                                       LOG_LEVEL_DEBUG };
@@ -169,6 +204,7 @@ static void test_unwritable(void **state) {
 
 static const struct CMUnitTest tests[] = {
         TEST(test_line),
+        TEST(test_nobody_reads),
         TEST(test_levels),
         TEST(test_names),
         TEST(test_environment),

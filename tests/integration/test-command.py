@@ -1088,6 +1088,15 @@ def test_run_stop_unread(place):
         place.check_empty()
 
 
+def test_run_stop_unread_verbose(place):
+    """Nor do keeper and supervisor, whose own words go where nobody reads, stop for that."""
+    place.environment["BATON_LOG_LEVEL"] = "debug"
+    process, asleep = blocked_run(place, ENDLESS, "--stop-timeout=100ms")
+    process.send_signal(signal.SIGTERM)
+    expect(process.wait(LIMIT) == 143, f"exit {process.returncode}")
+    asleep.close()
+
+
 def test_run_stop_read_late(place):
     """Who reads again after the signal has it all, and the program's own end."""
     script = f"trap 'echo bye; exit 5' TERM; i=0; {ENDLESS.replace('more', '$((i += 1))')}"
