@@ -131,7 +131,7 @@ const Command command_takeover = {
                 "Starts another supervisor, which goes on with every runner, connection and call of the present one;\n"
                 "that one then leaves. If anything fails before, nothing has changed.\n"
                 "\n"
-                "  --exec=PATH             the program (that of the present one, as it is there now)\n"
+                "  --exec=PATH             the program (the installed one, as it is there now)\n"
                 "  --check                 try everything but the replacement itself\n"
                 "  --fault=POINT           make it fail there, to see what becomes of it: PHASE:FAULT, or\n"
                 "                          PHASE@successor:FAULT; in builds for rehearsals (see docs/takeover.md)\n"

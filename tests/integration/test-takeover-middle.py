@@ -661,6 +661,8 @@ def one_version_down(daemon):
         assert {name: daemon.pid(name) for name in pids} == pids
         assert daemon.status("failed")["state"] == "failed"
         assert daemon.baton("call", "native", "--", "echo.Echo/Unary", "string:hello").stdout.strip() == "hello"
+    # Where none is named it is the one that is installed, whichever was named before.
+    assert os.path.samefile(f"/proc/{daemon.supervisor()}/exe", os.path.join(daemon_tests.LIBEXEC, "baton-supervisor"))
     assert daemon.stop() == 0
 
 
