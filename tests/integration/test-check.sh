@@ -38,7 +38,7 @@ printf 'runners: { a: { command: sh, nice: 99 } }\n' >wrong.yaml
 expect 'a value out of range' 49 '' "wrong.yaml:1: runners.a.nice: expected a number from -20 to 19, not '99'" check wrong.yaml
 printf 'runners: { b: { comand: sh } }\n' >more.yaml
 expect 'all at once, in the order of files' 49 '' "more.yaml:1: runners.b.comand: there is no such key; did you mean command?
-more.yaml:1: runners.b: \`command' is missing: expected a list of words as [/usr/bin/program, --option, value]
+more.yaml:1: runners.b: 'command' is missing: expected a list of words as [/usr/bin/program, --option, value]
 wrong.yaml:1: runners.a.nice: expected a number from -20 to 19, not '99'" check wrong.yaml more.yaml
 printf 'runners: { a: { command: [/nowhere/program] } }\n' >missing.yaml
 expect 'a program that is not there' 49 '' 'missing.yaml:1: runners.a.command: program /nowhere/program: No such file or directory' check missing.yaml
