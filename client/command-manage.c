@@ -242,9 +242,9 @@ static int shut_down(int argc, char **argv) {
         else if (response && ask.options.json)
                 print(json_pack("{s:i, s:i}", "version", VERSION_JSON, "runners", (int) response->runners));
         else if (response)
-                (void) printf("%s; %u runners were running\n",
+                (void) printf("%s; %u runner%s running\n",
                               ask.options.no_wait ? "the supervisor is stopping" : "the supervisor has stopped",
-                              response->runners);
+                              response->runners, response->runners == 1 ? " was" : "s were");
         return ask_close(&ask);
 }
 

@@ -62,6 +62,34 @@ static void print_process(const Runner *runner) {
                 print_line("software", runner->software);
 }
 
+/* print_command() - as a shell would take it. */
+static void print_command(const Runner *runner) {
+        static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+=./,:@%";
+
+        (void) printf("  %-10s", "command");
+        for (size_t i = 0; i < runner->n_command; i++) {
+                const ProtobufCBinaryData *word = &runner->command[i];
+                bool quoted = word->len == 0;
+
+                for (size_t j = 0; j < word->len; j++)
+                        quoted |= !memchr(plain, word->data[j], sizeof(plain) - 1);
+                (void) fputs(quoted ? " '" : " ", stdout);
+                for (size_t j = 0, n; j < word->len; j += n) {
+                        const uint8_t *quote = memchr(word->data + j, '\'', word->len - j);
+
+                        n = quote ? (size_t) (quote - word->data) - j : word->len - j;
+                        (void) output_text(stdout, word->data + j, n);
+                        if (quote) {
+                                (void) fputs("'\\''", stdout);
+                                n++;
+                        }
+                }
+                if (quoted)
+                        (void) fputc('\'', stdout);
+        }
+        (void) fputc('\n', stdout);
+}
+
 static void print_waiting(const Runner *runner) {
         char text[STATUS_TEXT_MAX];
 
@@ -76,9 +104,9 @@ static void print_waiting(const Runner *runner) {
 static void print_log(const Runner *runner) {
         char text[STATUS_TEXT_MAX];
 
-        (void) snprintf(text, sizeof(text), "%llu lines, %llu bytes, %llu lines dropped",
-                        (unsigned long long) runner->log_lines, (unsigned long long) runner->log_bytes,
-                        (unsigned long long) runner->log_dropped);
+        (void) snprintf(text, sizeof(text), "%llu line%s, %llu bytes, %llu dropped",
+                        (unsigned long long) runner->log_lines, runner->log_lines == 1 ? "" : "s",
+                        (unsigned long long) runner->log_bytes, (unsigned long long) runner->log_dropped);
         print_line("log", text);
         for (size_t i = 0; i < runner->n_last_output; i++)
                 print_line(i ? "" : "last lines", runner->last_output[i]);
@@ -159,6 +187,8 @@ static void print_one(const StatusView *view, const Runner *runner) {
                         runner->kind == BATON__CONTROL__RUNNER_STATUS__KIND__NATIVE ? "native" : "plain",
                         runner->oneshot ? ", runs once" : "", runner->transient ? ", made by a client" : "");
         print_line("kind", text);
+        if (runner->n_command > 0)
+                print_command(runner);
         (void) snprintf(text, sizeof(text), "%llu", (unsigned long long) runner->restarts);
         print_line("restarts", text);
         print_upgrades(runner);

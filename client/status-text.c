@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/call-output.h"
@@ -148,6 +149,28 @@ json_t *status_exit_json(const Baton__Control__ExitRecord *record) {
         return object;
 }
 
+/* word_to_json() - a word of a command may be any bytes: those of one that is no UTF-8 become '?' where they are no ASCII. */
+static json_t *word_to_json(const ProtobufCBinaryData *word) {
+        json_t *text = json_stringn(word->len > 0 ? (const char *) word->data : "", word->len);
+        char *copy = text ? NULL : malloc(word->len);
+
+        if (!copy)
+                return text;
+        for (size_t i = 0; i < word->len; i++)
+                copy[i] = (char) (word->data[i] > 0 && word->data[i] < 0x80 ? word->data[i] : '?');
+        text = json_stringn(copy, word->len);
+        free(copy);
+        return text;
+}
+
+static json_t *command_to_json(const Baton__Control__RunnerStatus *runner) {
+        json_t *array = json_array();
+
+        for (size_t i = 0; i < runner->n_command; i++)
+                (void) json_array_append_new(array, word_to_json(&runner->command[i]));
+        return array;
+}
+
 static json_t *exits_to_json(const Baton__Control__RunnerStatus *runner) {
         json_t *array = json_array();
 
@@ -213,6 +236,8 @@ json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
                 return NULL;
         set_text(object, "template", runner->template_);
         set_text(object, "description", runner->description);
+        if (runner->n_command > 0)
+                (void) json_object_set_new(object, "command", command_to_json(runner));
         set_flag(object, "oneshot", runner->oneshot);
         set_flag(object, "transient", runner->transient);
         set_number(object, "state_time_us", runner->state_time_us);

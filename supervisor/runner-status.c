@@ -139,6 +139,21 @@ static void fill_waiting(RunnerStatusMessage *message, const Runner *runner) {
         message->status.n_waits_for = n;
 }
 
+static void fill_command(RunnerStatusMessage *message, const RunnerConfig *config) {
+        size_t n = 0, bytes = 0;
+
+        for (const char *const *word = config->command; word && *word && n < RUNNER_STATUS_WORDS_MAX; word++) {
+                size_t size = strlen(*word);
+
+                bytes += size;
+                if (bytes > RUNNER_STATUS_WORDS_BYTES)
+                        break;
+                message->command[n++] = (ProtobufCBinaryData){ .data = (uint8_t *) *word, .len = size };
+        }
+        message->status.command = message->command;
+        message->status.n_command = n;
+}
+
 static void fill_instance(RunnerStatusMessage *message, const Instance *instance, uint64_t now_us) {
         Baton__Control__RunnerStatus *status = &message->status;
 
@@ -210,6 +225,8 @@ void runner_status_fill(RunnerStatusMessage *ret_message, const Runner *runner, 
         fill_checkpoint(ret_message, runner, now_us);
         fill_ends(ret_message, runner, details & RUNNER_STATUS_WITH_HISTORY);
         fill_waiting(ret_message, runner);
+        if (details & RUNNER_STATUS_WITH_HISTORY)
+                fill_command(ret_message, config);
         fill_log(ret_message, runner, details & RUNNER_STATUS_WITH_OUTPUT);
 }
 

@@ -13,6 +13,8 @@ enum {
         RUNNER_STATUS_LAST_LINES = 10,
         RUNNER_STATUS_LAST_BYTES = 4096,
         RUNNER_STATUS_WAITS_FOR_MAX = 8, /* names of what it waits for; the rest is not told */
+        RUNNER_STATUS_WORDS_MAX = 32,    /* of its command; likewise */
+        RUNNER_STATUS_WORDS_BYTES = 4096,
 };
 
 /* What to tell besides the rest. */
@@ -31,6 +33,7 @@ struct RunnerStatusMessage {
         Baton__Control__UpgradeOutlook outlook;
         Baton__Control__CheckpointStatus checkpoint;
         char *waits_for[RUNNER_STATUS_WAITS_FOR_MAX];
+        ProtobufCBinaryData command[RUNNER_STATUS_WORDS_MAX];
         char **last_output; /* owned */
 };
 

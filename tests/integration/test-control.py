@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import socket
 import stat
@@ -435,6 +436,18 @@ def events_have_reasons_that_hold(daemon):
               for event in map(json.loads, check(daemon, "events", "--json", "second").splitlines())
               if event["kind"] == "runner_state"}
     assert states == {"waiting": "waits for first", "starting": "", "up": ""}, states
+
+
+@test
+def command_of_one(daemon):
+    """As configured, so that a shell would take it; bytes that are no text are shown as such."""
+    daemon.start("runners:\n  db:\n    command: [sh, -c, \"echo 'it is %n'; exec sleep 1000000\", '', --x=1]\n")
+    daemon.until_state("db", "up")
+    shown = re.search(r"^  command    (.*)$", check(daemon, "status", "db"), re.M)
+    words = ["sh", "-c", "echo 'it is %n'; exec sleep 1000000", "", "--x=1"]
+    assert shown and shlex.split(shown[1]) == words, shown
+    assert daemon.status("db")["command"] == words, daemon.status("db")
+    assert "command" not in json.loads(check(daemon, "status", "--json"))["runners"][0], "of all it would be much"
 
 
 @test
