@@ -324,6 +324,18 @@ void config_difference_deinit(ConfigDifference *difference) {
         *difference = (ConfigDifference){ 0 };
 }
 
+static int compare_change(const void *name, const void *change) {
+        const ConfigChange *one = change;
+
+        return strcmp(name, (one->after ? one->after : one->before)->name);
+}
+
+const ConfigChange *config_difference_find(const ConfigDifference *difference, const char *name) {
+        if (difference->n_changes == 0)
+                return NULL;
+        return bsearch(name, difference->changes, difference->n_changes, sizeof(*difference->changes), compare_change);
+}
+
 bool config_difference_is_empty(const ConfigDifference *difference) {
         return difference->n_changes == 0 && !difference->groups && !difference->supervisor;
 }

@@ -473,6 +473,8 @@ ConfigEffect runner_config_effect(const RunnerConfig *before, const RunnerConfig
 /* config_compare() - @before may be NULL: nothing. 0 or -ENOMEM. Both must live as long as the difference is used. */
 int config_compare(const Config *before, const Config *after, ConfigDifference *ret_difference);
 void config_difference_deinit(ConfigDifference *difference);
+/* config_difference_find() - what it says of the runner or template of this name; NULL: that it is the same, or nothing. */
+const ConfigChange *config_difference_find(const ConfigDifference *difference, const char *name);
 /* config_difference_is_empty() */
 bool config_difference_is_empty(const ConfigDifference *difference);
 

@@ -348,12 +348,17 @@ static char *describe_failure(const Runner *runner, const RunnerConfig *after) {
 /* fill_failures() - an array and lines of its own, see clear_failures(). Those without memory are in the log. */
 static void fill_failures(Baton__Control__ConfigChange *change, const Supervisor *supervisor,
                           const ConfigChange *from) {
-        const Runner *runner;
+        const RunnerConfig *after = from->after;
+        uint32_t last = after->is_template ? fleet_count(supervisor, after->name) : 0;
+        char name[CONFIG_NAME_MAX + 1];
 
         change->failures = calloc(from->n_upgrades, sizeof(char *));
-        for (runner = runner_first(supervisor); change->failures && runner && change->n_failures < from->n_upgrades;
-             runner = runner_next(runner)) {
-                change->failures[change->n_failures] = describe_failure(runner, from->after);
+        for (uint32_t i = after->is_template ? 1 : 0; i <= last; i++) {
+                const Runner *runner = runner_find(supervisor, runner_config_instance_name(after, i, name));
+
+                if (!change->failures || change->n_failures == from->n_upgrades)
+                        return;
+                change->failures[change->n_failures] = runner ? describe_failure(runner, after) : NULL;
                 change->n_failures += change->failures[change->n_failures] != NULL;
         }
 }
@@ -486,13 +491,12 @@ static int watch_changes(Change *change) {
         const Supervisor *supervisor = change->settle.supervisor;
         int r = 0;
 
-        for (const Runner *runner = runner_first(supervisor); runner && r == 0; runner = runner_next(runner))
-                for (size_t i = 0; i < difference->n_changes && r == 0; i++) {
-                        const ConfigChange *one = &difference->changes[i];
+        for (const Runner *runner = runner_first(supervisor); runner && r == 0; runner = runner_next(runner)) {
+                const ConfigChange *one = config_difference_find(difference, runner->config->name);
 
-                        if (runner->config == one->before || runner->config == one->after)
-                                r = settle_add(&change->settle, runner->name);
-                }
+                if (one && (runner->config == one->before || runner->config == one->after))
+                        r = settle_add(&change->settle, runner->name);
+        }
         return r;
 }
 

@@ -244,13 +244,6 @@ int fleet_compare(const Supervisor *supervisor, const Config *config, ConfigDiff
         return 0;
 }
 
-static const ConfigChange *find_change(const ConfigDifference *difference, const RunnerConfig *after) {
-        for (size_t i = 0; i < difference->n_changes; i++)
-                if (difference->changes[i].after == after)
-                        return &difference->changes[i];
-        return NULL;
-}
-
 static int make_all(Made *made, const ConfigDifference *difference) {
         int r = 0;
 
@@ -283,7 +276,7 @@ static bool is_made(const Runner *runner) {
 static void change_all(Supervisor *supervisor, Config *config, const ConfigDifference *difference) {
         for (size_t i = 0; i < config->n_runners; i++) {
                 RunnerConfig *after = config->runners[i];
-                const ConfigChange *one = difference->n_changes ? find_change(difference, after) : NULL;
+                const ConfigChange *one = config_difference_find(difference, after->name);
                 uint32_t n = after->is_template ? fleet_count(supervisor, after->name) : 0;
 
                 for (uint32_t number = first_number(after); number <= n; number++) {
@@ -305,7 +298,7 @@ static void link_all(Supervisor *supervisor) {
         int r = 0;
 
         for (runner = runner_first(supervisor); runner; runner = runner_next(runner))
-                runner_unlink(runner);
+                runner_forget_links(runner);
         for (runner = runner_first(supervisor); runner && r == 0; runner = runner_next(runner))
                 r = runner_link(runner);
         if (r < 0)
@@ -366,7 +359,7 @@ int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *
         RunnerConfig *config = supervisor->config ? config_find(supervisor->config, name) : NULL;
         Made made = { .supervisor = supervisor, .error = error };
         uint32_t before;
-        int r;
+        int r = 0;
 
         *error = '\0';
         if (!config)
@@ -377,19 +370,21 @@ int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *
                 return -ERANGE;
         if (supervisor->stopping)
                 return -ESHUTDOWN;
-        before = fleet_count(supervisor, name);
-        r = make(&made, config, n);
+        before = fleet_count(supervisor, name); /* those up to here are there, and stay as they are */
+        for (uint32_t i = before + 1; r == 0 && i <= n; i++)
+                r = make_one(&made, config, i);
         if (r < 0) {
                 discard_all(&made);
                 return r;
         }
-        for (uint32_t i = 1; i <= n; i++) {
+        for (uint32_t i = before + 1; i <= n; i++) {
                 Runner *runner = find_instance(supervisor, config, i);
 
                 if (runner && runner->removed)
                         change(runner, config, CONFIG_EFFECT_NONE);
         }
-        remove_from(supervisor, config, n + 1);
+        for (uint32_t i = before; i > n; i--)
+                remove_one(find_instance(supervisor, config, i));
         r = groups_apply(supervisor, supervisor->config);
         if (r < 0)
                 log_error("template %s: no memory for the groups of new instances", name);

@@ -77,6 +77,8 @@ void runner_changed(Runner *runner);
 void runner_start_required(Runner *runner);
 /* runner_restart_dependants() - those that require it and run. */
 void runner_restart_dependants(Runner *runner);
-/* runner_link() - anew, by its configuration, after runner_unlink() of all. 0 or -ENOMEM. runner_unlink() */
+/* runner_forget_links() - of all runners, one after the other: those that it had links to have theirs until it is their turn. */
+void runner_forget_links(Runner *runner);
+/* runner_link() - anew, by its configuration, after runner_forget_links() of all. 0 or -ENOMEM. runner_unlink() - of one. */
 int runner_link(Runner *runner);
 void runner_unlink(Runner *runner);

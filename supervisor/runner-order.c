@@ -164,22 +164,17 @@ static int add_one(Runner ***list, uint16_t *n, Runner *runner) {
         return 0;
 }
 
-static bool has(Runner *const *list, uint16_t n, const Runner *runner) {
-        for (unsigned i = 0; i < n; i++)
-                if (list[i] == runner)
-                        return true;
-        return false;
-}
-
+/* join() - once; all that a runner comes after is joined before that of the next, so another time is at the end of the list. */
 static int join(Runner *runner, Runner *other) {
         int r;
 
-        if (other == runner || has(runner->after, runner->n_after, other))
+        if (other == runner || (other->n_before > 0 && other->before[other->n_before - 1] == runner))
                 return 0;
         r = add_one(&runner->after, &runner->n_after, other);
-        if (r == 0)
-                r = add_one(&other->before, &other->n_before, runner);
-        if (r < 0 && has(runner->after, runner->n_after, other))
+        if (r < 0)
+                return r;
+        r = add_one(&other->before, &other->n_before, runner);
+        if (r < 0)
                 runner->n_after--;
         return r;
 }
@@ -225,6 +220,13 @@ static void remove_one(Runner **list, uint16_t *n, const Runner *runner) {
         }
 }
 
+void runner_forget_links(Runner *runner) {
+        free(runner->after);
+        free(runner->before);
+        runner->after = runner->before = NULL;
+        runner->n_after = runner->n_requires = runner->n_before = 0;
+}
+
 void runner_unlink(Runner *runner) {
         for (unsigned i = 0; i < runner->n_after; i++)
                 remove_one(runner->after[i]->before, &runner->after[i]->n_before, runner);
@@ -234,8 +236,5 @@ void runner_unlink(Runner *runner) {
                 next->n_requires -= requires(next, runner);
                 remove_one(next->after, &next->n_after, runner);
         }
-        free(runner->after);
-        free(runner->before);
-        runner->after = runner->before = NULL;
-        runner->n_after = runner->n_requires = runner->n_before = 0;
+        runner_forget_links(runner);
 }

@@ -3,7 +3,8 @@
 /*
  * Schedules: `every' uses the runner's own timer. All `at' of a supervisor share one timerfd on the wall clock, armed for
  * the earliest, which the kernel also fires when somebody sets that clock: then every time is worked out anew. So nothing
- * wakes up in between, however far away the next time is, and no clock is watched where nobody has an `at'.
+ * wakes up in between, however far away the next time is, and no clock is watched where nobody has an `at'. All are looked
+ * at when it fires, and not when one comes or goes: one that goes before its time may leave it to fire once for nobody.
  */
 
 #include "supervisor/schedule.h"
@@ -26,24 +27,16 @@ struct Schedules {
         Loop *loop;
         int fd; /* -1: nobody has needed it yet */
         LoopIo io;
+        uint64_t armed_us;            /* when the kernel tells us; USEC_INFINITY: never */
         TAILQ_HEAD(, Runner) waiting; /* by their `scheduled' */
 };
 
 /* ----------------------------------------------------------------------------------------------------- the wall clock */
 
-static uint64_t earliest(const Schedules *schedules) {
-        uint64_t us = USEC_INFINITY;
-        Runner *runner;
-
-        TAILQ_FOREACH (runner, &schedules->waiting, scheduled)
-                us = MIN(us, runner->next_us);
-        return us;
-}
-
-static void arm(Schedules *schedules) {
-        uint64_t us = earliest(schedules);
+static void arm(Schedules *schedules, uint64_t us) {
         struct itimerspec when = { 0 };
 
+        schedules->armed_us = us;
         if (schedules->fd < 0)
                 return;
         if (us != USEC_INFINITY) {
@@ -53,6 +46,15 @@ static void arm(Schedules *schedules) {
         if (timerfd_settime(schedules->fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &when, NULL) < 0 &&
             errno != ECANCELED)
                 log_error("cannot wait for the times of schedules: %s", strerror(errno));
+}
+
+static void arm_for_earliest(Schedules *schedules) {
+        uint64_t us = USEC_INFINITY;
+        Runner *runner;
+
+        TAILQ_FOREACH (runner, &schedules->waiting, scheduled)
+                us = MIN(us, runner->next_us);
+        arm(schedules, us);
 }
 
 static void leave(Schedules *schedules, Runner *runner) {
@@ -84,7 +86,7 @@ static void clock_ready(LoopIo *io, unsigned events) {
 
         (void) events;
         begin_due(schedules, was_set);
-        arm(schedules);
+        arm_for_earliest(schedules);
 }
 
 static int open_clock(Schedules *schedules) {
@@ -109,7 +111,8 @@ static void wait_for_clock(Schedules *schedules, Runner *runner, uint64_t wall_u
         if (!runner->in_schedule)
                 TAILQ_INSERT_TAIL(&schedules->waiting, runner, scheduled);
         runner->in_schedule = true;
-        arm(schedules);
+        if (wall_us < schedules->armed_us)
+                arm(schedules, wall_us);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- the runner */
@@ -150,7 +153,8 @@ void schedule_stop(Runner *runner) {
         if (!runner->in_schedule)
                 return;
         leave(schedules, runner);
-        arm(schedules);
+        if (TAILQ_EMPTY(&schedules->waiting))
+                arm(schedules, USEC_INFINITY);
 }
 
 /* --------------------------------------------------------------------------------------------------------------- itself */
@@ -160,7 +164,7 @@ int schedules_new(Schedules **ret_schedules, Loop *loop) {
 
         if (!schedules)
                 return -ENOMEM;
-        *schedules = (Schedules){ .loop = loop, .fd = -1, .io = LOOP_IO_NULL(clock_ready) };
+        *schedules = (Schedules){ .loop = loop, .fd = -1, .io = LOOP_IO_NULL(clock_ready), .armed_us = USEC_INFINITY };
         TAILQ_INIT(&schedules->waiting);
         *ret_schedules = schedules;
         return 0;

@@ -468,6 +468,8 @@ int supervisor_new(Supervisor **ret_supervisor, const SupervisorOptions *options
 static void free_runners(Supervisor *supervisor) {
         Runner *runner, *next;
 
+        for (runner = runner_first(supervisor); runner; runner = runner_next(runner))
+                runner_forget_links(runner);
         HASH_ITER (by_name, supervisor->runners, runner, next) {
                 HASH_DELETE(by_name, supervisor->runners, runner);
                 runner_tell(runner, RUNNER_OUTCOME_GONE);
