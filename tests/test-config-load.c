@@ -828,6 +828,22 @@ static void test_unpack(void **state) {
 
 /* ---------------------------------------------------------------------------------------------------------- difference */
 
+/* assert_found() - each change by its name, and none of what is the same. */
+static void assert_found(const ConfigDifference *difference, const Config *first, const Config *second) {
+        const Config *configs[] = { first, second };
+        const ConfigChange *changes = difference->changes;
+        size_t n_found = 0, n_all = 0;
+
+        for (size_t i = 0; i < difference->n_changes; i++)
+                assert_ptr_equal(config_difference_find(difference, (changes[i].after ?: changes[i].before)->name),
+                                 &changes[i]);
+        for (size_t i = 0; i < ARRAY_SIZE(configs); i++)
+                for (size_t j = 0; configs[i] && j < configs[i]->n_runners; j++, n_all++)
+                        n_found += config_difference_find(difference, configs[i]->runners[j]->name) != NULL;
+        assert_int_equal(n_all - n_found, 2 * difference->n_same);
+        assert_null(config_difference_find(difference, "no runner's name"));
+}
+
 static void assert_difference(const char *one, const char *other, const char *expected) {
         _cleanup_(config_unrefp) Config *first = one ? load_text(one) : NULL, *second = load_text(other);
         ConfigDifference difference;
@@ -837,6 +853,7 @@ static void assert_difference(const char *one, const char *other, const char *ex
         text = config_difference_text(&difference);
         assert_string_equal(text, expected);
         assert_int_equal(config_difference_is_empty(&difference), *expected == '\0');
+        assert_found(&difference, first, second);
         config_difference_deinit(&difference);
 }
 
