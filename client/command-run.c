@@ -89,7 +89,8 @@ static void begin_line(RunCommand *c, const ControlLogLine *line) {
 
 static void print_line(RunCommand *c, const ControlLogLine *line) {
         begin_line(c, line);
-        (void) fwrite_unlocked(line->text.data, 1, line->text.len, c->output.file);
+        if (line->text.len > 0) /* an empty one has no data at all */
+                (void) fwrite_unlocked(line->text.data, 1, line->text.len, c->output.file);
         if (!line->partial)
                 (void) fputc_unlocked('\n', c->output.file);
         c->open_source = line->partial ? (int) line->source : -1;
