@@ -50,7 +50,7 @@ void peer_thaw(Peer *peer);
 
 /*
  * peer_mirror() - the far end of the link to a process that wrote @state, for peer_restore() with side 0 and one channel;
- * freed by the caller. @ret_pairs, if not NULL, has the numbers of calls in both, for peer_restored_call(), and is the
+ * freed by the caller. @ret_pairs, if not NULL, has the numbers of calls in both, for peer_claim_call(), and is the
  * caller's to free. 0; -EPROTO: no link is possible; -ENOMEM.
  */
 typedef struct PeerPair {

@@ -987,14 +987,6 @@ int peer_give_back(Peer *peer, const char *prefix, Manifest *manifest) {
         return give_back(manifest, &peer->lane.fd, name, &r);
 }
 
-Call *peer_restored_call(const Peer *peer, uint32_t number) {
-        Call *call = number > 0 && number <= peer->n_restored ? peer->restored[number - 1] : NULL;
-
-        if (call)
-                call->claimed = true;
-        return call;
-}
-
 Call *peer_claim_call(const Peer *peer, uint32_t number, bool ours) {
         Call *call = number > 0 && number <= peer->n_restored ? peer->restored[number - 1] : NULL;
 

@@ -47,12 +47,9 @@ int peer_restore(Peer **ret_peer, const Baton__Handover__Peer *state, const char
  */
 int peer_give_back(Peer *peer, const char *prefix, Manifest *manifest);
 
-/* peer_restored_call() - the call with that number, or NULL; until peer_own(). */
-Call *peer_restored_call(const Peer *peer, uint32_t number);
-
 /*
- * peer_claim_call() - the same where the number is not believed: NULL, too, if somebody has the call, or it is not of that
- * direction. call_unclaim() - it is nobody's after all.
+ * peer_claim_call() - the call with that number; NULL: there is none, somebody has it already, or it is not of that direction.
+ * Until peer_own(). call_unclaim() - it is nobody's after all.
  */
 Call *peer_claim_call(const Peer *peer, uint32_t number, bool ours);
 void call_unclaim(Call *call);
@@ -63,6 +60,6 @@ void call_bind(Call *call, CallDone done, CallItem item, CallWritable writable, 
 /*
  * peer_own() - the peer is ours alone from here on: it is flushed, and takes events. Nothing, where it is already. Calls of
  * ours that nobody bound go on, and nobody hears of their end; calls of the other side's that nobody took
- * (peer_restored_call()) are answered INTERNAL.
+ * (peer_claim_call()) are answered INTERNAL.
  */
 void peer_own(Peer *peer);

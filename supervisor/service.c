@@ -377,7 +377,7 @@ int service_save(const Instance *instance, const char *socket_name, Manifest *ma
 void service_restore(Instance *instance, const Baton__Snapshot__ServiceDrive *message, int socket_consume) {
         _cleanup_fd_ int socket = socket_consume;
         uint32_t who = restored_number(message->who, ARRAY_SIZE(dones), 0);
-        Call *call = instance->peer && message->asked ? peer_restored_call(instance->peer, message->asked) : NULL;
+        Call *call = instance->peer && message->asked ? peer_claim_call(instance->peer, message->asked, true) : NULL;
         Service *service;
 
         if (instance->service || !instance->peer || who == 0 || message->goal >= _SERVICE_GOAL_N ||

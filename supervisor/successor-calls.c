@@ -31,9 +31,8 @@ static void take_relay(Successor *successor, const Baton__Snapshot__Relay *relay
         const Control *control = successor_find_client(successor, relay->connection);
         Instance *instance = find_instance(successor->supervisor, relay->instance);
         RelayCrossing crossing = {
-                .outer = control ? peer_restored_call(control_peer(control), relay->outer) : NULL,
-                .inner = relay->inner && instance && instance->peer ? peer_restored_call(instance->peer, relay->inner)
-                                                                    : NULL,
+                .outer = control ? peer_claim_call(control_peer(control), relay->outer, false) : NULL,
+                .inner = instance && instance->peer ? peer_claim_call(instance->peer, relay->inner, true) : NULL,
                 .reason = relay->reason,
                 .deadline_us = relay->deadline_us,
                 .kind = relay->kind,
@@ -43,6 +42,10 @@ static void take_relay(Successor *successor, const Baton__Snapshot__Relay *relay
 
         /* Half of one is ended by peer_own(), or runs out without being heard. */
         if (!whole || (*relay->lane && crossing.lane < 0)) {
+                if (crossing.outer)
+                        call_unclaim(crossing.outer);
+                if (crossing.inner)
+                        call_unclaim(crossing.inner);
                 fd_close(crossing.lane);
                 return;
         }
@@ -55,13 +58,13 @@ static void take_relay(Successor *successor, const Baton__Snapshot__Relay *relay
 /* take_own_calls() - those that are ours, to an instance. */
 static void take_own_calls(const Successor *successor, const Baton__Snapshot__Instance *message, Manifest *manifest) {
         Instance *instance = supervisor_find_instance(successor->supervisor, message->id);
-        Call *ping = instance && instance->peer ? peer_restored_call(instance->peer, message->ping) : NULL;
+        Call *ping = instance && instance->peer ? peer_claim_call(instance->peer, message->ping, true) : NULL;
         char name[SNAPSHOT_PREFIX_SIZE];
 
         if (ping)
                 instance_restore_ping(instance, ping);
         for (size_t i = 0; instance && instance->peer && i < message->n_checkpoints; i++) {
-                Call *wish = peer_restored_call(instance->peer, message->checkpoints[i]);
+                Call *wish = peer_claim_call(instance->peer, message->checkpoints[i], false);
 
                 if (wish)
                         checkpoint_restore_call(instance, wish);
@@ -80,7 +83,7 @@ static void take_waiting(Successor *successor) {
                 const Control *control = successor_find_client(successor, last->waiting[i]->connection);
 
                 if (control)
-                        successor->waiting[i] = peer_restored_call(control_peer(control), last->waiting[i]->call);
+                        successor->waiting[i] = peer_claim_call(control_peer(control), last->waiting[i]->call, false);
         }
         if (!successor->waiting)
                 successor_refuse(successor, "no memory for the calls that wait");

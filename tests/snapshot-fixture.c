@@ -94,7 +94,7 @@ static void restore_relays(SupervisorFixture *fixture, const Baton__Snapshot__Sn
         for (size_t i = 0; instance && i < snapshot->n_relays; i++) {
                 const Baton__Snapshot__Relay *relay = snapshot->relays[i];
                 const RelayCrossing crossing = {
-                        .outer = peer_restored_call(control_peer(control), relay->outer),
+                        .outer = peer_claim_call(control_peer(control), relay->outer, false),
                         .reason = relay->reason,
                         .deadline_us = relay->deadline_us,
                         .kind = relay->kind,

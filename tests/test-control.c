@@ -290,7 +290,7 @@ static void test_waiting(void **state) {
         assert_int_equal(take_up(&h, &written, &next), 0);
         forget(&written);
         for (size_t i = 0; i < n; i++) {
-                Call *call = peer_restored_call(control_peer(next), waiting[i].number);
+                Call *call = peer_claim_call(control_peer(next), waiting[i].number, false);
 
                 assert_non_null(call);
                 assert_false(control_go_on(next, call, "Nothing", false, waiting[i].request, waiting[i].size));
@@ -353,8 +353,8 @@ static void test_again(void **state) {
         for (size_t i = 1; i < ARRAY_SIZE(written); i++)
                 assert_int_equal(control_restore_again(next, written[i].state, PREFIX, &written[i].manifest), 0);
         for (size_t i = 0; i < 2; i++)
-                assert_true(control_go_on(next, peer_restored_call(control_peer(next), waiting[i].number), "Events",
-                                          false, waiting[i].request, waiting[i].size));
+                assert_true(control_go_on(next, peer_claim_call(control_peer(next), waiting[i].number, false),
+                                          "Events", false, waiting[i].request, waiting[i].size));
         for (size_t i = 0; i < ARRAY_SIZE(written); i++)
                 forget(&written[i]);
         follow(&h, next);

@@ -353,13 +353,15 @@ static void talk_close(Talk *talk) {
 static void bind_a(Talk *talk, const uint32_t unary[UNARY], const uint32_t streams[STREAMS]) {
         for (unsigned i = 0; i < UNARY; i++)
                 if (unary[i] > 0) {
-                        talk->unary[i] = peer_restored_call(talk->a.peer, unary[i]);
+                        assert_null(peer_claim_call(talk->a.peer, unary[i], false)); /* not of that direction */
+                        talk->unary[i] = peer_claim_call(talk->a.peer, unary[i], true);
                         assert_non_null(talk->unary[i]);
                         call_bind(talk->unary[i], test_done, NULL, NULL, &talk->answers[i]);
+                        assert_null(peer_claim_call(talk->a.peer, unary[i], true)); /* somebody has it */
                 }
         for (unsigned i = 0; i < STREAMS; i++)
                 if (streams[i] > 0) {
-                        talk->callers[i].call = peer_restored_call(talk->a.peer, streams[i]);
+                        talk->callers[i].call = peer_claim_call(talk->a.peer, streams[i], true);
                         assert_non_null(talk->callers[i].call);
                         call_bind(talk->callers[i].call, caller_done, caller_item, caller_writable, &talk->callers[i]);
                 }
@@ -368,7 +370,7 @@ static void bind_a(Talk *talk, const uint32_t unary[UNARY], const uint32_t strea
 static void bind_b(Talk *talk, const uint32_t echoes[STREAMS]) {
         for (unsigned i = 0; i < talk->n_echoes; i++)
                 if (!talk->echoes[i].over) {
-                        talk->echoes[i].call = peer_restored_call(talk->b.peer, echoes[i]);
+                        talk->echoes[i].call = peer_claim_call(talk->b.peer, echoes[i], false);
                         assert_non_null(talk->echoes[i].call);
                         call_on_stream(talk->echoes[i].call, echo_item, echo_writable, &talk->echoes[i]);
                 }
@@ -492,7 +494,7 @@ static void test_before_connection(void **state) {
         baton__handover__peer__free_unpacked(saved, NULL);
         manifest_deinit(&received);
         leave(old);
-        call_bind(peer_restored_call(a.peer, number), test_done, NULL, NULL, &answer);
+        call_bind(peer_claim_call(a.peer, number, true), test_done, NULL, NULL, &answer);
         peer_own(a.peer);
         assert_int_equal(fd_socketpair(SOCK_STREAM, fds), 0);
         peer_connect(a.peer, fds[0]);
@@ -527,8 +529,8 @@ static void test_unclaimed(void **state) {
         baton__handover__peer__free_unpacked(saved, NULL);
         manifest_deinit(&received);
         leave(old);
-        assert_null(peer_restored_call(talk.a.peer, 0));
-        assert_null(peer_restored_call(talk.a.peer, 3));
+        assert_null(peer_claim_call(talk.a.peer, 0, true));
+        assert_null(peer_claim_call(talk.a.peer, 3, true));
         peer_own(talk.a.peer);
         test_until(talk.all, 2, &theirs.n, 1);
         assert_int_equal(theirs.status, STATUS_INTERNAL);
@@ -562,7 +564,7 @@ static void test_deadline(void **state) {
         assert_true(deadline != USEC_INFINITY);
         save(talk.a.peer, &received, &saved);
         assert_int_equal(restore(&talk.a, &talk.configs[0], saved, &received, &old, reason), 0);
-        call_bind(peer_restored_call(talk.a.peer, peer_saved_call(started)), test_done, NULL, NULL, &answer);
+        call_bind(peer_claim_call(talk.a.peer, peer_saved_call(started), true), test_done, NULL, NULL, &answer);
         baton__handover__peer__free_unpacked(saved, NULL);
         manifest_deinit(&received);
         leave(old);
