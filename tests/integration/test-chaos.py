@@ -102,7 +102,7 @@ class Chaos:
             "start": (5, [name]), "stop": (4, [name]), "restart": (6, [name]), "reset": (1, [name]), "logs": (2, [name]),
             "signal": (6, [name, draw.choice(SIGNALS)]), "takeover": (12, draw.choice([[], [], ["--check"], ["--keeper"]])),
             "upgrade": (8, [draw.choice(["counter", "state", "native", "a.1"]), "--timeout=10s"]), "checkpoint": (3, ["state"]),
-            "call": (4, [draw.choice(["native", "counter"]), "--", draw.choice(["echo.Echo/Unary", "counter.Counter/Add"])]),
+            "call": (4, ["--deadline=5s", draw.choice(["native", "counter"]), "--", draw.choice(["echo.Echo/Unary", "counter.Counter/Add"])]),
             "ping": (3, ["--count=3", "--interval=0", draw.choice(["native", "counter", "state"])]), "status": (2, []),
             "events": (1, []), "metrics": (1, []), "fds": (1, [name]), "takeovers": (1, []),
         }
