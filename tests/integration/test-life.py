@@ -715,12 +715,17 @@ def restarts_cost_nothing_that_stays(daemon):
 
     life.call("Start", name="dies")
     run_rounds(300 if not INSTRUMENTED else 20)  # rings are full, tables have their sizes
-    before = memory()
-    run_rounds(rounds)
+    grows = True
+    for _ in range(3):  # once it may: we read too slowly, and what we have not read waits in there; what leaks grows each time
+        before = memory()
+        run_rounds(rounds)
+        after = memory()
+        print(f"# {rounds} restarts: {before} KiB of its own before, {after} after; descriptors {quiet}, {life.descriptors()}")
+        grows = grows and any(b > a + 64 for a, b in zip(before, after))
+        if not grows:
+            break
     life.call("Stop", name="dies")
-    after = memory()
-    print(f"# {rounds} restarts: {before} KiB of its own before, {after} after; descriptors {quiet}, {life.descriptors()}")
-    assert INSTRUMENTED or all(b <= a + 64 for a, b in zip(before, after)), "memory grows"
+    assert INSTRUMENTED or not grows, "memory grows"
     until(lambda: life.descriptors() == quiet, "as many descriptors as before")
 
 
