@@ -75,6 +75,12 @@ def descriptors(pid):
     return len([fd for fd in os.listdir(f"/proc/{pid}/fd") if not is_history(fd)])
 
 
+def memory(pid):
+    """KiB of memory of its own. Pages of files are counted less or more as others that map them come and go."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith(("Anonymous:", "Swap:")))
+
+
 def words_of(pid):
     """Its command line, as bytes; b"": it has ended meanwhile."""
     try:

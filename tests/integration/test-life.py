@@ -15,7 +15,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import FACTOR, TIMEOUT, is_alive, test, until  # noqa: E402
+from daemon_tests import FACTOR, TIMEOUT, is_alive, memory, test, until  # noqa: E402
 
 State = control.RunnerStatus
 Kind = control.Event
@@ -697,14 +697,8 @@ def restarts_cost_nothing_that_stays(daemon):
     life.up("lives")
     quiet = life.descriptors()
 
-    def own(pid):
-        """KiB that only this process has, whatever others share with it or the kernel has taken back."""
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            sizes = dict(line.split(":") for line in file if ":" in line and " kB" in line)
-        return sum(int(sizes[name].split()[0]) for name in ("Private_Dirty", "Swap"))
-
-    def memory():
-        return [own(pid) for pid in (life.supervisor, life.daemon.keeper())]
+    def both():
+        return [memory(pid) for pid in (life.supervisor, life.daemon.keeper())]
 
     def run_rounds(n):
         done = 0
@@ -717,9 +711,9 @@ def restarts_cost_nothing_that_stays(daemon):
     run_rounds(300 if not INSTRUMENTED else 20)  # rings are full, tables have their sizes
     grows = True
     for _ in range(3):  # once it may: we read too slowly, and what we have not read waits in there; what leaks grows each time
-        before = memory()
+        before = both()
         run_rounds(rounds)
-        after = memory()
+        after = both()
         print(f"# {rounds} restarts: {before} KiB of its own before, {after} after; descriptors {quiet}, {life.descriptors()}")
         grows = grows and any(b > a + 64 for a, b in zip(before, after))
         if not grows:

@@ -21,7 +21,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, Load, descriptors, test, until  # noqa: E402
+from daemon_tests import TIMEOUT, Load, descriptors, memory, test, until  # noqa: E402
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -122,11 +122,6 @@ class Load4:
         return dict(zip(("attached", "supervised", "connections", "lines"), counts))
 
 
-def memory_kib(pid):
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return sum(int(line.split()[1]) for line in file if line.startswith(("Private_Dirty:", "Private_Clean:")))
-
-
 def processes(daemon):
     return {runner["name"]: runner["pid"] for runner in daemon.status()["runners"]}
 
@@ -152,7 +147,7 @@ def start(daemon, forgiving=False):
 def settle(daemon, values):
     """Descriptors and memory of the keeper and of who serves, in a quiet moment."""
     keeper, supervisor = daemon.keeper(), daemon.supervisor()
-    values.append((descriptors(keeper), descriptors(supervisor), memory_kib(keeper), memory_kib(supervisor)))
+    values.append((descriptors(keeper), descriptors(supervisor), memory(keeper), memory(supervisor)))
 
 
 def is_constant(values, slack_fds, slack_kib):

@@ -20,7 +20,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, Load, is_alive, test, until  # noqa: E402
+from daemon_tests import TIMEOUT, Load, is_alive, memory, test, until  # noqa: E402
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -281,15 +281,14 @@ def many_runners(daemon):
     """Ten takeovers of many runners: the same processes, and neither descriptors nor memory grow."""
     daemon.start(f"runners: {{ idle: {{ command: [sleep, 1004], instances: {MANY} }} }}")
     until(lambda: sum(r["state"] == "up" for r in daemon.status()["runners"]) == MANY, "all to be up")
-    before, fds, memory = processes(daemon), descriptors(take_over(daemon)["pid"]), []
+    before, fds, sizes = processes(daemon), descriptors(take_over(daemon)["pid"]), []
     for _ in range(10):
         pid = take_over(daemon)["pid"]
         # The connection of whoever asked is closed when he has his answer, or a moment later.
         until(lambda pid=pid: descriptors(pid) <= fds + 2, "no more descriptors than after the first")
-        with open(f"/proc/{pid}/status", encoding="ascii") as status:
-            memory.append(next(int(line.split()[1]) for line in status if line.startswith("VmRSS")))
+        sizes.append(memory(pid))
     assert processes(daemon) == before and len(before) == MANY
-    assert max(memory[5:]) <= max(memory[1:5]) * 1.1, memory
+    assert max(sizes[5:]) <= max(sizes[1:5]) * 1.1, sizes
     assert daemon.stop() == 0
 
 
