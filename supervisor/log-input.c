@@ -88,7 +88,8 @@ int log_input_adopt(LogInput *input, LogSource source, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
         LogPipe *pipe = &input->pipes[source];
 
-        if (pipe->fd >= 0 || fcntl(fd, F_GETPIPE_SZ) < 0)
+        /* What can seek cannot be watched. The cheapest question of all: a takeover asks it of thousands. */
+        if (pipe->fd >= 0 || lseek(fd, 0, SEEK_CUR) >= 0 || errno != ESPIPE)
                 return -EINVAL; /* that it does not block is of the pipe as log_input_open() made it, and crosses with it */
         if (input->log->ring)
                 input->record_seq = log_ring_record_seq(input->log->ring, input->instance);

@@ -433,10 +433,12 @@ static int _printf_(2, 3) cannot(char reason[RECOVERY_REASON_SIZE], const char *
         return -EINVAL;
 }
 
-static int take_up(Supervisor *supervisor, Recovered *slot, char reason[RECOVERY_REASON_SIZE]) {
-        Runner *runner = find_runner(supervisor, slot);
+/* take_up() - @runner: the one of its name, or NULL. */
+static int take_up(Supervisor *supervisor, Recovered *slot, Runner *runner, char reason[RECOVERY_REASON_SIZE]) {
         int r;
 
+        if (!runner || slot->flags & KEEPER_FLAG_TRANSIENT)
+                runner = find_runner(supervisor, slot);
         if (!runner || runner_is_occupied(runner)) {
                 kill_slot(supervisor, slot, runner ? "it has run twice" : "there is no such runner any more");
                 return 0;
@@ -506,7 +508,7 @@ static int follow_slot(Supervisor *supervisor, Recovered *slot, bool is_final, c
         }
         if (slot->state == KEEPER_SLOT_RESERVED)
                 return true;
-        return take_up(supervisor, slot, reason) < 0 ? -EINVAL : true;
+        return take_up(supervisor, slot, runner, reason) < 0 ? -EINVAL : true;
 }
 
 int recovery_follow(Recovery *recovery, Supervisor *supervisor, bool is_final, char reason[RECOVERY_REASON_SIZE]) {
