@@ -18,7 +18,8 @@
 #include "supervisor/fault.h"
 #include "supervisor/instance.h"
 
-#define TIDY_MAX 64u /* of what is freed in one turn */
+#define TIDY_MAX 64u           /* of what is freed at a time ... */
+#define TIDY_US  USEC_PER_MSEC /* ... and how soon again: clients want the processor just now */
 
 /* own_calls() - the connections that somebody waits on; the others are ours with their first event. */
 static void own_calls(const Successor *successor) {
@@ -85,7 +86,7 @@ static void tell(Successor *successor, Call *asker) {
                 (void) call_answer_message(asker, &response.base);
 }
 
-/* tidy() - a little in each turn of the loop: nobody waits for it. */
+/* tidy() - a little at a time: nobody waits for it. */
 static void tidy(LoopTimer *timer) {
         Successor *successor = CONTAINER_OF(timer, Successor, tidy);
         Supervisor *supervisor = successor->supervisor;
@@ -98,7 +99,7 @@ static void tidy(LoopTimer *timer) {
                 supervisor->retired = successor_free(successor);
                 return;
         }
-        loop_timer_set(supervisor->loop, timer, clock_now());
+        loop_timer_set(supervisor->loop, timer, clock_after(clock_now(), TIDY_US));
 }
 
 void successor_resume(Successor *successor) {
@@ -132,6 +133,6 @@ void successor_resume(Successor *successor) {
         fault_end();
         supervisor->successor = NULL;
         supervisor->retired = successor;
-        loop_timer_set(supervisor->loop, &successor->tidy, clock_now());
+        loop_timer_set(supervisor->loop, &successor->tidy, clock_after(clock_now(), TIDY_US));
         loop_release(supervisor->loop);
 }
