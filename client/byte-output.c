@@ -4,10 +4,10 @@
  * Byte output: what is appended in a turn of the loop leaves at its end, as far as the descriptor takes it. The rest waits
  * here, and while it is more than HIGH there is no room: who produces then stops, and so on back to the first producer.
  *
- * The descriptor is somebody else's, and shared: it is not made non-blocking. Each write by itself asks not to wait; of
- * kernels that cannot be asked that of a pipe, and of terminals, poll() is asked first: one that it calls
- * writable takes PIPE_BUF bytes without blocking, so that is what it is given at a time. A file takes everything. The endpoint waits for readable descriptors only, so "writable" goes through an epoll
- * set of our own, which is readable then.
+ * The descriptor is somebody else's, and shared: it is not made non-blocking. Each write by itself asks not to wait. Where
+ * that cannot be asked, of a terminal and, by older kernels, of a pipe, poll() is asked first: what it calls writable takes
+ * PIPE_BUF bytes without blocking, so that is what it is given at a time. A file takes everything. The endpoint waits for
+ * readable descriptors only, so "writable" goes through an epoll set of our own, which is readable then.
  */
 
 #include "client/byte-output.h"

@@ -3,8 +3,8 @@
 /*
  * The answer of a call: values are printed as values, anything else as the bytes it is, since only the one who called
  * knows their type. JSON has the same fields whatever happened: status, code, time_us; then type with values or data
- * (hexadecimal, JSON has no bytes), or message with what is known about the runner's end and the details of the error; and metadata where the answer
- * has some.
+ * (hexadecimal, JSON has no bytes), or message with what is known about the runner's end and the details of the error; and
+ * metadata where the answer has some.
  */
 
 #include "client/call-output.h"

@@ -286,8 +286,8 @@ static int exit_code(const RunCommand *c, int r) {
 
         if (r == -EPIPE)
                 return EXIT_CODE_SIGNAL + SIGPIPE;
-        if (r ==
-            -ETIME) /* not all was written, for which the signal is the reason; without a word: who would read it */
+        /* Not all was written, for which the signal is the reason; without a word: who would read it? */
+        if (r == -ETIME)
                 return EXIT_CODE_SIGNAL + c->session.signal;
         if (r < 0) {
                 output_error("run %s: %s", c->name, strerror(-r));

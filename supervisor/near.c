@@ -2,8 +2,8 @@
 
 /*
  * Near names. Near is: the same but for one letter in three, at most two (one more, one less, another, two exchanged), or
- * the one begins with the other. The distance is that of optimal string alignment, in three rows; names have a bound, and those whose lengths
- * differ by more than it are not looked at.
+ * the one begins with the other. The distance is that of optimal string alignment, in three rows; names have a bound, and
+ * those whose lengths differ by more than it are not looked at.
  */
 
 #include "supervisor/near.h"

@@ -13,6 +13,7 @@ Orphans come to the test and are reaped by it: whoever is PID 1 here may not.
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,20 @@ def memory(pid):
     """KiB of memory of its own. Pages of files are counted less or more as others that map them come and go."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith(("Anonymous:", "Swap:")))
+
+
+def processes(daemon):
+    """The pid of each runner, by its name."""
+    return {runner["name"]: runner["pid"] for runner in daemon.status()["runners"]}
+
+
+def own_programs(daemon):
+    """A folder with keeper and supervisor in it, which a test may do away with."""
+    libexec = os.path.join(daemon.folder, "libexec")
+    os.mkdir(libexec)
+    for name in ("baton-keeper", "baton-supervisor"):
+        shutil.copy(os.path.join(BUILD, name), libexec)
+    return libexec
 
 
 def words_of(pid):

@@ -19,7 +19,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, is_alive, test, until  # noqa: E402
+from daemon_tests import TIMEOUT, is_alive, own_programs, test, until  # noqa: E402
 
 ECHO = os.path.join(daemon_tests.BUILD, "baton-runner-echo")
 IMPOSTOR = os.path.join(daemon_tests.BUILD, "tests", "keeper-impostor")
@@ -312,11 +312,8 @@ def by_force_of_a_stranger(daemon):
 @test
 def none_can_be_started(daemon):
     """Past the limit runners go on, one line says so, and so does every command; it goes on where somebody wants it to."""
-    libexec = os.path.join(daemon.folder, "libexec")
+    libexec = own_programs(daemon)
     program = os.path.join(libexec, "baton-supervisor")
-    os.mkdir(libexec)
-    for name in ("baton-keeper", "baton-supervisor"):
-        shutil.copy(os.path.join(daemon_tests.BUILD, name), libexec)
     daemon.configure(FLEET)
     command = [os.path.join(libexec, "baton-keeper"), "--runtime-dir", daemon.runtime, "--state-dir",
                daemon.folder + "/state", "--log-dir", daemon.folder + "/log", "--socket", daemon.runtime + "/control",

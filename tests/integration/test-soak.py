@@ -21,7 +21,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, Load, descriptors, memory, test, until  # noqa: E402
+from daemon_tests import TIMEOUT, Load, descriptors, memory, processes, test, until  # noqa: E402
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -120,10 +120,6 @@ class Load4:
         self.attached.lane.close()
         self.peer.lane.close()
         return dict(zip(("attached", "supervised", "connections", "lines"), counts))
-
-
-def processes(daemon):
-    return {runner["name"]: runner["pid"] for runner in daemon.status()["runners"]}
 
 
 def start(daemon, forgiving=False):

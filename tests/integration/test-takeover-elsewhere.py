@@ -20,7 +20,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import FACTOR, TIMEOUT, is_alive, test, until  # noqa: E402
+from daemon_tests import FACTOR, TIMEOUT, is_alive, own_programs, processes, test, until  # noqa: E402
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -36,10 +36,6 @@ def take_over(daemon, *options):
     answer = json.loads(daemon.baton("takeover", "--json", *options).stdout)
     assert answer["committed"], answer
     return answer
-
-
-def processes(daemon):
-    return {runner["name"]: runner["pid"] for runner in daemon.status()["runners"]}
 
 
 def kill_supervisor(daemon):
@@ -58,11 +54,8 @@ def connect(daemon):
 @test
 def the_program_is_replaced_and_gone(daemon):
     """A takeover has what lies there now; a recovery what had served, even where its file is no more, or something else."""
-    libexec = os.path.join(daemon.folder, "libexec")
+    libexec = own_programs(daemon)
     program = os.path.join(libexec, "baton-supervisor")
-    os.mkdir(libexec)
-    for name in ("baton-keeper", "baton-supervisor"):
-        shutil.copy(os.path.join(daemon_tests.BUILD, name), libexec)
     daemon.environment["BATON_LIBEXEC"] = libexec
     daemon.start(FLEET, BATON_LOG_LEVEL="info")
     for name in ("native", "rests"):

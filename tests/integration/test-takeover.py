@@ -20,7 +20,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import TIMEOUT, Load, is_alive, memory, test, until  # noqa: E402
+from daemon_tests import TIMEOUT, Load, is_alive, memory, processes, test, until  # noqa: E402
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -59,10 +59,6 @@ class Streaming(wire.Peer):
 
 def take_over(daemon, *options):
     return json.loads(daemon.baton("takeover", "--json", *options).stdout)
-
-
-def processes(daemon):
-    return {runner["name"]: runner["pid"] for runner in daemon.status()["runners"]}
 
 
 def start(daemon):
