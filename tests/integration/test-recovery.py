@@ -91,6 +91,11 @@ class Fleet:
     def until_runners(self, n):
         return until(lambda: len(r := self.runners()) == n and r, f"{n} runners")
 
+    def until_up(self, n):
+        """As many have been said to be up. The line comes before the keeper is told: who kills between the two sees it again."""
+        until(lambda: self.daemon.said().count(": up, pid") == n, f"{n} to be up")
+        self.connect().lane.close()
+
     def same(self, before):
         """Those runners are there, and no other. The kernel's list of children may lack some while one of them ends."""
         assert all(is_alive(pid) for pid in before), [pid for pid in before if not is_alive(pid)]
@@ -148,7 +153,7 @@ ALL = f"""
 def everything_goes_on(daemon):
     fleet = Fleet(daemon, ALL)
     before = fleet.until_runners(7)
-    until(lambda: daemon.said().count(": up, pid") == 7, "all to be up")
+    fleet.until_up(7)
     descriptors = fleet.descriptors()
     for _ in range(3):
         fleet.kill()
@@ -163,7 +168,7 @@ def everything_goes_on(daemon):
 def attached_clients_notice_nothing(daemon):
     fleet = Fleet(daemon, f"runners: {{ native: {{ command: [{ECHO}], ready: hello }} }}", forgiving=True)
     fleet.until_runners(1)
-    until(lambda: daemon.said().count(": up, pid") == 1, "it to be up")
+    fleet.until_up(1)
     peer = fleet.connect()
     call = peer.wait(peer.message("baton.Control/Attach", control.AttachRequest(name="native")))
     assert call.status == wire.OK, call.message
@@ -190,7 +195,7 @@ def out_of_memory(daemon):
     fleet = Fleet(daemon, f"runners: {{ native: {{ command: [{ECHO}], ready: hello }}, a: {{ command: [sleep, 1001] }} }}",
                   forgiving=True)
     before = fleet.until_runners(2)
-    until(lambda: daemon.said().count(": up, pid") == 2, "both to be up")
+    fleet.until_up(2)
     peer = fleet.connect()
     call = peer.wait(peer.message("baton.Control/Attach", control.AttachRequest(name="native")))
     assert call.status == wire.OK, call.message
