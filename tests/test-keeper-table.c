@@ -181,6 +181,48 @@ static void test_table_fds(void **state) {
         assert_int_equal(fd_count(), before);
 }
 
+/* The pidfd of a process is one and the same until it is reaped, or is another one; where there is no room for it it is none. */
+static void test_table_pidfd(void **state) {
+        size_t before = fd_count();
+        Table *table = NULL;
+        TableSlot *slot;
+        rlim_t limit;
+        int pidfd;
+
+        (void) state;
+        assert_int_equal(table_new(&table, TABLE_FD_HEADROOM), 0);
+        assert_int_equal(reserve(table, 1, "a"), 0);
+        assert_int_equal(table_born(table, 1, getpid()), 0);
+        assert_int_equal(table_pidfd(table, table_find(table, 1)), -1);
+        assert_null(table_free(table));
+        assert_int_equal(fd_count(), before);
+
+        assert_int_equal(table_new(&table, 1024), 0);
+        assert_int_equal(reserve(table, 1, "a"), 0);
+        assert_int_equal(table_born(table, 1, getpid()), 0);
+        slot = table_find(table, 1);
+        limit = test_limit_fds(0);
+        assert_int_equal(table_pidfd(table, slot), -1);
+        test_restore_fds(limit);
+        pidfd = table_pidfd(table, slot);
+        assert_true(fd_process_lives(pidfd));
+        assert_int_equal(table_pidfd(table, slot), pidfd);
+        assert_int_equal(fd_count(), before + 1);
+        table_follow(table, slot, getppid());
+        assert_int_equal(fd_count(), before);
+        assert_true(table_pidfd(table, slot) >= 0);
+        table_exited(table, slot, CLD_EXITED, 0);
+        assert_int_equal(fd_count(), before);
+        assert_null(table_free(table));
+
+        assert_int_equal(table_new(&table, 1024), 0);
+        assert_int_equal(reserve(table, 1, "a"), 0);
+        assert_int_equal(table_born(table, 1, getpid()), 0);
+        assert_true(table_pidfd(table, table_find(table, 1)) >= 0);
+        assert_null(table_free(table));
+        assert_int_equal(fd_count(), before);
+}
+
 /* What is kept without a process, beside those that have one; which of them is active; what the supervisor owes. */
 static void test_table_kept(void **state) {
         Table *table = NULL;
@@ -407,9 +449,10 @@ static void test_table_watch(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(test_pack_too_large), TEST(test_table_slots),  TEST(test_table_full),
-                TEST(test_table_fds),      TEST(test_table_kept),   TEST(test_table_report_again),
-                TEST(test_table_walk),     TEST(test_port_answers), TEST(test_table_watch),
+                TEST(test_pack_too_large),     TEST(test_table_slots), TEST(test_table_full),
+                TEST(test_table_fds),          TEST(test_table_pidfd), TEST(test_table_kept),
+                TEST(test_table_report_again), TEST(test_table_walk),  TEST(test_port_answers),
+                TEST(test_table_watch),
         };
 
         return test_run(tests, ARRAY_SIZE(tests));

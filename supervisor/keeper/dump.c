@@ -13,7 +13,6 @@
 #include "supervisor/keeper/dump.h"
 
 #include <string.h>
-#include <sys/pidfd.h>
 
 #include "common/fd.h"
 #include "common/pace.h"
@@ -23,8 +22,6 @@ typedef struct Pack {
         size_t n, n_max;
         int fds[KEEPER_PACK_MAX]; /* borrowed */
         size_t n_fds;
-        int pidfds[KEEPER_PACK_MAX]; /* that were made for it, and are among them */
-        size_t n_pidfds;
         union { /* what is told by it */
                 TableSlot *slots[KEEPER_PACK_MAX];
                 TableFd *entries[KEEPER_PACK_MAX];
@@ -33,7 +30,7 @@ typedef struct Pack {
 
 /* pack_init() - not by an initialiser: it is large, and mostly not used. */
 static void pack_init(Pack *pack, const Port *port) {
-        pack->n = pack->n_fds = pack->n_pidfds = 0;
+        pack->n = pack->n_fds = 0;
         pack->n_max = port->packs ? KEEPER_PACK_MAX : 1;
 }
 
@@ -52,24 +49,19 @@ static void pack_add(Pack *pack, const Port *port, const KeeperMessage *m, int f
 static PortFlushed pack_send(Pack *pack, Port *port) {
         PortFlushed r = pack->n > 0 ? port_send(port, pack->messages, pack->n, pack->fds, pack->n_fds) : PORT_SENT;
 
-        fd_close_all(pack->pidfds, pack->n_pidfds);
         (void) pace_keep();
         return r;
 }
 
-/*
- * add_slot() - the pidfd is made here, where the number surely means the child: nobody else reaps. Without a descriptor to
- * spare it goes without.
- */
-static void add_slot(Pack *pack, const Port *port, const TableSlot *slot, bool again) {
+/* add_slot() - with its pidfd, or without where there is no descriptor to spare for it. */
+static void add_slot(Pack *pack, const Port *port, const Table *table, TableSlot *slot, bool again) {
         static const KeeperSlotState states[] = {
                 [TABLE_RESERVED] = KEEPER_SLOT_RESERVED,
                 [TABLE_BORN] = KEEPER_SLOT_BORN,
                 [TABLE_EXITED] = KEEPER_SLOT_EXITED,
                 [TABLE_KEPT] = KEEPER_SLOT_KEPT,
         };
-        int main = slot->state == TABLE_BORN ? table_get(slot, KEEPER_FD_MAIN, (uint64_t) slot->pid) : -1;
-        int pidfd = slot->state == TABLE_BORN && !again && main < 0 ? pidfd_open(slot->pid, 0) : -1;
+        int pidfd = slot->state == TABLE_BORN ? table_get(slot, KEEPER_FD_MAIN, (uint64_t) slot->pid) : -1;
         KeeperMessage m = {
                 .type = KEEPER_SLOT,
                 .instance = slot->instance,
@@ -83,9 +75,9 @@ static void add_slot(Pack *pack, const Port *port, const TableSlot *slot, bool a
 
         memcpy(m.name, slot->name, sizeof(m.name));
         memcpy(m.record, slot->record, sizeof(m.record));
-        if (pidfd >= 0)
-                pack->pidfds[pack->n_pidfds++] = pidfd;
-        pack_add(pack, port, &m, again || main < 0 ? pidfd : main);
+        if (slot->state == TABLE_BORN && !again && pidfd < 0)
+                pidfd = table_pidfd(table, slot);
+        pack_add(pack, port, &m, again ? -1 : pidfd);
 }
 
 static void add_fd(Pack *pack, const Port *port, const TableFd *entry) {
@@ -123,7 +115,7 @@ static PortFlushed tell_slots(Port *port, Table *table) {
         pack_init(&pack, port);
         while (pack.n < pack.n_max && (slot = table_walk_slots(table, &cursor)))
                 if (!slot->cancelled)
-                        add_slot(&pack, port, slot, false);
+                        add_slot(&pack, port, table, slot, false);
         r = pack_send(&pack, port);
         if (r != PORT_SENT)
                 return r;
@@ -210,7 +202,7 @@ static PortFlushed tell_changed_slots(Port *port, Table *table) {
                 if (is_gone(slot))
                         add_gone(&pack, port, slot->instance, NULL);
                 else
-                        add_slot(&pack, port, slot, slot->told_pid);
+                        add_slot(&pack, port, table, slot, slot->told_pid);
         }
         r = pack_send(&pack, port);
         for (size_t i = 0; r == PORT_SENT && i < pack.n; i++) {

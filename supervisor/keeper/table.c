@@ -25,6 +25,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 
 #include "common/fd.h"
 
@@ -259,6 +260,7 @@ int table_reserve(Table *table, uint64_t instance, const char name[KEEPER_NAME_S
                 .instance = instance,
                 .state = kept ? TABLE_KEPT : TABLE_RESERVED,
                 .flags = flags,
+                .pidfd = -1,
         };
         strcpy(slot->name, name);
         memcpy(slot->record, record, sizeof(slot->record));
@@ -322,6 +324,15 @@ int table_born(Table *table, uint64_t instance, pid_t pid) {
         return 0;
 }
 
+int table_pidfd(const Table *table, TableSlot *slot) {
+        assert(slot->state == TABLE_BORN);
+        if (slot->pidfd < 0)
+                slot->pidfd = pidfd_open(slot->pid, 0);
+        if (slot->pidfd >= table->fd_limit)
+                slot->pidfd = fd_close(slot->pidfd);
+        return slot->pidfd;
+}
+
 void table_started(Table *table, TableSlot *slot) {
         table->count.unstarted -= is_awaited(slot);
         slot->started = true;
@@ -355,6 +366,7 @@ static void leave_state(Table *table, TableSlot *slot) {
         if (slot->state == TABLE_BORN) {
                 table->count.unstarted -= is_awaited(slot);
                 LIST_REMOVE(slot, by_pid); /* the number may be somebody else's from now on */
+                slot->pidfd = fd_close(slot->pidfd);
         } else if (slot->state == TABLE_EXITED) {
                 table->count.exited--;
                 if (!slot->reported)
@@ -365,6 +377,7 @@ static void leave_state(Table *table, TableSlot *slot) {
 void table_follow(Table *table, TableSlot *slot, pid_t pid) {
         assert(slot->state == TABLE_BORN);
         LIST_REMOVE(slot, by_pid);
+        slot->pidfd = fd_close(slot->pidfd);
         slot->pid = pid;
         LIST_INSERT_HEAD(pid_bucket(table, pid), slot, by_pid);
         table_touch(table, slot);

@@ -57,6 +57,7 @@ struct TableSlot {
         uint32_t flags; /* KEEPER_FLAG_*, of RESERVE */
         uint32_t n_fds;
         pid_t pid; /* from BORN on; names the process only while BORN */
+        int pidfd; /* BORN: from when it was first asked for; -1: none */
         int wait_code, wait_status;
         bool started;   /* the supervisor said so */
         bool doomed;    /* BORN, and was killed because nobody looks after it */
@@ -113,6 +114,13 @@ void table_exited(Table *table, TableSlot *slot, int wait_code, int wait_status)
 
 /* table_follow() - of one that is BORN: its process is @pid from now on. */
 void table_follow(Table *table, TableSlot *slot, pid_t pid);
+
+/*
+ * table_pidfd() - of one that is BORN, of its process, which surely means the child: nobody else reaps. It stays the table's,
+ * and is kept until the process is reaped: opened anew for each takeover it would be most of what a takeover costs us. -1: too
+ * near the limit.
+ */
+int table_pidfd(const Table *table, TableSlot *slot);
 
 /* table_started() - of one that is BORN. */
 void table_started(Table *table, TableSlot *slot);

@@ -67,13 +67,19 @@ def children(pid):
 
 
 def descriptors(pid):
-    """How many a process has, without the memories of histories, which come with the first thing that is in them."""
-    def is_history(fd):
+    """How many a process has, but for what comes with the first use and stays: the memories of histories, and pidfds of
+    children, of which the keeper has one each as soon as a successor was told of them."""
+    def comes_late(fd):
         try:
-            return any(name in os.readlink(f"/proc/{pid}/fd/{fd}") for name in ("baton-takeovers", "baton-chronicle"))
+            link = os.readlink(f"/proc/{pid}/fd/{fd}")
+            if "pidfd" not in link:
+                return any(name in link for name in ("baton-takeovers", "baton-chronicle"))
+            with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+                return any(line.split() == ["Pid:", str(child)] for line in file for child in below)
         except OSError:  # it was closed meanwhile
             return False
-    return len([fd for fd in os.listdir(f"/proc/{pid}/fd") if not is_history(fd)])
+    below = children(pid)
+    return len([fd for fd in os.listdir(f"/proc/{pid}/fd") if not comes_late(fd)])
 
 
 def memory(pid):
