@@ -14,6 +14,7 @@
 #include "client/command.h"
 #include "client/exit-code.h"
 #include "client/operate.h"
+#include "client/status-text.h"
 #include "common/parse.h"
 
 #define NAMES_HELP                                                                                         \
@@ -119,6 +120,15 @@ static void begin_stop(const Operate *operate, Control *control, OperateTarget *
         control_begin(control, &target->call, "Stop", &request.base, operate->options->timeout_us);
 }
 
+/* add_leftovers() - what is of no group of baton's is for a person to end. */
+static void add_leftovers(const Baton__Control__StopResponse *response, OperateOutcome *outcome) {
+        size_t size = strlen(outcome->text);
+
+        for (size_t i = 0; i < response->n_leftovers && size < sizeof(outcome->text); i++)
+                size += (size_t) snprintf(outcome->text + size, sizeof(outcome->text) - size, "%s%s",
+                                          i ? ", " : "; it left behind, and they live on: ", response->leftovers[i]);
+}
+
 static void read_stop(const Operate *operate, const void *message, OperateOutcome *outcome) {
         const Baton__Control__StopResponse *response = message;
         char how[EXIT_TEXT_MAX];
@@ -128,6 +138,9 @@ static void read_stop(const Operate *operate, const void *message, OperateOutcom
         add_process(outcome, 0, 0, response->exit);
         if (outcome->more)
                 (void) json_object_set_new(outcome->more, "killed", json_boolean(response->killed));
+        if (response->n_leftovers > 0)
+                (void) json_object_set_new(outcome->more, "leftovers",
+                                           status_leftovers_json(response->leftovers, response->n_leftovers));
         exit_describe(response->exit, how);
         if (response->already)
                 (void) snprintf(outcome->text, sizeof(outcome->text), "was down already");
@@ -138,6 +151,7 @@ static void read_stop(const Operate *operate, const void *message, OperateOutcom
         else
                 (void) snprintf(outcome->text, sizeof(outcome->text), "down%s%s", response->exit ? "; " : "",
                                 response->exit ? how : "");
+        add_leftovers(response, outcome);
 }
 
 static int stop(int argc, char **argv) {

@@ -191,6 +191,8 @@ static void print_one(const StatusView *view, const Runner *runner) {
                 print_command(runner);
         (void) snprintf(text, sizeof(text), "%llu", (unsigned long long) runner->restarts);
         print_line("restarts", text);
+        for (size_t i = 0; i < runner->n_leftovers; i++)
+                print_line(i ? "" : "left", runner->leftovers[i]);
         print_upgrades(runner);
         print_checkpoint(runner);
         for (size_t i = 0; i < runner->n_history; i++)

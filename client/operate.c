@@ -130,6 +130,14 @@ static int tell_failure(Operate *o, OperateTarget *target, int *code) {
         return o->options->json ? print_json(target, outcome_of_failure(failure), *code, failure->message, more) : 0;
 }
 
+static int print_line(const OperateTarget *target, const char *text) {
+        int r = printf("%s: ", target->name) < 0 ? -errno : 0;
+
+        if (r == 0)
+                r = output_text(stdout, text, strlen(text));
+        return r == 0 && putchar('\n') == EOF ? -errno : r;
+}
+
 static int tell_success(Operate *o, OperateTarget *target, const void *response, int *code) {
         OperateOutcome outcome = { .word = "done" };
         int r;
@@ -139,7 +147,7 @@ static int tell_success(Operate *o, OperateTarget *target, const void *response,
         if (o->options->json)
                 r = print_json(target, outcome.already ? "already" : outcome.word, *code, outcome.text, outcome.more);
         else
-                r = printf("%s: %s\n", target->name, outcome.text) < 0 ? -errno : 0;
+                r = print_line(target, outcome.text);
         json_decref(outcome.more);
         return r;
 }

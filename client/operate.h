@@ -13,7 +13,7 @@ typedef struct Operate Operate;
 typedef struct OperateTarget OperateTarget;
 typedef struct json_t json_t;
 
-enum { OPERATE_OUTCOME_MAX = 128 };
+enum { OPERATE_OUTCOME_MAX = 1024 };
 
 /* What is known of one runner when its call has succeeded. */
 typedef struct OperateOutcome {

@@ -225,6 +225,19 @@ static json_t *checkpoint_to_json(const Baton__Control__CheckpointStatus *checkp
         return object;
 }
 
+json_t *status_leftovers_json(char *const *texts, size_t n) {
+        json_t *array = json_array();
+
+        for (size_t i = 0; i < n; i++) {
+                const char *name = strchr(texts[i], ' ');
+
+                (void) json_array_append_new(array,
+                                             json_pack("{s:I, s:s}", "pid", (json_int_t) strtoll(texts[i], NULL, 10),
+                                                       "name", name ? name + 1 : ""));
+        }
+        return array;
+}
+
 json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
         bool native = runner->kind == BATON__CONTROL__RUNNER_STATUS__KIND__NATIVE;
         bool up = runner->desired == BATON__CONTROL__RUNNER_STATUS__DESIRED__DESIRED_UP;
@@ -253,6 +266,9 @@ json_t *status_runner_json(const Baton__Control__RunnerStatus *runner) {
         set_number(object, "main_pid", runner->main_pid > 0 ? (uint64_t) runner->main_pid : 0);
         set_number(object, "errno", runner->said_errno);
         set_flag(object, "reloading", runner->reloading);
+        if (runner->n_leftovers > 0)
+                (void) json_object_set_new(object, "leftovers",
+                                           status_leftovers_json(runner->leftovers, runner->n_leftovers));
         set_text(object, "upgrade_phase", runner->upgrade_phase);
         set_number(object, "past", runner->past);
         set_number(object, "upgrades_done", runner->upgrades_done);

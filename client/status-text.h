@@ -37,6 +37,8 @@ void status_takeover_reason(const Baton__Control__TakeoverRecord *record, char *
 /* status_..._json() - NULL: no memory. docs/status.md has the schema. */
 json_t *status_exit_json(const Baton__Control__ExitRecord *record);
 json_t *status_upgrade_json(const Baton__Control__UpgradeRecord *record);
+/* status_leftovers_json() - of @n texts "PID NAME" an array of objects; NULL: no memory. */
+json_t *status_leftovers_json(char *const *texts, size_t n);
 json_t *status_runner_json(const Baton__Control__RunnerStatus *runner);
 json_t *status_takeover_json(const Baton__Control__TakeoverRecord *record);
 json_t *status_supervisor_json(const Baton__Control__SupervisorStatus *supervisor);

@@ -72,7 +72,7 @@ typedef struct Waiting {
         Crossing crossing;
         Call *call;
         WaitingFor what;
-        uint64_t before; /* Restart: the instance that there was; 0: none */
+        uint64_t before; /* Restart: the instance that there was; Stop: the one that has ended; 0: none */
 } Waiting;
 
 typedef struct WaitingKind {
@@ -321,6 +321,10 @@ static void answer_stop(Call *call, const Runner *runner, bool already, bool end
                 response.exit = &exit;
                 response.killed = last->killed;
         }
+        if (last && !already)
+                response.leftovers = runner->leftovers;
+        while (response.leftovers && response.leftovers[response.n_leftovers])
+                response.n_leftovers++;
         response.already = already;
         (void) call_answer_message(call, &response.base);
 }
@@ -329,7 +333,9 @@ static void answer_stop(Call *call, const Runner *runner, bool already, bool end
 static void stopped(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcome) {
         Waiting *waiting = CONTAINER_OF(watcher, Waiting, watcher);
 
-        if (is_down(outcome) || outcome == RUNNER_OUTCOME_GONE)
+        if (is_down(outcome) && runner->sought)
+                waiting->before = runner->last_instance;
+        else if (is_down(outcome) || outcome == RUNNER_OUTCOME_GONE || waiting->before)
                 answer_stop(waiting_end(waiting), runner, false, true);
         else if (runner->desired == DESIRED_UP)
                 (void) call_fail(waiting_end(waiting), STATUS_UNAVAILABLE, "runner %s: was started again meanwhile",

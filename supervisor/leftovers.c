@@ -4,12 +4,17 @@
  * Leftovers: a daemon that forked itself out of its runner's process group and session is nobody's child when the runner is
  * gone, and comes to the keeper. There it is found, among the keeper's children, as one that is no instance and is of the
  * runner's session, or has its name in its environment (BATON_RUNNER). It is named, not killed: without a cgroup nobody
- * can tell it from what somebody wanted to go on. Only a stop that somebody asked for looks, since it reads /proc: once for
- * all that were stopped within a moment, as each look goes over all children that there are.
+ * can tell it from what somebody wanted to go on. Only a stop that somebody asked for looks, since it reads /proc, and it is
+ * answered after that. With few children a look is at once; with thousands, as each look goes over all of them, it waits
+ * until looks are a small part of the time, and is then one for all that were stopped meanwhile.
+ *
+ * What is of the runner's group was killed with it, and hands its own children on when it is gone: while some of it are on
+ * their way out, there is another look.
  */
 
 #include "supervisor/leftovers.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +28,13 @@
 #include "common/text.h"
 #include "supervisor/supervisor.h"
 
-#define LOOK_US (50 * USEC_PER_MSEC)
+#define PAUSE_US (50 * USEC_PER_MSEC) /* between two looks, at most */
+#define AGAIN_US (5 * USEC_PER_MSEC)
+
+enum {
+        PAUSE_LOOKS = 10, /* between two looks: so many times what the one before took */
+        LOOKS_MAX = 10,   /* for one whose group is on its way out */
+};
 
 static int compare(const void *a, const void *b) {
         pid_t x = *(const pid_t *) a, y = *(const pid_t *) b;
@@ -64,22 +75,26 @@ static const char *read_mark(pid_t pid, char *text, size_t size) {
         return NULL;
 }
 
+/* describe() - NULL: it lives no more, and only waits to be reaped; or no memory. */
 static char *describe(pid_t pid) {
-        char path[64], name[32] = "";
-        char *text;
-        FILE *file;
+        char path[64], line[128], *name, *end, *text;
+        _cleanup_fd_ int fd = -1;
+        ssize_t n;
 
-        (void) snprintf(path, sizeof(path), "/proc/%d/comm", (int) pid);
-        file = fopen(path, "re");
-        if (file && fgets(name, sizeof(name), file))
-                name[strcspn(name, "\n")] = '\0';
-        if (file)
-                (void) fclose(file);
-        (void) text_mend(name);
+        (void) snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+        line[MAX(n, (ssize_t) 0)] = '\0';
+        name = strchr(line, '(');
+        end = strrchr(line, ')');
+        if (!name || !end || end[1] != ' ' || end[2] == 'Z' || end[2] == 'X')
+                return NULL;
+        *end = '\0';
+        (void) text_mend(++name);
         return asprintf(&text, "%d %s", (int) pid, name) < 0 ? NULL : text;
 }
 
-/* whose() - who has left @pid behind, NULL: none of those. What is of a group was killed with it, and may be on its way out. */
+/* whose() - who has left @pid behind, NULL: none of those. */
 static Leaver *whose(const Leftovers *leftovers, pid_t pid) {
         pid_t group = getpgid(pid), session = getsid(pid);
         char text[32 * 1024];
@@ -89,8 +104,10 @@ static Leaver *whose(const Leftovers *leftovers, pid_t pid) {
         for (size_t i = 0; i < leftovers->n; i++) {
                 Leaver *one = &leftovers->leavers[i];
 
-                if (group == one->leader)
+                if (group == one->leader) {
+                        one->is_dying = true;
                         return NULL;
+                }
                 if (session == one->leader)
                         return one;
                 if (!has_read)
@@ -100,6 +117,12 @@ static Leaver *whose(const Leftovers *leftovers, pid_t pid) {
                         return one;
         }
         return NULL;
+}
+
+static void forget_found(Leaver *leaver) {
+        leaver->found = leftovers_free(leaver->found);
+        leaver->n = 0;
+        leaver->is_dying = false;
 }
 
 static void note(Leaver *leaver, pid_t pid) {
@@ -132,9 +155,9 @@ static void find(const Leftovers *leftovers, const Supervisor *supervisor) {
         (void) fclose(file);
 }
 
-/* tell() - and the runner has them, unless it has been started again. */
+/* tell() - and the runner has them, unless it has been started again; whoever waits for its stop hears of it. */
 static void tell(Supervisor *supervisor, Leaver *leaver) {
-        Runner *runner = leaver->found ? runner_find(supervisor, leaver->name) : NULL;
+        Runner *runner = runner_find(supervisor, leaver->name);
 
         for (size_t i = 0; i < leaver->n; i++)
                 log_warning(
@@ -146,31 +169,70 @@ static void tell(Supervisor *supervisor, Leaver *leaver) {
         runner_touch(runner);
         leftovers_free(runner->leftovers);
         runner->leftovers = TAKE_PTR(leaver->found);
+        runner->sought = false;
+        runner_tell(runner, runner_outcome(runner));
 }
 
 static void forget(Leftovers *leftovers) {
         for (size_t i = 0; i < leftovers->n; i++)
-                leftovers_free(leftovers->leavers[i].found);
+                forget_found(&leftovers->leavers[i]);
         free(leftovers->leavers);
         leftovers->leavers = NULL;
         leftovers->n = leftovers->n_room = 0;
 }
 
-void leftovers_look(Leftovers *leftovers) {
-        Supervisor *supervisor = CONTAINER_OF(leftovers, Supervisor, leftovers);
+/* add() - negative: no memory. */
+static int add(Leftovers *leftovers, const Leaver *leaver) {
+        if (leftovers->n == leftovers->n_room) {
+                size_t room = leftovers->n_room ? 2 * leftovers->n_room : 4;
+                Leaver *grown = reallocarray(leftovers->leavers, room, sizeof(*grown));
 
+                if (!grown)
+                        return -ENOMEM;
+                leftovers->leavers = grown;
+                leftovers->n_room = room;
+        }
+        leftovers->leavers[leftovers->n++] = *leaver;
+        return 0;
+}
+
+/* look() - @last: there will be none after it for those that there are now. */
+static void look(Leftovers *leftovers, bool last) {
+        Supervisor *supervisor = CONTAINER_OF(leftovers, Supervisor, leftovers);
+        uint64_t begun = clock_now(), ended;
+        Leftovers these;
+
+        find(leftovers, supervisor);
+        ended = clock_now();
+        leftovers->n_looks++;
+        leftovers->next_us = clock_after(ended, MIN(PAUSE_LOOKS * (ended - begun), PAUSE_US));
+        these = *leftovers; /* who is told may stop others */
+        leftovers->leavers = NULL;
+        leftovers->n = leftovers->n_room = 0;
+        for (size_t i = 0; i < these.n; i++) {
+                Leaver *one = &these.leavers[i];
+                bool again = !last && one->is_dying && ++one->n_looks < LOOKS_MAX;
+
+                if (again)
+                        forget_found(one);
+                if (!again || add(leftovers, one) < 0)
+                        tell(supervisor, one);
+        }
+        forget(&these);
+        if (leftovers->n > 0)
+                loop_timer_set(supervisor->loop, &leftovers->timer,
+                               MAX(leftovers->next_us, clock_after(ended, AGAIN_US)));
+}
+
+void leftovers_look(Leftovers *leftovers) {
         if (leftovers->n == 0)
                 return;
         loop_timer_stop(&leftovers->timer);
-        find(leftovers, supervisor);
-        leftovers->n_looks++;
-        for (size_t i = 0; i < leftovers->n; i++)
-                tell(supervisor, &leftovers->leavers[i]);
-        forget(leftovers);
+        look(leftovers, true);
 }
 
 static void timer_fired(LoopTimer *timer) {
-        leftovers_look(CONTAINER_OF(timer, Leftovers, timer));
+        look(CONTAINER_OF(timer, Leftovers, timer), false);
 }
 
 void leftovers_init(Leftovers *leftovers) {
@@ -183,23 +245,15 @@ void leftovers_deinit(Leftovers *leftovers) {
 }
 
 /* Without memory there will be no word about it. */
-void leftovers_expect(Leftovers *leftovers, const Runner *runner, pid_t leader) {
-        Leaver *leaver;
+void leftovers_expect(Leftovers *leftovers, Runner *runner, pid_t leader) {
+        Leaver leaver = { .leader = leader, .instance = runner->last_instance };
 
-        if (leftovers->n == leftovers->n_room) {
-                size_t room = leftovers->n_room ? 2 * leftovers->n_room : 4;
-                Leaver *grown = reallocarray(leftovers->leavers, room, sizeof(*grown));
-
-                if (!grown)
-                        return;
-                leftovers->leavers = grown;
-                leftovers->n_room = room;
-        }
-        leaver = &leftovers->leavers[leftovers->n++];
-        *leaver = (Leaver){ .leader = leader, .instance = runner->last_instance };
-        (void) snprintf(leaver->name, sizeof(leaver->name), "%s", runner->name);
+        (void) snprintf(leaver.name, sizeof(leaver.name), "%s", runner->name);
+        if (add(leftovers, &leaver) < 0)
+                return;
+        runner->sought = true;
         if (leftovers->n == 1)
-                loop_timer_set(runner->supervisor->loop, &leftovers->timer, clock_after(clock_now(), LOOK_US));
+                loop_timer_set(runner->supervisor->loop, &leftovers->timer, leftovers->next_us);
 }
 
 char **leftovers_free(char **leftovers) {

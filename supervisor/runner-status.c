@@ -225,6 +225,9 @@ void runner_status_fill(RunnerStatusMessage *ret_message, const Runner *runner, 
         fill_checkpoint(ret_message, runner, now_us);
         fill_ends(ret_message, runner, details & RUNNER_STATUS_WITH_HISTORY);
         fill_waiting(ret_message, runner);
+        status->leftovers = runner->leftovers;
+        while (runner->leftovers && runner->leftovers[status->n_leftovers])
+                status->n_leftovers++;
         if (details & RUNNER_STATUS_WITH_HISTORY)
                 fill_command(ret_message, config);
         fill_log(ret_message, runner, details & RUNNER_STATUS_WITH_OUTPUT);

@@ -132,6 +132,7 @@ struct Runner {
         bool ended : 1;        /* a transient one, and among those that are remembered */
         bool completed : 1;    /* it has ended well since it was last started */
         bool removed : 1;      /* no configuration has it any more: freed when it is down */
+        bool sought : 1;       /* what it has left behind is looked for: its stop is not answered before */
         bool hidden : 1;       /* a hook's: not in the table of runners */
         uint8_t n_exits, next_exit, room_exits;
         uint16_t n_after, n_requires, n_before;

@@ -339,6 +339,7 @@ void supervisor_stop(Supervisor *supervisor, const char *why) {
         if (supervisor->stopping)
                 return;
         log_info("%s: stopping", why);
+        leftovers_look(&supervisor->leftovers);
         takeover_cancel(supervisor->takeover, "everything is being stopped");
         events_publish(supervisor->events, &(Event){ .kind = EVENT_SUPERVISOR_STOPPING, .text = why });
         /* What is left of the time is for the keeper's answers. */

@@ -512,6 +512,7 @@ static void test_leftovers_once(void **state) {
 
         (void) state;
         set_up(&f);
+        f.supervisor->leftovers.next_us = clock_now() + 50 * USEC_PER_MSEC; /* as after a look over thousands */
         for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
                 (void) snprintf(names[i], sizeof(names[i]), "plain-%zu", i);
                 runners[i] = new_plain(&f, names[i], NULL);
@@ -523,8 +524,10 @@ static void test_leftovers_once(void **state) {
         while (f.supervisor->leftovers.n_looks == 0)
                 turn(&f);
         assert_int_equal(f.supervisor->leftovers.n, 0);
+        assert_true(f.supervisor->leftovers.next_us > 0);
         for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
                 assert_int_equal(runners[i]->state, POLICY_DOWN);
+                assert_false(runners[i]->sought);
                 runner_remove(runners[i]);
         }
         while (f.supervisor->runners)

@@ -4,6 +4,7 @@
 readiness in all its kinds, watchdogs, groups, schedules, hooks, reload, the bounds of a stop, and storms.
 """
 
+import json
 import os
 import signal
 import socket
@@ -726,25 +727,59 @@ def restarts_cost_nothing_that_stays(daemon):
 restarts_cost_nothing_that_stays.seconds = 600 if LONG else 6 * TIMEOUT
 
 
+FORKS = """
+import os, signal, time
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        os.setsid()
+        with open("forked.new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename("forked.new", "forked")
+        time.sleep(1000)
+    %s
+    os._exit(0)
+%s
+time.sleep(1000)
+"""
+
+
+def stop_with_daemon(daemon, name, parent, main):
+    """One whose process has forked a daemon, and that is stopped: the daemon's pid, and what `baton stop' says."""
+    script = python(daemon, "forks.py", FORKS % (parent, main))
+    life = Life(daemon, f"runners: {{ {name}: {{ command: {script}, cwd: {daemon.folder} }} }}")
+    forked = os.path.join(daemon.folder, "forked")
+    life.up(name)
+    until(lambda: os.path.exists(forked), "its daemon")
+    with open(forked) as file:
+        pid = int(file.read())
+    return pid, json.loads(daemon.baton("stop", name, "--json").stdout)
+
+
 @test
 def daemons_of_its_own(daemon):
-    script = python(daemon, "forks.py", """
-import os, time
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        time.sleep(1000)
-    os._exit(0)
-os.wait()
-open("forked", "w").close()
-time.sleep(1000)
-""")
-    life = Life(daemon, f"runners: {{ one: {{ command: {script}, cwd: {daemon.folder} }} }}")
-    life.up("one")
-    until(lambda: os.path.exists(os.path.join(daemon.folder, "forked")), "its daemon")
-    life.call("Stop", name="one")
-    until(lambda: "runner one: left a process behind that is not of its group: " in daemon.said(), "its name")
+    """What forked itself out of its runner's group is in the answer to the stop, in the status, and in the log."""
+    pid, outcome = stop_with_daemon(daemon, "one", "pass", "os.wait()")
+    assert outcome["leftovers"][0]["pid"] == pid and len(outcome["leftovers"]) == 1, outcome
+    name = outcome["leftovers"][0]["name"]
+    assert name.startswith("python"), name
+    assert f"runner one: left a process behind that is not of its group: {pid} {name}; " in daemon.said(), daemon.said()
+    assert f"\n  left       {pid} {name}\n" in daemon.baton("status", "one").stdout
+    assert json.loads(daemon.baton("status", "--json").stdout)["runners"][0]["leftovers"] == outcome["leftovers"]
+    daemon.baton("start", "one")
+    assert "leftovers" not in json.loads(daemon.baton("status", "--json").stdout)["runners"][0]
+    said = daemon.baton("stop", "one").stdout
+    assert said.startswith("one: down; ") and f"; it left behind, and they live on: {pid} {name}" in said, said
+    assert "leftovers" not in json.loads(daemon.baton("stop", "one", "--json").stdout)
     assert daemon.stop() == 0  # and nothing is left: the end of this test looks
+
+
+@test
+def daemons_whose_parent_is_being_killed(daemon):
+    """One whose parent is of the group comes to the keeper when that was killed, which may be after the runner's end."""
+    pid, outcome = stop_with_daemon(daemon, "one", "time.sleep(1000)", "pass")
+    assert [one["pid"] for one in outcome["leftovers"]] == [pid], outcome
+    assert daemon.stop() == 0
 
 
 if __name__ == "__main__":
