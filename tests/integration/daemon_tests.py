@@ -62,8 +62,14 @@ def is_alive(pid):
 
 
 def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(word) for word in file.read().split()]
+    """The kernel goes through them one by one, and leaves one out where the one before it ends just then: so twice the same."""
+    def listed():
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    found = listed()
+    while (again := listed()) != found:
+        found = again
+    return found
 
 
 def descriptors(pid):
@@ -80,6 +86,17 @@ def descriptors(pid):
             return False
     below = children(pid)
     return len([fd for fd in os.listdir(f"/proc/{pid}/fd") if not comes_late(fd)])
+
+
+def until_alone(daemon, n=0):
+    """The supervisor has but @n connections to clients: one that has gone is there, with its descriptors, until that is seen."""
+    path = os.path.join(daemon.runtime, "control")
+
+    def connected():
+        with open("/proc/net/unix", encoding="ascii", errors="replace") as file:
+            lines = [line.rstrip("\n").split(None, 7) for line in file]
+        return sum(words[5] == "03" and words[7:] == [path] for words in lines[1:])
+    until(lambda: connected() == n, f"the end of all connections but {n}")
 
 
 def memory(pid):

@@ -12,7 +12,7 @@ import signal
 import subprocess
 
 import daemon_tests
-from daemon_tests import BATON, TIMEOUT, children, test, until
+from daemon_tests import BATON, TIMEOUT, children, test, until, words_of
 
 
 def runner(name, script, **more):
@@ -27,11 +27,7 @@ def start(daemon, *runners):
 
 def supervisor(daemon):
     def find():
-        for pid in children(daemon.keeper()):
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if b"--generation" in file.read():
-                    return pid
-        return 0
+        return next((pid for pid in children(daemon.keeper()) if b"--generation" in words_of(pid)), 0)
     return until(find, "a supervisor")
 
 
