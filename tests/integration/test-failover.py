@@ -14,7 +14,7 @@ import baton_wire as wire
 wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
-from daemon_tests import BUILD, FACTOR, TIMEOUT, is_alive, main, owned, test, until  # noqa: E402
+from daemon_tests import BUILD, FACTOR, TIMEOUT, is_alive, main, owned, test, until, until_alone  # noqa: E402
 from state_runner import RUNNER, call, plan, who  # noqa: E402
 
 LONG = bool(os.environ.get("BATON_SOAK"))
@@ -46,7 +46,7 @@ def fails(daemon, code, *texts):
 
 
 def another(daemon, *before):
-    """The pid of the next process that serves."""
+    """The pid of the next process that serves. The one before is named: that it has ended may not be known yet."""
     status = until(lambda: (s := daemon.status("s"))["state"] == "up" and s.get("pid", 0) not in (0, *before) and s, "another process",
                    3 * TIMEOUT)
     return status["pid"]
@@ -71,15 +71,22 @@ def descriptors(pid):
 
 
 def held(daemon):
-    return descriptors(daemon.supervisor()), descriptors(daemon.keeper())
+    supervisor = daemon.supervisor()
+    until_alone(daemon)
+    return descriptors(supervisor), descriptors(daemon.keeper())
 
 
 def settled(daemon):
-    """The same, when the lane of the client before is gone."""
+    """The same, when the clients before are gone, and the keeper, which answers in order, has done all that it was asked for."""
+    daemon.baton("signal", "s", "CONT")
+    supervisor = daemon.supervisor()
+
     def same():
-        before = held(daemon)
+        until_alone(daemon)
+        before = descriptors(supervisor), descriptors(daemon.keeper())
         daemon.baton("status")
-        return before if held(daemon) == before else None
+        until_alone(daemon)
+        return before if (descriptors(supervisor), descriptors(daemon.keeper())) == before else None
     return until(same, "a supervisor at rest")
 
 
@@ -385,11 +392,11 @@ def a_checkpoint_that_fails_leaves_the_last(daemon):
     assert "no save today" in daemon.status("s")["checkpoint"]["reason"]
     assert "checkpoint_failed" in daemon.baton("events", "--json").stdout
     plan(daemon, "save=die")
-    kill(daemon)
+    pid = kill(daemon)
     assert call(daemon, "Get") == "5"
     fails(daemon, 30, "its process has ended")
     plan(daemon)
-    another(daemon)
+    another(daemon, pid)
     assert call(daemon, "Get") == "5"
 
 

@@ -16,7 +16,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import FACTOR, TIMEOUT, is_alive, memory, test, until  # noqa: E402
+from daemon_tests import FACTOR, TIMEOUT, is_alive, memory, test, until, until_alone  # noqa: E402
 
 State = control.RunnerStatus
 Kind = control.Event
@@ -49,6 +49,10 @@ class Life:
         self.supervisor = next(pid for pid in daemon_tests.children(self.daemon.keeper())
                                if b"--generation" in daemon_tests.words_of(pid))
         return True
+
+    def until_kept(self, name):
+        """The keeper has done all that it was asked for before this: it answers in order."""
+        self.call("Signal", name=name, signal=signal.SIGCONT)
 
     def call(self, method, **fields):
         request = getattr(control, method + "Request")(**fields)
@@ -269,7 +273,8 @@ time.sleep(1000)
     life.up("wants")
     said = until(lambda: len(s := daemon.baton("logs", "wants").stdout.splitlines()) >= 2 and s, "two lines")
     assert [line.split()[3:] for line in said] == [["1", "closed"], ["2", "12"]], said
-    descriptors = f"/proc/{daemon.supervisor()}/fd"
+    descriptors = f"/proc/{life.supervisor}/fd"
+    until_alone(daemon, 1)
     n = len(os.listdir(descriptors))
     daemon.configure(f"runners: {{ wants: {{ command: {script}, ready: hello, channels: [rpc] }} }}")
     assert "wants: channels (restart)" in daemon.baton("reload").stdout
@@ -672,6 +677,7 @@ def many_die_at_once(daemon):
     """)
     names = [f"w.{i}" for i in range(1, n + 1)]
     pids = [life.up(name) for name in names]
+    life.until_kept(names[-1])
     before = life.descriptors()
     for _ in range(2):
         now = life.now()
@@ -696,6 +702,7 @@ def restarts_cost_nothing_that_stays(daemon):
         lives: { command: [sleep, 1000] }
     """)
     life.up("lives")
+    life.until_kept("lives")
     quiet = life.descriptors()
 
     def both():

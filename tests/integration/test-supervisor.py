@@ -597,6 +597,13 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def until_done(tree, name):
+    """Whatever ended is gone from keeper and supervisor: whoever stops a runner is told before its descriptors are dropped,
+    closed, and the end acknowledged. A signal goes by way of the keeper, which answers in order: one for each of these."""
+    for _ in range(3):
+        assert tree.signal(name, signal.SIGCONT).status == wire.OK
+
+
 def resident(pid):
     """KiB of its own memory: what it shares is counted less or more as others come and go."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
@@ -649,12 +656,15 @@ def a_thousand_starts_and_stops(tree, folder):
 
     for n in range(48):  # the tables have their sizes, the ended runners that are remembered are there
         cycle(n)
+    rests = tree.start("/bin/sleep", "600", kind=1).name
+    until_done(tree, rests)
     before = descriptors(supervisor), descriptors(tree.keeper.pid), resident(supervisor)
     ours, number = epoll_set(supervisor)
     for n in range(rounds):
         cycle(n)
     same = libc.syscall(SYS_KCMP, os.getpid(), supervisor, 0, ours, number)
     os.close(ours)
+    until_done(tree, rests)
     after = descriptors(supervisor), descriptors(tree.keeper.pid), resident(supervisor)
     print(f"# {rounds} rounds: descriptors {before[:2]} before, {after[:2]} after; {before[2]} and {after[2]} KiB")
     assert after[:2] == before[:2], (before, after)
@@ -667,7 +677,8 @@ def a_thousand_starts_and_stops(tree, folder):
 @test
 def many_at_once(tree, folder):
     tree.stopped(tree.start(ECHO).name)  # the keeper has done with its own start, too
-    supervisor = tree.supervisor_pid()
+    rests, supervisor = tree.start("/bin/sleep", "600", kind=1).name, tree.supervisor_pid()
+    until_done(tree, rests)
     before = descriptors(supervisor), descriptors(tree.keeper.pid)
     starts = [tree.begin(ECHO, name=f"n{n}", wait=False) for n in range(100)]
     for call in starts:
@@ -675,6 +686,7 @@ def many_at_once(tree, folder):
     assert tree.call("n77", "echo.Echo/Unary", b"x").payload == b"x"
     for call in [tree.stop(f"n{n}", wait=False) for n in range(100)]:
         assert tree.peer.wait(call).status == wire.OK, vars(call)
+    until_done(tree, rests)
     assert (descriptors(supervisor), descriptors(tree.keeper.pid)) == before
 
 

@@ -52,6 +52,7 @@ class Row:
         self.old = daemon.pid(name)
         self.client = self.attach()
         self.supervisor = daemon.supervisor()
+        daemon.baton("signal", name, "CONT")  # answered by the keeper, behind all that was asked of it before
         self.before = descriptors(self.supervisor), descriptors(daemon.keeper())
         self.write(new[1:] if new.startswith("=") else f"{new}={what}" if new else "")
         self.running = subprocess.Popen([BATON, "upgrade", name], env=daemon.environment, text=True, stdout=subprocess.PIPE,
@@ -123,7 +124,7 @@ class Row:
             except AssertionError:  # no supervisor
                 return None
             calm = status["state"] in ("up", "down") and "upgrade_phase" not in status and "past" not in status
-            if not calm or self.processes() != ([status["pid"]] if status["state"] == "up" else []):
+            if not calm or self.processes() != ([status.get("pid")] if status["state"] == "up" else []):
                 return None
             return status if status["state"] == "down" or status.get("service_state") == 2 else None
         return until(look, "the end of it", 6 * TIMEOUT)

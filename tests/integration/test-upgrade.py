@@ -72,6 +72,7 @@ def calls_and_a_stream(daemon):
     upgrade(daemon, "counter")  # what is made once is there now
     supervisor = daemon.supervisor()
     until(lambda: "past" not in daemon.status("counter"), "the end of the first one")
+    daemon.baton("signal", "counter", "CONT")  # answered by the keeper, behind all that was asked of it before
     before = descriptors(supervisor), descriptors(daemon.keeper())
     with Load(daemon, "counter", ITEMS) as load:
         pids, pauses = rows(daemon, load, "counter", UPGRADES)
