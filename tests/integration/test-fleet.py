@@ -23,7 +23,7 @@ def all_up(daemon, names, but=()):
     """name -> pid, as soon as exactly @names are there and up, none of them with a pid of @but."""
     def ready():
         now = states(daemon)
-        return set(now) == set(names) and all(s == "up" and pid not in but for s, pid in now.values()) and now
+        return set(now) == set(names) and all(s == "up" and pid not in (0, *but) for s, pid in now.values()) and now
     return {name: pid for name, (_, pid) in until(ready, f"{len(names)} that are up").items()}
 
 

@@ -68,7 +68,7 @@ def begin(daemon, *options):
 
 def watched(daemon):
     """The pid of the successor, while its health is watched."""
-    return until(lambda: (s := daemon.status("s")).get("upgrade_phase") == "watching" and s["pid"], "a successor")
+    return until(lambda: (s := daemon.status("s")).get("upgrade_phase") == "watching" and s.get("pid"), "a successor")
 
 
 def is_alone(daemon, pid):
@@ -154,12 +154,12 @@ def one_that_dies_is_followed_by_the_one_before(daemon):
     os.kill(middle, signal.SIGKILL)
     err = running.communicate(timeout=TIMEOUT)[1]
     assert running.returncode == 26 and "upgrade failed while watching: the successor: killed by signal 9" in err, err
-    after = until(lambda: (s := daemon.status("s"))["state"] == "up" and s["pid"], "the next one")
+    after = until(lambda: (s := daemon.status("s"))["state"] == "up" and s.get("pid"), "the next one")
     assert os.stat(f"/proc/{after}/exe").st_ino == inode and who(daemon)[:2] == (after, "state")
     is_alone(daemon, after)
     # That was for one process: what comes later is of what is at the path.
     os.kill(after, signal.SIGKILL)
-    until(lambda: (s := daemon.status("s"))["state"] == "up" and s["pid"] not in (0, after), "another one")
+    until(lambda: (s := daemon.status("s"))["state"] == "up" and s.get("pid", 0) not in (0, after), "another one")
     assert who(daemon)[1] == "new"
 
 
@@ -177,7 +177,7 @@ def one_that_does_not_answer(daemon):
     err = running.communicate(timeout=6 * TIMEOUT)[1]
     assert running.returncode == 26 and "Health: it does not answer, for " in err, err
     assert "; the way back failed while crossing: the predecessor: Stop: not within " in err and "; it is not running" in err, err
-    after = until(lambda: (s := daemon.status("s"))["state"] == "up" and s["pid"], "the next one")
+    after = until(lambda: (s := daemon.status("s"))["state"] == "up" and s.get("pid"), "the next one")
     assert not is_alive(middle) and os.stat(f"/proc/{after}/exe").st_ino == inode
     is_alone(daemon, after)
 
