@@ -123,9 +123,9 @@ def start_stop_restart(daemon):
 def started_while_it_stops(daemon):
     """Whoever waits for the stop is told, rather than waiting until somebody stops it again."""
     start(daemon)
-    for contrary in ("restart", "start"):
+    for n, contrary in enumerate(("restart", "start"), 1):
         check(daemon, "start", "stubborn", out=None)
-        until(lambda: daemon.status("stubborn").get("last_output"), "its trap")
+        until(lambda n=n: len(daemon.baton("logs", "stubborn").stdout.splitlines()) == n, "its trap")
         pid = daemon.pid("stubborn")
         stop = subprocess.Popen([BATON, "stop", "stubborn", "--stop-timeout=10min"], env=daemon.environment, stderr=subprocess.PIPE,
                                 text=True)
@@ -598,6 +598,7 @@ def a_thousand_clients(daemon):
             served += 1
         peer.close()
     assert served + refused == 1000 and served >= 480, (served, refused)
+    until(daemon.answers, "room for another, when those that have gone are gone")
     assert daemon.status()["supervisor"].get("clients_refused", 0) >= refused or refused == 0
     assert daemon.status("store")["state"] == "up"
     silent.close()

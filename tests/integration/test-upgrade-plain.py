@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 
-from daemon_tests import BUILD, Skip, TIMEOUT, is_alive, main, test, until
+from daemon_tests import BUILD, FACTOR, Skip, TIMEOUT, is_alive, main, test, until
 
 LOAD = os.path.join(BUILD, "bench", "http-load")
 HTTP = os.path.join(BUILD, "examples", "http")
@@ -290,8 +290,9 @@ def the_old_one_is_told_to_finish(daemon):
 @test
 def failures_keep_the_old_one(daemon):
     """One that ends, one that is never READY: each has its reason, and the first one serves on."""
-    first = server(daemon, "    ready: notify\n    upgrade: { signal: USR1, timeout: 1s }\n")
-    for name, words in (("broken", "exited with status 3 before it was ready"), ("silent", "while starting: the successor is not ready: not within 1 s")):
+    first = server(daemon, f"    ready: notify\n    upgrade: {{ signal: USR1, timeout: {FACTOR:g}s }}\n")
+    for name, words in (("broken", "exited with status 3 before it was ready"),
+                        ("silent", f"while starting: the successor is not ready: not within {FACTOR:g} s")):
         path = os.path.join(daemon.folder, name)
         with open(path, "w", encoding="utf-8"):
             pass
@@ -351,7 +352,7 @@ for n in range(1, 1 << 30):
 @test
 def one_that_cannot_say_it_is_ready(daemon):
     """It has to live for a while; one that ends in that time has failed."""
-    first = server(daemon, "    upgrade: { signal: USR1, health: 800ms }\n")
+    first = server(daemon, f"    upgrade: {{ signal: USR1, health: {int(800 * FACTOR)}ms }}\n")
     path = os.path.join(daemon.folder, "broken")
     with open(path, "w", encoding="utf-8"):
         pass
