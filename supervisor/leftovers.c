@@ -26,6 +26,7 @@
 #include "common/log.h"
 #include "common/macro.h"
 #include "common/text.h"
+#include "supervisor/runner-internal.h"
 #include "supervisor/supervisor.h"
 
 #define PAUSE_US (50 * USEC_PER_MSEC) /* between two looks, at most */
