@@ -9,8 +9,8 @@ say() {
         printf '%s\n' "$*" >&2
 }
 
-# build_tree FOLDER [CONFIGURE-ARGUMENT...] - configures FOLDER unless it is configured, and builds in it. Make itself
-# notices a changed configure.ac or Makefile.am. One log per tree; it is shown when something fails.
+# build_tree FOLDER [CONFIGURE-ARGUMENT...] - configures FOLDER unless it is configured, and builds in it, all or $targets.
+# Make itself notices a changed configure.ac or Makefile.am. One log per tree; it is shown when something fails.
 build_tree() {
         local folder=$1
         shift
@@ -43,7 +43,8 @@ build_tree() {
         }
         flock -u 9
         say "building ${folder#"$top"/}"
-        make -C "$folder" -j"$jobs" all >"$folder/make.log" 2>&1 || {
+        # shellcheck disable=SC2086 # they are words
+        { make -C "$folder" generated && make -C "$folder" -j"$jobs" ${targets:-all}; } >"$folder/make.log" 2>&1 || {
                 grep -E -A5 'error:|undefined reference|[*][*][*]' "$folder/make.log" | head -n 60 >&2
                 return 1
         }
