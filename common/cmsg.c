@@ -2,7 +2,8 @@
 
 /*
  * Control messages. What the kernel does, and why this is written as it is:
- * - The room for one descriptor is the room for two (CMSG_SPACE rounds up), so surplus ones are looked for and closed.
+ * - What has no room, be it for want of a control buffer, is closed by the kernel within recvmsg(), which waits for a socket
+ *   that lingers (common/fd.c). So there is always room for all that can come, and what nobody wants is closed here.
  * - At the descriptor limit recvmsg() succeeds with MSG_CTRUNC and the descriptors that still fitted installed.
  * - After the death of a peer ECONNRESET (unread data at its end) comes before what it had queued: it is read over.
  * - O_NONBLOCK is shared with whoever made the socket; MSG_DONTWAIT is ours alone.
@@ -101,14 +102,14 @@ static ssize_t receive_fds(int socket, void *data, size_t size, int *fds, size_t
                 char bytes[CMSG_SPACE(sizeof(int) * CMSG_FDS_MAX) + CMSG_SPACE(sizeof(struct ucred))];
         } control;
         struct iovec iov = { data, size };
-        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes };
+        struct msghdr message = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
+        };
         CmsgInfo info = { 0 };
         struct cmsghdr *cmsg;
         ssize_t n;
 
         assert(n_max <= CMSG_FDS_MAX);
-        message.msg_controllen = CMSG_SPACE(sizeof(int) * (n_max + 1)) + CMSG_SPACE(sizeof(struct ucred));
-        message.msg_controllen = MIN(message.msg_controllen, sizeof(control.bytes));
         n = receive(socket, &message, flags);
         if (n < 0)
                 return n;
@@ -141,8 +142,7 @@ ssize_t cmsg_peek(int socket, void *data, size_t size, int *fds, size_t n_max, C
 }
 
 ssize_t cmsg_read(int socket, void *data, size_t size) {
-        struct iovec iov = { data, size };
-        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+        CmsgInfo info;
 
-        return receive(socket, &message, 0);
+        return receive_fds(socket, data, size, NULL, 0, 0, &info);
 }

@@ -42,5 +42,5 @@ ssize_t cmsg_receive(int socket, void *data, size_t size, int *fds, size_t n_max
 /* cmsg_peek() - the same, but the message stays: the descriptors are duplicates of those still in it. */
 ssize_t cmsg_peek(int socket, void *data, size_t size, int *fds, size_t n_max, CmsgInfo *ret_info);
 
-/* cmsg_read() - as cmsg_receive() for a stream that must bring no descriptor: bytes only, no control buffer. */
+/* cmsg_read() - as cmsg_receive() for a stream that must bring no descriptor: bytes only; what else comes is closed. */
 ssize_t cmsg_read(int socket, void *data, size_t size);

@@ -3,6 +3,11 @@
 /*
  * Descriptors: the few operations that every owner needs. close() is called nowhere else. On Linux the descriptor is
  * gone whatever close() returns, EINTR included, so that a retry could close somebody else's: there is none.
+ *
+ * Whoever closes a socket last waits for as long as SO_LINGER says, be it hours, O_NONBLOCK or not; and so does whoever closes
+ * one in which such a socket waits to be received. A peer can give us either. That wait ends with a signal: where
+ * fd_close_promptly() was called there is one, again and again, from just after the beginning of the close() to its end. What
+ * lingers goes on in the kernel, as without SO_LINGER.
  */
 
 #include "common/fd.h"
@@ -11,19 +16,60 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/macro.h"
 
+#define CLOSE_US 100 /* after which a close() is reminded, and how often */
+
+/* The process's, as the disposition of a signal is. */
+static timer_t reminder;
+static bool has_reminder;
+
+static void remind(int number) {
+        (void) number; /* that it interrupts is what it is for */
+}
+
+int fd_close_promptly(void) {
+        struct sigaction action = { .sa_handler = remind };
+        struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGURG };
+        sigset_t signals;
+
+        if (has_reminder)
+                return 0;
+        (void) sigemptyset(&signals);
+        (void) sigaddset(&signals, SIGURG);
+        if (sigaction(SIGURG, &action, NULL) < 0 || sigprocmask(SIG_UNBLOCK, &signals, NULL) < 0 ||
+            timer_create(CLOCK_MONOTONIC, &event, &reminder) < 0)
+                return -errno;
+        has_reminder = true;
+        return 0;
+}
+
+static void set_reminder(long us) {
+        const struct itimerspec times = { { 0, us * 1000 }, { 0, us * 1000 } };
+
+        (void) timer_settime(reminder, 0, &times, NULL);
+}
+
 int fd_close(int fd) {
+        bool is_socket = false;
         int saved = errno;
 
+        if (fd >= 0 && has_reminder)
+                is_socket = getsockopt(fd, SOL_SOCKET, SO_TYPE, &(int){ 0 }, &(socklen_t){ sizeof(int) }) == 0;
+        if (is_socket)
+                set_reminder(CLOSE_US);
         if (fd >= 0)
                 (void) close(fd);
+        if (is_socket)
+                set_reminder(0);
         errno = saved;
         return -1;
 }

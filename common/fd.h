@@ -12,6 +12,12 @@
 /* fd_close() - closes @fd, if it is one, and returns -1, so that `fd = fd_close(fd)`. Keeps errno; never retried. */
 int fd_close(int fd);
 
+/*
+ * fd_close_promptly() - from here on fd_close() does not wait for sockets that linger, whoever has made them so: for processes
+ * that others give descriptors. Takes SIGURG for it. 0 or a negative errno; again: 0.
+ */
+int fd_close_promptly(void);
+
 /* fd_take() - the value of @fd, which is left -1: ownership moves to the caller. */
 static inline int fd_take(int *fd) {
         int value = *fd;

@@ -87,10 +87,39 @@ static int adopt_ready(Instance *instance, Recovered *slot) {
         return 0;
 }
 
+/* drop_rest() - of one that has ended, and whose slot may stay: nobody comes in, speaks or is followed any more. */
+static void drop_rest(Instance *instance, Recovered *slot) {
+        static const struct {
+                InstanceStored what;
+                KeeperFdKind kind;
+                uint64_t tag;
+        } rest[] = {
+                { INSTANCE_STORED_LANE, KEEPER_FD_LANE, 0 },
+                { INSTANCE_STORED_LISTENER, KEEPER_FD_LISTENER, 0 },
+                { INSTANCE_STORED_NOTIFY, KEEPER_FD_LISTENER, 1 },
+        };
+        uint64_t pid;
+        int fd;
+
+        for (size_t i = 0; i < ARRAY_SIZE(rest); i++) {
+                fd = recovered_take(slot, rest[i].kind, rest[i].tag);
+                if (fd < 0)
+                        continue;
+                instance->stored |= (uint8_t) (1u << rest[i].what);
+                instance_drop(instance, rest[i].what, fd);
+        }
+        fd = recovered_take_kind(slot, KEEPER_FD_MAIN, &pid);
+        if (fd >= 0)
+                (void) keeper_link_drop(instance->supervisor->link, instance->id, KEEPER_FD_MAIN, pid, NULL, NULL);
+        fd_close(fd);
+}
+
 /* adopt_all() - what belongs to it. 0, or a negative errno: something is missing. */
 static int adopt_all(Instance *instance, Recovered *slot) {
         int r = adopt_output(instance, slot, false);
 
+        if (slot->state == KEEPER_SLOT_EXITED)
+                drop_rest(instance, slot);
         if (r < 0 || slot->state == KEEPER_SLOT_EXITED)
                 return r;
         if (slot->pidfd < 0)

@@ -184,6 +184,9 @@ static int serve(const Arguments *arguments) {
         options.handover_fd_consume = take_handover(arguments);
         if (!arguments->private)
                 fd_close(KEEPER_PRIVATE_FD);
+        r = fd_close_promptly();
+        if (r < 0)
+                return fail("making a timer", r);
         r = fd_raise_limit(&nofile);
         if (r < 0)
                 return fail("setrlimit(RLIMIT_NOFILE)", r);

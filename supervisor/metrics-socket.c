@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/cmsg.h"
 #include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/supervisor.h"
@@ -108,10 +109,10 @@ static bool make_answer(Client *client) {
 
 /* read_request() - 1: it is whole, or too long; 0: more is to come; -1: the client is gone. */
 static int read_request(Client *client) {
-        ssize_t n = recv(client->fd, client->request + client->n_request,
-                         sizeof(client->request) - 1 - client->n_request, MSG_DONTWAIT);
+        ssize_t n = cmsg_read(client->fd, client->request + client->n_request,
+                              sizeof(client->request) - 1 - client->n_request);
 
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        if (n == -EAGAIN)
                 return 0;
         if (n <= 0)
                 return -1;
@@ -123,9 +124,9 @@ static int read_request(Client *client) {
 
 /* drain() - true: the client has nothing more to say. */
 static bool drain(Client *client) {
-        ssize_t n = recv(client->fd, client->request, sizeof(client->request), MSG_DONTWAIT);
+        ssize_t n = cmsg_read(client->fd, client->request, sizeof(client->request));
 
-        return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+        return n <= 0 && n != -EAGAIN;
 }
 
 /* write_answer() - true: all of it is with the kernel, or nobody wants it. */

@@ -391,6 +391,9 @@ static int open_signals(void) {
         (void) sigprocmask(SIG_SETMASK, &signals, NULL);
         (void) signal(SIGCHLD, SIG_DFL); /* ignored, it would reap by itself */
         (void) signal(SIGPIPE, SIG_IGN); /* the log may go to a pipe that nobody reads any more */
+        fd = fd_close_promptly();
+        if (fd < 0)
+                return fd;
         fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
         return fd < 0 ? -errno : fd;
 }

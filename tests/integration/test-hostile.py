@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runners and clients that mean harm to the others. Whatever they do, who calls another runner is answered in time, memory and
+descriptors of supervisor and keeper are what they were, and a line or two tell who it was. TAP on stdout.
+"""
+
+import os
+import signal
+import socket
+import struct
+import sys
+
+import baton_wire as wire
+
+wire.need_protobuf()
+
+import daemon_tests  # noqa: E402
+from daemon_tests import BUILD, descriptors, is_alive, main, test, until  # noqa: E402
+
+daemon_tests.LIBEXEC = daemon_tests.CHECKING
+HERE = os.path.dirname(os.path.abspath(__file__))
+ECHO = f"  echo: {{ command: [{BUILD}/baton-runner-echo], ready: hello }}\n"
+
+# What each of them begins with. A word of the test comes by a fifo, and is waited for.
+PROGRAM = f"""
+import array, os, signal, socket, struct, sys
+sys.path.insert(0, {HERE!r})
+folder = {{folder!r}}
+
+def send(one, data, *fds):
+    one.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+def await_test():
+    with open(folder + "/fifo") as file:
+        file.read()
+
+def native(**hello):
+    import baton_wire
+    lane = socket.socket(socket.AF_UNIX)
+    lane.connect(os.environ["BATON_BOOTSTRAP"])
+    return baton_wire.Peer(lane, channels=3, **hello)
+"""
+
+
+class Scene:
+    """A daemon with a good runner, echo, and a client that calls it; and with bad ones."""
+
+    def __init__(self, daemon, **bad):
+        """Of each bad one: (its code, its configuration)."""
+        self.daemon, text = daemon, ""
+        for name, (code, configuration) in bad.items():
+            path = os.path.join(daemon.folder, name + ".py")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(PROGRAM.format(folder=daemon.folder) + code)
+            text += f"  {name}: {{ command: [{sys.executable}, {path}], restart: never, autostart: false, {configuration} }}\n"
+        os.mkfifo(os.path.join(daemon.folder, "fifo"))
+        daemon.start("runners:\n" + ECHO + text)
+        daemon.until_state("echo", "up")
+        self.supervisor = daemon.supervisor()
+        self.client = self.connect()
+        self.echo()
+
+    def connect(self):
+        lane = socket.socket(socket.AF_UNIX)
+        lane.connect(self.daemon.environment["BATON_SOCKET"])
+        return wire.Peer(lane)
+
+    def echo(self):
+        """A call to the good one, which is answered."""
+        request = wire.control.CallRequest(name="echo", method="echo.Echo/Unary", payload=b"x")
+        call = self.client.wait(self.client.message("baton.Control/Call", request))
+        assert (call.status, call.payload) == (wire.OK, b"x"), (call.status, call.message)
+
+    def tell(self):
+        """The bad one goes on."""
+        with open(os.path.join(self.daemon.folder, "fifo"), "w", encoding="ascii"):
+            pass
+
+
+# ------------------------------------------------------------------------------------------------------- descriptors
+
+
+# A socket that lingers for an hour: nobody reads what it was sent, and whoever closes it last waits.
+LINGERING = """
+kept = []  # up to the exit, which waits for nothing
+
+def lingering():
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    one.connect(("127.0.0.1", {port}))
+    one.setblocking(False)
+    try:
+        while True:
+            one.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    kept.append(one)
+    return one.fileno()
+
+def hidden():
+    "In a message that nobody has read yet."
+    ours, theirs = socket.socketpair()
+    send(ours, b"x", lingering())
+    kept.append(theirs)
+    return theirs.fileno()
+"""
+BY_LANE = """
+peer = native()
+await_test()
+send(peer.lane, struct.pack("<Q", 7), lingering())
+send(peer.lane, struct.pack("<Q", 9), hidden())
+send(peer.lane, struct.pack("<Q", 11), lingering(), hidden(), lingering(), lingering())
+send(peer.lane, struct.pack("<Q", 13), lingering())
+"""
+BY_CHANNEL = """
+peer = native()
+await_test()
+send(peer.channels[0], bytes([0, 0, 0, 8]), lingering())
+send(peer.channels[0], bytes([0, 0, 0, 4]), hidden())
+"""
+BY_NOTIFICATION = """
+one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+one.connect(os.environ["NOTIFY_SOCKET"])
+one.send(b"READY=1")
+await_test()
+send(one, b"FDSTORE=1", lingering(), hidden())
+send(one, b"STATUS=x", lingering(), hidden())
+send(one, b"FDSTORE=1", lingering())
+"""
+
+
+@test
+def sockets_that_linger(daemon):
+    """Whoever closes the last descriptor of one waits for an hour, unless he knows better."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(100)
+    program = LINGERING.format(port=listener.getsockname()[1])
+    native = "ready: hello, channels: [filesystem, data]"
+    scene = Scene(daemon, lane=(program + BY_LANE, native), channel=(program + BY_CHANNEL, native),
+                  notification=(program + BY_NOTIFICATION, "ready: notify, fd_store: { max: 2 }"))
+    before = descriptors(scene.supervisor), descriptors(daemon.keeper())
+    for is_killed in (False, True):
+        for name in ("lane", "channel", "notification"):
+            daemon.baton("start", name)
+            pid, supervisor = daemon.until_state(name, "up")["pid"], daemon.supervisor()
+            os.kill(supervisor, signal.SIGSTOP)  # so that the last descriptors are those that it is sent
+            scene.tell()
+            until(lambda: not is_alive(pid), "its end")
+            os.kill(supervisor, signal.SIGKILL if is_killed else signal.SIGCONT)
+            if is_killed:
+                until(lambda: not is_alive(supervisor) and daemon.answers(), "the next supervisor")
+            state = until(lambda: (s := daemon.status(name)["state"]) in ("done", "failed", "stopped") and s, "its state")
+            assert daemon.pid("echo"), state
+            if not is_killed:
+                scene.echo()
+    assert daemon.supervisor() != scene.supervisor
+    until(lambda: descriptors(daemon.supervisor()) <= before[0] and descriptors(daemon.keeper()) <= before[1],
+          "that nothing of them is left")
+
+
+if __name__ == "__main__":
+    main()
