@@ -181,7 +181,7 @@ runners:
     with open(os.path.join(daemon.folder, "fifo"), "wb", buffering=0):
         pass
     until(lambda: not [pid for pid in children(first) if name_of(pid) == "sh"], "the orphans' end, reaped")
-    assert all(is_alive(pid) for pid in children(first)), "a zombie"
+    until(lambda: all(is_alive(pid) for pid in children(first)), "the end of every zombie")
     assert daemon.status("other")["state"] == "up"
     assert end_first(daemon, first, signal.SIGTERM) == 0
 

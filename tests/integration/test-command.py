@@ -632,7 +632,7 @@ def test_exits_at_once(place):
 
 
 def test_does_not_connect(place):
-    place.baton("call", "--start-timeout=200ms", "--exec", "sh", "-c", f"echo here I hang; exec sleep {WAIT_FOREVER}",
+    place.baton("call", f"--start-timeout={FACTOR:g}s", "--exec", "sh", "-c", f"echo here I hang; exec sleep {WAIT_FOREVER}",
                 "--", "M").check(44, "", "    here I hang\n")
 
 
@@ -845,7 +845,7 @@ def test_ping_json(place):
 
 
 def test_ping_silence(place):
-    process = endless_ping(place, "--deadline=200ms")
+    process = endless_ping(place, f"--deadline={FACTOR:g}s")
     os.kill(runner_of(process), signal.SIGSTOP)
     r = place.finish(process).check(20, None, "DEADLINE_EXCEEDED").one_line()
     expect("answered\n" in r.out, r.out[-300:])
@@ -875,17 +875,20 @@ def test_ping_broken_pipe(place):
 
 # ---- bench ----
 
+BENCH_TIME = f"--duration={50 * FACTOR:g}ms"  # in which at least one call is answered
+
+
 def test_bench(place):
-    r = place.baton("bench", "--duration=50ms", "--size=0,1K", "--in-flight=1,8", "--exec", "baton-runner-echo")
+    r = place.baton("bench", BENCH_TIME, "--size=0,1K", "--in-flight=1,8", "--exec", "baton-runner-echo")
     r.check(0, err="")
     title, head, *rows = r.out.splitlines()
-    expect(title.startswith("echo.Echo/Unary of baton-runner-echo.1, 0.05 s each"), r)
+    expect(title.startswith(f"echo.Echo/Unary of baton-runner-echo.1, {0.05 * FACTOR:g} s each"), r)
     expect([row.split()[:2] for row in rows] == [["0", "1"], ["0", "8"], ["1024", "1"], ["1024", "8"]], r)
     expect(all(float(word) > 0 for row in rows for word in row.split()[4:]), r)
 
 
 def test_bench_json(place):
-    r = json.loads(place.baton("bench", "--json", "--duration=50ms", "--size=64", "--in-flight=2", "--exec",
+    r = json.loads(place.baton("bench", "--json", BENCH_TIME, "--size=64", "--in-flight=2", "--exec",
                                "baton-runner-echo", "--", "echo.Echo/Unary").check(0).out)
     expect(set(r) == {"status", "code", "time_us", "runner", "method", "rows"} and r["method"] == "echo.Echo/Unary", r)
     row, = r["rows"]
@@ -897,7 +900,7 @@ def test_bench_json(place):
 
 
 def test_bench_failures(place):
-    quick = ("bench", "--duration=50ms", "--in-flight=1,2")
+    quick = ("bench", BENCH_TIME, "--in-flight=1,2")
     place.baton(*quick, "--exec", "baton-runner-echo", "--", "no.Such/Method").check(
         28, None, "baton: bench no.Such/Method: UNIMPLEMENTED").one_line()
     r = place.baton(*quick, "--json", "--exec", "baton-runner-echo", "--", "no.Such/Method").check(28)

@@ -4,15 +4,17 @@
 over a SIGKILL of the supervisor; rotation; what is said of names that are none.
 """
 
+import itertools
 import json
 import os
 import re
 import select
 import signal
 import subprocess
+import time
 
 import daemon_tests
-from daemon_tests import BATON, TIMEOUT, children, test, until, words_of
+from daemon_tests import BATON, TIMEOUT, children, is_alive, test, until, words_of
 
 
 def runner(name, script, **more):
@@ -114,8 +116,8 @@ def followed_over_a_crash(daemon):
     start(daemon, runner("web", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.002; done",
                          log="{directory: %s}" % daemon.folder))
     follower, seq, crashes = Follower(daemon, "web"), 0, 0
-    pid, expected = None, 0
-    while seq < 1500:
+    pid, expected, killed_us = None, 0, 0
+    while seq < 1500 or line["monotonic_us"] <= killed_us:  # a later one is of the next supervisor, which it has connected to
         line = follower.next()
         seq += 1
         assert line["seq"] == seq, (line, seq)
@@ -123,9 +125,11 @@ def followed_over_a_crash(daemon):
             pid, expected = line["pid"], 0
         expected += 1
         assert line["text"] == str(expected), (line, expected)
-        if seq % 400 == 0:
+        if seq in (400, 800, 1200):
             crashes += 1
-            os.kill(supervisor(daemon), signal.SIGKILL)
+            os.kill(victim := supervisor(daemon), signal.SIGKILL)
+            until(lambda: not is_alive(victim), "its end")
+            killed_us = time.monotonic_ns() // 1000
     code, errors = follower.end(signal.SIGTERM)
     assert code == 128 + signal.SIGTERM
     assert errors == "baton: logs: the supervisor is gone; connecting to the next one\n" * crashes, errors
@@ -188,16 +192,14 @@ def reader_asleep(daemon):
     reads late, through a descriptor that somebody has made non-blocking."""
     start(daemon, runner("web", "seq 1 100000; exec sleep 1000", log="{ ring_size: 16M }"))
     until(lambda: lines(daemon, "web", "-n", "1")[-1:] and lines(daemon, "web", "-n", "1")[0].endswith(" 100000"), "all")
-    for is_blocking in (True, False):
+    for is_blocking, words in itertools.product((True, False), (["-f", "-n", "all"], [])):
         reading, writing = os.pipe()
         os.set_blocking(writing, is_blocking)
-        processes = [subprocess.Popen([BATON, "logs", "-f", "-n", "all", "web"], env=daemon.environment, stdout=writing),
-                     subprocess.Popen([BATON, "logs", "web"], env=daemon.environment, stdout=writing)]
-        daemon_tests.owned.update(process.pid for process in processes)
+        process = subprocess.Popen([BATON, "logs", *words, "web"], env=daemon.environment, stdout=writing)
+        daemon_tests.owned.add(process.pid)
         until(lambda: not select.select([], [writing], [], 0)[1], "a full pipe")
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(TIMEOUT) == 128 + signal.SIGTERM
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 128 + signal.SIGTERM
         os.close(reading)
         os.close(writing)
     reading, writing = os.pipe()
