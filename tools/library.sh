@@ -63,14 +63,61 @@ closing_line() {
         printf '%d passed, %d failed, %d skipped\n' "$1" "$2" "$3"
 }
 
-# show_failed FOLDER LOG - what make's LOG says of tests that failed or were skipped, then the output of each that failed.
+# why_failed LOG - of one test program's output what a reader needs first: a sanitizer's first report; each result that is
+# none, with the last lines of what was said about it: after it, or, where that is nothing, before it.
+why_failed() {
+        awk '
+                function tell(lines, n,    i) {
+                        for (i = n > 8 ? n - 7 : 1; i <= n; i++)
+                                print "    " substr(lines[i], 1, 400)
+                }
+                function tell_about_it() {
+                        if (is_failed && n > 0)
+                                tell(after, n)
+                        else if (is_failed)
+                                tell(before, n_before)
+                }
+                /Sanitizer: |runtime error: / && !reports++ { left = 12 }
+                left-- > 0 { print "    " substr($0, 1, 400) }
+                /^(PASS|FAIL|SKIP|XFAIL|XPASS): / { next }
+                /^ERROR: / {
+                        tell_about_it()
+                        n = is_failed = 0
+                        print
+                        next
+                }
+                /^(ok |not ok |Bail out!|1[.][.][0-9])/ {
+                        tell_about_it()
+                        n_before = 0
+                        while (n_before < n) {
+                                n_before++
+                                before[n_before] = after[n_before]
+                        }
+                        n = 0
+                        is_failed = (/^not ok / && !/# (SKIP|TODO)/) || /^Bail out!/
+                        if (is_failed)
+                                print
+                        next
+                }
+                /[^# \t]/ { after[++n] = $0 }
+                END { tell_about_it() }' "$1" | head -n 30
+}
+
+# show_failed FOLDER LOG - what make's LOG says of tests that failed; why each of them did; the output of each; what was
+# skipped. Whoever sees only the beginning of this sees what matters.
 show_failed() {
-        local folder=$1 log
-        grep -E '^(FAIL|ERROR|XPASS|SKIP): ' "$2" || true
-        for log in $(grep -lE '^:global-test-result: (FAIL|ERROR|XPASS)' -r --include='*.trs' "$folder/tests" || true); do
-                printf '%s\n' "--- ${log#"$folder"/}" | sed 's/[.]trs$/.log/'
-                grep -vE '^(ok [0-9]|PASS: )' "${log%.trs}.log" | tail -n 60
+        local folder=$1 trs failed
+        grep -E '^(FAIL|ERROR|XPASS): ' "$2" | head -n 10 || true
+        mapfile -t failed < <(grep -lE '^:global-test-result: (FAIL|ERROR|XPASS)' -r --include='*.trs' "$folder/tests")
+        for trs in "${failed[@]}"; do
+                printf '%s\n' "--- why: ${trs#"$folder"/}" | sed 's/[.]trs$//'
+                why_failed "${trs%.trs}.log"
         done
+        for trs in "${failed[@]}"; do
+                printf '%s\n' "--- ${trs#"$folder"/}" | sed 's/[.]trs$/.log/'
+                grep -vE '^(ok [0-9]|PASS: )' "${trs%.trs}.log" | tail -n 60
+        done
+        grep -E '^SKIP: ' "$2" || true
 }
 
 # test_tree FOLDER - runs the tests of a built tree; prints what failed or was skipped, then the closing line.
