@@ -26,6 +26,7 @@
 #include "client/program.h"
 #include "common/clock.h"
 #include "common/fd.h"
+#include "common/text.h"
 #include "common/version.h"
 #include "proto/message.h"
 
@@ -390,6 +391,15 @@ static const char *hint(const Session *session, const ControlFailure *failure) {
         return early && session->early_hint ? session->early_hint : "";
 }
 
+/* report_status() - the subject once: a supervisor's message has it, too. */
+static void report_status(const char *command, const char *what, const ControlFailure *failure) {
+        char said[512];
+
+        (void) snprintf(said, sizeof(said), "%s%s%s", command, what ? " " : "", what ? what : "");
+        output_error("%s%s%s: %s: %s", command, what ? " " : "", what ? what : "", status_name(failure->status),
+                     text_past_subject(failure_text(failure), said));
+}
+
 int session_report(const Session *session, const char *what, const ControlFailure *failure) {
         /* One that never came up has said why itself. */
         if (session->control.ended && !session->control.ready && session->private &&
@@ -401,11 +411,11 @@ int session_report(const Session *session, const char *what, const ControlFailur
                 return EXIT_CODE_BROKEN;
         }
         if (failure->start)
-                output_error("%s: cannot start: %s%s", session->command, failure_text(failure),
-                             hint(session, failure));
+                output_error("%s: %s%s%s", session->command,
+                             text_begins(failure_text(failure), "runner ") ? "" : "cannot start: ",
+                             failure_text(failure), hint(session, failure));
         else
-                output_error("%s%s%s: %s: %s", session->command, what ? " " : "", what ? what : "",
-                             status_name(failure->status), failure_text(failure));
+                report_status(session->command, what, failure);
         if (failure->start)
                 print_lines(failure->start->last_output, failure->start->n_last_output);
         if (failure->ended)

@@ -5,6 +5,7 @@
 #include "common/text.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "common/parse.h"
 
@@ -37,4 +38,25 @@ void text_cut(char *text, size_t max) {
         while (max > 0 && ((unsigned char) text[max] & 0xc0) == 0x80)
                 max--;
         text[max] = '\0';
+}
+
+/* has_word() - whether @n bytes at @word are one of the words of @text, but for the case of letters. */
+static bool has_word(const char *text, const char *word, size_t n) {
+        size_t length;
+
+        for (; *text; text += length + (text[length] == ' ')) {
+                length = strcspn(text, " ");
+                if (length == n && strncasecmp(text, word, n) == 0)
+                        return true;
+        }
+        return false;
+}
+
+const char *text_past_subject(const char *text, const char *said) {
+        const char *subject = text_begins(text, "runner ")     ? text + strlen("runner ")
+                              : text_begins(text, "template ") ? text + strlen("template ")
+                                                               : text;
+        size_t n = strcspn(subject, " :");
+
+        return n > 0 && text_begins(subject + n, ": ") && has_word(said, subject, n) ? subject + n + 2 : text;
 }

@@ -52,7 +52,8 @@ static void tell(Events *events, const char *who, const char *what, const char *
         char text[EVENT_TEXT_MAX + 1];
         const Event event = { .kind = EVENT_COMMAND, .text = text };
 
-        (void) snprintf(text, sizeof(text), "%s: %s: %s%s%s", who, what, end, *message ? ": " : "", message);
+        (void) snprintf(text, sizeof(text), "%s: %s: %s%s%s", who, what, end, *message ? ": " : "",
+                        text_past_subject(message, what));
         make_printable(text);
         log_notice("command: %s", text);
         events_publish(events, &event);

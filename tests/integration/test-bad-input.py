@@ -106,7 +106,7 @@ def a_program_that_goes_missing(daemon):
     line = f"start failed at exec({program}): No such file or directory"
     failed = daemon.until_state("one", "failed")
     assert failed["reason"] == "more than 2 restarts within 60 s; the last time it " + line, failed
-    refused(daemon.baton("start", "one", check=False), 40, "baton: start: cannot start: runner one: " + line)
+    refused(daemon.baton("start", "one", check=False), 40, "baton: start: runner one: " + line)
 
 
 @test
@@ -259,13 +259,13 @@ def unknown_names(daemon):
     daemon.until_state("web.2", "up")
     for command in ("start", "stop", "restart", "reset", "status", "upgrade", "checkpoint", "fds"):
         refused(daemon.baton(command, "stor", check=False), 21,
-                f"baton: {command} stor: NOT_FOUND: runner stor: there is none of that name; did you mean store?")
+                f"baton: {command} stor: NOT_FOUND: there is none of that name; did you mean store?")
     refused(daemon.baton("signal", "stor", "HUP", check=False), 21,
-            "baton: signal stor: NOT_FOUND: runner stor: there is none of that name; did you mean store?")
+            "baton: signal stor: NOT_FOUND: there is none of that name; did you mean store?")
     refused(daemon.baton("logs", "stor", check=False), 21,
-            "baton: logs stor: NOT_FOUND: runner stor: there is none of that name; did you mean store?")
+            "baton: logs stor: NOT_FOUND: there is none of that name; did you mean store?")
     refused(daemon.baton("scale", "wbe=3", check=False), 21,
-            "baton: scale wbe: NOT_FOUND: template wbe: there is none of that name; did you mean web?")
+            "baton: scale wbe: NOT_FOUND: there is none of that name; did you mean web?")
     refused(daemon.baton("stop", "store", "stor*x", check=False), 21,
             "baton: stop: NOT_FOUND: no runner has a name that fits stor*x")
     refused(daemon.baton("status", "x*", check=False), 21, "baton: status x*: NOT_FOUND: no runner has a name that fits x*")

@@ -80,14 +80,14 @@ def refusals(daemon):
     refused(daemon, "call", "plain", "--", "M", code=25,
             line="baton: call M: FAILED_PRECONDITION: runner plain: is a plain program, which has no methods")
     for command in ("ping", "methods"):
-        refused(daemon, command, "plain", code=25, line=f"baton: {command} plain: FAILED_PRECONDITION: runner plain: "
+        refused(daemon, command, "plain", code=25, line=f"baton: {command} plain: FAILED_PRECONDITION: "
                                                         "is a plain program, which has no methods")
     refused(daemon, "bench", "plain", code=25, line="baton: bench echo.Echo/Unary: FAILED_PRECONDITION: runner plain: "
                                                     "is a plain program, which has no methods")
     refused(daemon, "ping", "ech", code=21,
-            line="baton: ping ech: NOT_FOUND: runner ech: there is none of that name; did you mean echo?")
+            line="baton: ping ech: NOT_FOUND: there is none of that name; did you mean echo?")
     refused(daemon, "ping", "down", code=25,
-            line="baton: ping down: FAILED_PRECONDITION: runner down: is not running")
+            line="baton: ping down: FAILED_PRECONDITION: is not running")
     refused(daemon, "call", "echo", "--", "no.Such/Method", code=28,
             line="baton: call no.Such/Method: UNIMPLEMENTED: no such method: no.Such/Method")
     done = daemon.baton("call", "--deadline=50ms", "echo", "--", "echo.Echo/Sleep", "u64:60000000", check=False)
@@ -109,7 +109,7 @@ def as_many_as_may(daemon):
              for _ in range(64)]
     for ping in pings:
         assert ping.stdout.readline().startswith("echo: seq=1"), "attached"
-    refused(daemon, "ping", "echo", code=24, line="baton: ping echo: RESOURCE_EXHAUSTED: runner echo: 64 clients are "
+    refused(daemon, "ping", "echo", code=24, line="baton: ping echo: RESOURCE_EXHAUSTED: 64 clients are "
                                                   "attached, and 64 may be")
     for ping in pings:
         ping.send_signal(signal.SIGINT)
@@ -127,7 +127,7 @@ def it_dies_over_a_call(daemon):
     os.kill(pid, signal.SIGKILL)
     error = call.communicate()[1]
     assert call.returncode == 30, (call.returncode, error)
-    assert error == "baton: ping again: UNAVAILABLE: runner again: killed by signal 9 (SIGKILL)\n", error
+    assert error == "baton: ping again: UNAVAILABLE: killed by signal 9 (SIGKILL)\n", error
     until(lambda: daemon.pid("again") not in (0, pid), "its restart, which is the policy's")
 
 

@@ -116,7 +116,7 @@ def start_stop_restart(daemon):
     check(daemon, "signal", "web.1", "NOPE", code=2, out="",
           err="baton: signal: there is no signal 'NOPE'; try 'baton signal --help'\n")
     check(daemon, "signal", "store", "HUP", code=25, out="",
-          err="baton: signal store: FAILED_PRECONDITION: runner store: is not running\n")
+          err="baton: signal store: FAILED_PRECONDITION: is not running\n")
 
 
 @test
@@ -134,7 +134,7 @@ def started_while_it_stops(daemon):
         check(daemon, contrary, "stubborn", "--no-wait", out=None)
         os.killpg(pid, signal.SIGKILL)
         assert stop.communicate(timeout=TIMEOUT)[1] == (
-            "baton: stop stubborn: UNAVAILABLE: runner stubborn: was started again meanwhile\n")
+            "baton: stop stubborn: UNAVAILABLE: was started again meanwhile\n")
         assert stop.returncode == 30, stop.returncode
         daemon.until_state("stubborn", "up")
 
@@ -143,10 +143,10 @@ def started_while_it_stops(daemon):
 def names(daemon):
     start(daemon)
     for command in ("start", "stop", "restart", "reset"):
-        check(daemon, command, "stora", code=21, out="", err=f"baton: {command} stora: NOT_FOUND: runner stora: there is none of "
+        check(daemon, command, "stora", code=21, out="", err=f"baton: {command} stora: NOT_FOUND: there is none of "
                                                             "that name; did you mean store?\n")
     check(daemon, "status", "stora", code=21, out="",
-          err="baton: status stora: NOT_FOUND: runner stora: there is none of that name; did you mean store?\n")
+          err="baton: status stora: NOT_FOUND: there is none of that name; did you mean store?\n")
     for asked, told in (("store web.2 store", "store web.2"), ("web.2 web", "web.1 web.2"), ("web.1 s*e w*.1", "store web.1"),
                         ("store web.2 web.1", "store web.1 web.2"), ("store stor?", "store")):
         answer = json.loads(check(daemon, "status", "--json", *asked.split()))
@@ -165,7 +165,7 @@ def it_does_not_come_up(daemon):
     done = daemon.baton("start", "bad", check=False)
     assert done.returncode == 43 and done.stdout == "", done
     lines = done.stderr.splitlines()
-    assert lines[0].startswith("baton: start: cannot start: runner bad: ") and "status 3" in lines[0], done.stderr
+    assert lines[0].startswith("baton: start: runner bad: ") and "status 3" in lines[0], done.stderr
     assert sorted(lines[1:]) == ["    one", "    two"], done.stderr
     answer = json.loads(daemon.baton("start", "--json", "bad", check=False).stdout)
     conforms(answer, "## baton start, stop, restart, reset, signal")

@@ -170,7 +170,7 @@ def not_there(daemon):
     until(lambda: lines(daemon, "web"), "a line")
     done = daemon.baton("logs", "nobody", "web", check=False)
     assert done.returncode == 21, done
-    assert done.stderr.startswith("baton: logs nobody: NOT_FOUND: runner nobody: there is none of that name"), done
+    assert done.stderr.startswith("baton: logs nobody: NOT_FOUND: there is none of that name"), done
     assert done.stdout.endswith(" here\n"), done
 
 

@@ -128,7 +128,7 @@ def one_that_fails_is_the_last(daemon):
     # Again: nothing is done twice, and it ends at the same one; by people's eyes, too.
     done = daemon.baton("upgrade", "--all", check=False, timeout=60)
     assert done.returncode == 26 and done.stdout == "s.5: untouched\n1 failed, 1 untouched, 6 up to date\n", done.stdout
-    assert "baton: upgrade s.3: ABORTED: runner s.3: upgrade failed while crossing: the successor: Takeover" in done.stderr
+    assert "baton: upgrade s.3: ABORTED: upgrade failed while crossing: the successor: Takeover" in done.stderr
     os.unlink(os.path.join(daemon.folder, "plan-s.3"))
     assert upgrade(daemon, "--all") == {**are("current", "s.1", "s.2", "s.4"), **are("upgraded", "s.3", "s.5"), **OTHERS}
     # Names without --batch: each for itself, as ever.
