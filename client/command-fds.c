@@ -16,7 +16,14 @@
 typedef Baton__Control__FdsResponse FdsResponse;
 
 static const char *kind_name(const Baton__Control__HeldFd *fd) {
-        return fd->kind == BATON__CONTROL__HELD_FD__KIND__STORED ? "stored" : "socket";
+        static const char *const names[] = {
+                [BATON__CONTROL__HELD_FD__KIND__SOCKET] = "socket",
+                [BATON__CONTROL__HELD_FD__KIND__STORED] = "stored",
+                [BATON__CONTROL__HELD_FD__KIND__CHECKPOINT] = "checkpoint",
+                [BATON__CONTROL__HELD_FD__KIND__CLIENT] = "client",
+        };
+
+        return (size_t) fd->kind < ARRAY_SIZE(names) ? names[fd->kind] : "unknown";
 }
 
 static void print_json(const char *name, const FdsResponse *response) {
@@ -25,10 +32,11 @@ static void print_json(const char *name, const FdsResponse *response) {
 
         for (size_t i = 0; i < response->n_fds; i++) {
                 const Baton__Control__HeldFd *fd = response->fds[i];
-                json_t *object =
-                        json_pack("{s:I, s:s, s:s, s:s, s:I}", "fd", (json_int_t) fd->fd, "kind", kind_name(fd),
-                                  "name", fd->name, "type", fd->type, "time_us", (json_int_t) fd->time_us);
+                json_t *object = json_pack("{s:s, s:s, s:s, s:I}", "kind", kind_name(fd), "name", fd->name, "type",
+                                           fd->type, "time_us", (json_int_t) fd->time_us);
 
+                if (object && fd->fd > 0)
+                        (void) json_object_set_new(object, "fd", json_integer(fd->fd));
                 if (object && *fd->address)
                         (void) json_object_set_new(object, "address", json_string(fd->address));
                 if (object && fd->no_poll)
@@ -37,6 +45,8 @@ static void print_json(const char *name, const FdsResponse *response) {
         }
         all = json_pack("{s:i, s:s, s:I, s:o}", "version", STATUS_JSON_VERSION, "name", name, "store_max",
                         (json_int_t) response->store_max, "fds", fds);
+        if (all && response->unlisted > 0)
+                (void) json_object_set_new(all, "unlisted", json_integer(response->unlisted));
         if (all)
                 (void) output_json(stdout, all);
 }
@@ -48,18 +58,24 @@ static void print_table(const FdsResponse *response) {
                 name_width = MAX(name_width, (int) strlen(response->fds[i]->name));
                 type_width = MAX(type_width, (int) strlen(response->fds[i]->type));
         }
-        (void) printf("%4s  %-6s  %-*s  %-*s  %-19s  %s\n", "FD", "KIND", name_width, "NAME", type_width, "TYPE",
+        (void) printf("%4s  %-10s  %-*s  %-*s  %-19s  %s\n", "FD", "KIND", name_width, "NAME", type_width, "TYPE",
                       "SINCE", "ADDRESS");
         for (size_t i = 0; i < response->n_fds; i++) {
                 const Baton__Control__HeldFd *fd = response->fds[i];
-                char since[STATUS_TEXT_MAX];
+                char since[STATUS_TEXT_MAX], number[16] = "-";
 
+                if (fd->fd > 0)
+                        (void) snprintf(number, sizeof(number), "%u", fd->fd);
                 status_time_text(fd->time_us, since);
-                (void) printf("%4u  %-6s  %-*s  %-*s  %.19s  ", fd->fd, kind_name(fd), name_width, fd->name,
-                              type_width, fd->type, since);
+                (void) printf("%4s  %-10s  ", number, kind_name(fd));
+                (void) output_text(stdout, fd->name, strlen(fd->name)); /* of a checkpoint it is the runner's */
+                (void) printf("%*s  %-*s  %.19s  ", name_width - (int) strlen(fd->name), "", type_width, fd->type,
+                              since);
                 (void) output_text(stdout, *fd->address ? fd->address : "-", strlen(*fd->address ? fd->address : "-"));
                 (void) fputc('\n', stdout);
         }
+        if (response->unlisted > 0)
+                (void) printf("%u more of the checkpoint are not listed\n", response->unlisted);
 }
 
 static int fds(int argc, char **argv) {
@@ -84,10 +100,13 @@ const Command command_fds = {
         .summary = "the sockets of a runner, and the descriptors that it has stored",
         .help = "Usage: baton fds NAME [OPTION...]\n"
                 "\n"
-                "Prints what is held for the runner across its instances, supervisors and their crashes: the sockets\n"
-                "of its configuration, then what it has stored by FDSTORE=1, each with the number under which the\n"
-                "next instance is passed it.\n"
-                "What its last checkpoint holds is counted by 'baton status NAME'.\n"
+                "Prints the descriptors that are held for the runner across its instances, supervisors and their\n"
+                "crashes: the sockets of its configuration and what it has stored by FDSTORE=1, each with the number\n"
+                "under which the next instance is passed it; what its last checkpoint holds, which goes to the\n"
+                "process that takes its place; and the lanes of attached clients.\n"
+                "\n"
+                "Not listed is what belongs to the process that runs, and ends with it: its pipes and its own lane\n"
+                "and channels, which supervisor and keeper have the other ends of.\n"
                 "\n"
                 "  --json                  one JSON object; docs/status.md has its members\n"
                 "  --socket=PATH           the control socket ($BATON_SOCKET, else /run/baton/control or the user's)\n"

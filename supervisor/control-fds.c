@@ -15,7 +15,7 @@
 #include "supervisor/holder.h"
 #include "supervisor/socket-address.h"
 
-enum { TYPE_SIZE = 64, ADDRESS_SIZE = 2 * SOCKET_ADDRESS_TEXT_SIZE + 8 };
+enum { KEPT_MAX = 4096, TYPE_SIZE = 64, ADDRESS_SIZE = 2 * SOCKET_ADDRESS_TEXT_SIZE + 8 };
 
 typedef struct Described {
         Baton__Control__HeldFd message;
@@ -70,10 +70,9 @@ static void describe_other(int fd, mode_t mode, Described *described) {
         (void) text_mend(described->address); /* it may have been cut in a character */
 }
 
-static void describe(const Holder *holder, const Held *held, uint32_t number, Described *described) {
-        const BoardEntry *entry = holder_entry(holder, held);
+/* describe() - @entry is what is known of it, or of what it is a part of; @name is its own. */
+static void describe(int fd, const char *name, const BoardEntry *entry, Described *described) {
         Baton__Control__HeldFd *message = &described->message;
-        int fd = holder_fd(held);
         struct stat st;
 
         baton__control__held_fd__init(message);
@@ -81,14 +80,41 @@ static void describe(const Holder *holder, const Held *held, uint32_t number, De
                 describe_socket(fd, described);
         else
                 describe_other(fd, fstat(fd, &st) == 0 ? st.st_mode : 0, described);
-        message->fd = number;
-        message->kind = entry->kind == BOARD_STORED ? BATON__CONTROL__HELD_FD__KIND__STORED
-                                                    : BATON__CONTROL__HELD_FD__KIND__SOCKET;
-        message->name = (char *) entry->name;
+        message->kind = entry->kind == BOARD_STORED       ? BATON__CONTROL__HELD_FD__KIND__STORED
+                        : entry->kind == BOARD_CHECKPOINT ? BATON__CONTROL__HELD_FD__KIND__CHECKPOINT
+                        : entry->kind == BOARD_ATTACHED   ? BATON__CONTROL__HELD_FD__KIND__CLIENT
+                                                          : BATON__CONTROL__HELD_FD__KIND__SOCKET;
+        message->name = (char *) name;
         message->type = described->type;
         message->address = described->address;
         message->time_us = entry->since_wall_us;
         message->no_poll = entry->flags & BOARD_NO_POLL;
+}
+
+static size_t count(const Held *held) {
+        size_t n = 0;
+
+        for (; held; held = holder_next(held))
+                n++;
+        return n;
+}
+
+static size_t describe_held(const Holder *holder, const Held *held, Described *described) {
+        size_t n = 0;
+
+        for (; held; held = holder_next(held)) {
+                const BoardEntry *entry = holder_entry(holder, held);
+
+                describe(holder_fd(held), entry->name, entry, &described[n++]);
+        }
+        return n;
+}
+
+static size_t describe_kept(const Holder *holder, const Kept *kept, size_t n, Described *described) {
+        for (size_t i = 0; i < n; i++)
+                describe(kept->manifest.fds[i], kept->manifest.entries[i]->name, holder_kept_entry(holder, kept),
+                         &described[i]);
+        return n;
 }
 
 void control_fds(Control *control, Call *call, const ProtobufCMessage *request) {
@@ -98,25 +124,30 @@ void control_fds(Control *control, Call *call, const ProtobufCMessage *request) 
         const Runner *runner = control_find(control->supervisor, call, name);
         _cleanup_free_ Baton__Control__HeldFd **pointers = NULL;
         _cleanup_free_ Described *all = NULL;
-        const Held *held;
-        size_t n = 0;
+        const Kept *kept = runner ? holder_kept(holder, runner) : NULL;
+        size_t n_kept = kept ? kept->manifest.n : 0, n;
 
         if (!runner)
                 return;
-        for (held = holder_first(holder, runner); held; held = holder_next(held))
-                n++;
+        response.unlisted = (uint32_t) (n_kept - MIN(n_kept, (size_t) KEPT_MAX));
+        n_kept -= response.unlisted;
+        n = count(holder_first(holder, runner)) + n_kept + count(holder_first_lane(holder, runner));
         all = calloc(n + 1, sizeof(*all));
         pointers = calloc(n + 1, sizeof(Baton__Control__HeldFd *));
         if (!all || !pointers) {
                 (void) call_fail(call, STATUS_RESOURCE_EXHAUSTED, "no memory for the answer");
                 return;
         }
-        for (held = holder_first(holder, runner); held; held = holder_next(held)) {
-                describe(holder, held, (uint32_t) (3 + response.n_fds), &all[response.n_fds]);
-                pointers[response.n_fds] = &all[response.n_fds].message;
-                response.n_fds++;
-        }
+        n = describe_held(holder, holder_first(holder, runner), all);
+        for (size_t i = 0; i < n; i++)
+                all[i].message.fd = (uint32_t) (3 + i);
+        if (kept)
+                n += describe_kept(holder, kept, n_kept, all + n);
+        n += describe_held(holder, holder_first_lane(holder, runner), all + n);
+        for (size_t i = 0; i < n; i++)
+                pointers[i] = &all[i].message;
         response.fds = pointers;
+        response.n_fds = n;
         response.store_max = runner->config->fd_store_max;
         (void) call_answer_message(call, &response.base);
 }

@@ -160,6 +160,24 @@ def without_one_it_begins_with_nothing(daemon):
 
 
 @test
+def what_is_held(daemon):
+    """`baton fds' has what the checkpoint holds, and the lanes of attached clients."""
+    def fds():
+        return json.loads(daemon.baton("fds", "s", "--json").stdout)["fds"]
+
+    start(daemon, "--fds", 3)
+    assert fds() == []
+    kept = checkpoint(daemon)
+    listed = fds()
+    assert {fd["kind"] for fd in listed} == {"checkpoint"} and not any("fd" in fd for fd in listed), listed
+    assert {"snapshot", "state"} < {fd["name"] for fd in listed} and len(listed) == 2 + kept["descriptors"] == 5, listed
+    with Load(daemon, 1):
+        assert [fd["kind"] for fd in fds()] == ["checkpoint"] * 5 + ["client"]
+        assert "\n   -  client " in daemon.baton("fds", "s").stdout
+    until(lambda: len(fds()) == 5, "the end of the client's lane")
+
+
+@test
 def ten_megabytes_and_a_thousand_descriptors(daemon):
     start(daemon, "--size", 10 << 20, "--fds", 1000)
     kept = checkpoint(daemon)
