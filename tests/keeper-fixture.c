@@ -435,7 +435,7 @@ static int keeper_child(void *argument) {
                 options.private_fd = play->lane;
         }
         if (play->hang_timeout_us)
-                options.hang_timeout_us = play->hang_timeout_us;
+                options.hang_timeout_us = play->hang_timeout_us * test_time_factor();
         if (play->ladder.healthy_us)
                 options.ladder = play->ladder;
         options.stop_timeout_us = play->stop_timeout_us;

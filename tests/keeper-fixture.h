@@ -138,8 +138,8 @@ typedef struct Play {
 
         /* A daemon instead of a private tree, in keeper_runtime. */
         bool daemon;
-        const char *socket; /* NULL: `control' there */
-        uint64_t hang_timeout_us;
+        const char *socket;       /* NULL: `control' there */
+        uint64_t hang_timeout_us; /* multiplied with the time factor; 0: the keeper's own */
         LadderPolicy ladder;
 
         /* Once this is in the log, `then' is called with the pid of the keeper; NULL: never. */

@@ -57,7 +57,7 @@ static void print_descriptors(void) {
                 closedir(dir);
 }
 
-static unsigned time_factor(void) {
+unsigned test_time_factor(void) {
         const char *text = getenv("BATON_TEST_TIME_FACTOR");
         int factor = text ? atoi(text) : 1;
 
@@ -71,7 +71,7 @@ int test_set_up(void **state) {
         current = frame;
         frame->n_fds = fd_count();
         (void) signal(SIGALRM, on_alarm);
-        (void) alarm(frame->seconds * time_factor());
+        (void) alarm(frame->seconds * test_time_factor());
         return 0;
 }
 
@@ -161,5 +161,5 @@ void test_restore_fds(unsigned long limit) {
 bool test_readable(int fd) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
 
-        return poll(&p, 1, 1000) == 1;
+        return poll(&p, 1, 1000 * (int) test_time_factor()) == 1;
 }

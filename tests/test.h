@@ -69,5 +69,8 @@ unsigned long test_limit_fds(unsigned n);
 /* test_restore_fds() - sets the soft RLIMIT_NOFILE back. */
 void test_restore_fds(unsigned long limit);
 
-/* test_readable() - whether @fd has something to read, or its end, within a second: never a sleep. */
+/* test_time_factor() - what limits of time are multiplied with: $BATON_TEST_TIME_FACTOR, at least 1. */
+unsigned test_time_factor(void);
+
+/* test_readable() - whether @fd has something to read, or its end, within a second, times the factor: never a sleep. */
 bool test_readable(int fd);

@@ -72,20 +72,28 @@ def children(pid):
     return found
 
 
-def descriptors(pid):
-    """How many a process has, but for what comes with the first use and stays: the memories of histories, and pidfds of
-    children, of which the keeper has one each as soon as a successor was told of them."""
-    def comes_late(fd):
+def what_is_open(pid):
+    """What each descriptor of a process is, but for what comes with the first use and stays: the memories of histories, and
+    pidfds of children, of which the keeper has one each as soon as a successor was told of them."""
+    def comes_late(fd, link):
+        if "pidfd" not in link:
+            return any(name in link for name in ("baton-takeovers", "baton-chronicle"))
+        with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+            return any(line.split() == ["Pid:", str(child)] for line in file for child in below)
+    below, found = children(pid), []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
             link = os.readlink(f"/proc/{pid}/fd/{fd}")
-            if "pidfd" not in link:
-                return any(name in link for name in ("baton-takeovers", "baton-chronicle"))
-            with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
-                return any(line.split() == ["Pid:", str(child)] for line in file for child in below)
+            if not comes_late(fd, link):
+                found.append(link)
         except OSError:  # it was closed meanwhile
-            return False
-    below = children(pid)
-    return len([fd for fd in os.listdir(f"/proc/{pid}/fd") if not comes_late(fd)])
+            pass
+    return found
+
+
+def descriptors(pid):
+    """How many of these it has."""
+    return len(what_is_open(pid))
 
 
 def until_alone(daemon, n=0):

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 
-from daemon_tests import BUILD, main, test, until
+from daemon_tests import BUILD, FACTOR, main, test, until
 
 RUNNERS = """
 runners:
@@ -68,7 +68,7 @@ def ping_bench_methods(daemon):
     done = daemon.baton("methods", f"--socket={socket}", "echo").stdout
     assert "echo.Echo/Unary" in done and "echo.Echo/Bidi" in done, done
     answer = json.loads(daemon.baton("bench", "--socket", socket, "--json", "--size=64", "--in-flight=4",
-                                     "--duration=50ms", "echo", "--", "echo.Echo/Unary").stdout)
+                                     f"--duration={int(100 * FACTOR)}ms", "echo", "--", "echo.Echo/Unary").stdout)
     row = answer["rows"][0]
     assert answer["runner"] == "echo" and row["calls"] > 0 and row["cpu_runner_ns"] > 0, answer
     daemon.environment["BATON_SOCKET"] = socket

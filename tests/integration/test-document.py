@@ -134,7 +134,7 @@ def cancel_and_deadline(folder):
 def stop_and_exit(folder):
     with Supervised(folder) as it:
         assert it.call("doc.Test/Log", b"the last one").status == wire.OK
-        waits = it.call("doc.Test/Wait", timeout_us=300000, wait=False)
+        waits = it.call("doc.Test/Wait", timeout_us=int(wire.TIMEOUT / 20 * 500000), wait=False)
         it.wait_record("waiting")
         stop = it.tree.stop("document", wait=False)
         assert it.tree.peer.wait(waits).status == wire.DEADLINE_EXCEEDED, "what is open is finished first"

@@ -258,17 +258,18 @@ def exits_at_once(tree, folder):
 
 @test
 def hangs_before_connecting(tree, folder):
-    call = tree.begin("/bin/sh", "-c", "echo here; sleep 600 & exec sleep 600", name="hang", start_timeout_us=200000)
+    seconds = wire.TIMEOUT / 20  # in which it has said its word
+    call = tree.begin("/bin/sh", "-c", "echo here; sleep 600 & exec sleep 600", name="hang", start_timeout_us=int(seconds * 1e6))
     detail = failure(call)
     assert (detail.reason, detail.exit.how, detail.exit.status) == (Reason.DID_NOT_CONNECT, SIGNALED, 9), detail
     assert list(detail.last_output) == ["here"], detail
-    has(call.message, "runner hang: start failed: did not connect within 0.2 s")
+    has(call.message, f"runner hang: start failed: did not connect within {seconds:g} s")
     until(lambda: len(processes_with(folder)) == 2, "the end of its whole group")
 
 
 @test
 def connects_and_says_nothing(tree, folder):
-    call = start_python(tree, "lane = connect(); time.sleep(600)", name="mute", start_timeout_us=1500000)
+    call = start_python(tree, "lane = connect(); time.sleep(600)", name="mute", start_timeout_us=int(wire.TIMEOUT / 20 * 1.5e6))
     assert failure(call).reason == Reason.DID_NOT_CONNECT, vars(call)
     has(call.message, "runner mute: start failed: connected, but said no Hello")
 

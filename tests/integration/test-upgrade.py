@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 
-from daemon_tests import BUILD, TIMEOUT, is_alive, main, owned, test, until
+from daemon_tests import BUILD, TIMEOUT, is_alive, main, owned, test, until, what_is_open
 
 LONG = bool(os.environ.get("BATON_SOAK"))
 UPGRADES = int(os.environ.get("BATON_TEST_UPGRADES", "100" if LONG else "20"))
@@ -43,11 +43,7 @@ class Load:
 
 def descriptors(pid):
     """What each is; sockets and the like without their numbers."""
-    kinds = []
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):  # it was closed meanwhile
-            kinds.append(os.readlink(f"/proc/{pid}/fd/{fd}").split("[")[0])
-    return sorted(kinds)
+    return sorted(link.split("[")[0] for link in what_is_open(pid))
 
 
 def upgrade(daemon, name):
