@@ -30,6 +30,8 @@ LIBEXEC = BUILD
 CHECKING = os.path.join(BUILD, "tests/faults")
 FACTOR = float(os.environ.get("BATON_TEST_TIME_FACTOR", "1"))
 TIMEOUT = 10 * FACTOR
+# Of the loopback, and no other test's at the same time: a port that is free there stays so until whoever is told of it binds it.
+HOST = f"127.{1 + (os.getpid() >> 16) % 254}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 PR_SET_CHILD_SUBREAPER = 36
 tests = []
 

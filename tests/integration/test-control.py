@@ -20,7 +20,7 @@ import subprocess
 import termios
 
 import baton_wire as wire
-from daemon_tests import BATON, BUILD, TIMEOUT, Skip, main, owned, test, until
+from daemon_tests import BATON, BUILD, HOST, TIMEOUT, Skip, main, owned, test, until
 
 SOURCE = os.environ.get("abs_top_srcdir", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 RUNNERS = """
@@ -561,12 +561,12 @@ def metrics_over_http(daemon):
     start(daemon, f"supervisor:\n  metrics: {path}\n" + RUNNERS)
     misuse(lambda: UnixConnection(path))
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((HOST, 0))
         port = free.getsockname()[1]
-    daemon.configure(f"supervisor:\n  metrics: 127.0.0.1:{port}\n" + RUNNERS)
+    daemon.configure(f"supervisor:\n  metrics: {HOST}:{port}\n" + RUNNERS)
     check(daemon, "reload")
     assert not os.path.exists(path), "the one before is gone"
-    misuse(lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT))
+    misuse(lambda: http.client.HTTPConnection(HOST, port, timeout=TIMEOUT))
 
 
 @test

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import daemon_tests
-from daemon_tests import FACTOR, Skip, is_alive, main, test, until
+from daemon_tests import FACTOR, HOST, Skip, is_alive, main, test, until
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -424,12 +424,12 @@ def libsystemd(daemon):
     with open(program, "w", encoding="utf-8") as file:
         file.write(LIBSYSTEMD)
     with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
+        one.bind((HOST, 0))
         port = one.getsockname()[1]
     daemon.start(f"runners:\n  web:\n    command: [{python}, {program}, {stop}]\n    ready: notify\n"
                  f"    watchdog: {2 * FACTOR:g}s\n"
                  f"    fd_store: {{ max: 2 }}\n    backoff: {{ initial: 0 }}\n"
-                 f"    sockets: [ {{ tcp: \"127.0.0.1:{port}\", name: http }} ]\n")
+                 f"    sockets: [ {{ tcp: \"{HOST}:{port}\", name: http }} ]\n")
     first = daemon.until_state("web", "up")
     assert first["status_text"] == "first", first
     with open(stop, "w", encoding="utf-8"):

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 
-from daemon_tests import Skip, main, test, until
+from daemon_tests import HOST, Skip, main, test, until
 
 
 def program(name, *places):
@@ -32,7 +32,7 @@ def let_others_in(folder):
 
 def free_port():
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 
@@ -83,7 +83,7 @@ def nginx(daemon):
                 client_body_temp_path {daemon.folder}/t1; proxy_temp_path {daemon.folder}/t2;
                 fastcgi_temp_path {daemon.folder}/t3; uwsgi_temp_path {daemon.folder}/t4;
                 scgi_temp_path {daemon.folder}/t5;
-                server {{ listen 127.0.0.1:{port}; root {site}; }}
+                server {{ listen {HOST}:{port}; root {site}; }}
             }}
             """)
     daemon.start(f"""
@@ -94,7 +94,7 @@ runners:
     backoff: {{ initial: 10ms }}
 """)
     request = b"GET / HTTP/1.0\r\n\r\n"
-    serves = lambda: b"served by a runner" in ask(("127.0.0.1", port), request)
+    serves = lambda: b"served by a runner" in ask((HOST, port), request)
     until(serves, "a page")
     until(lambda: "GET / HTTP/1.0" in daemon.baton("logs", "web").stdout, "the line of its access log")
     daemon.baton("signal", "web", "HUP")  # its own reload: the workers change, the master stays

@@ -13,7 +13,7 @@ import stat
 import sys
 
 import daemon_tests
-from daemon_tests import Skip, is_alive, main, test, until
+from daemon_tests import HOST, Skip, is_alive, main, test, until
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -46,7 +46,7 @@ def free_ports(n, kind=socket.SOCK_STREAM):
     """Ports of the loopback that nobody has: each is asked for, and given back."""
     sockets = [socket.socket(socket.AF_INET, kind) for _ in range(n)]
     for one in sockets:
-        one.bind(("127.0.0.1", 0))
+        one.bind((HOST, 0))
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
         one.close()
@@ -95,8 +95,8 @@ def all_kinds(daemon):
     tcp, v6 = free_ports(2)
     udp, = free_ports(1, socket.SOCK_DGRAM)
     path = os.path.join(daemon.folder, "web.sock")
-    sockets = [f'tcp: "127.0.0.1:{tcp}", name: http, backlog: 7', f'tcp: "[::1]:{v6}", ipv6_only: true',
-               f'udp: "127.0.0.1:{udp}", name: "%n-udp"', f"unix: {path}, mode: 0640, user: 65534, group: 65533",
+    sockets = [f'tcp: "{HOST}:{tcp}", name: http, backlog: 7', f'tcp: "[::1]:{v6}", ipv6_only: true',
+               f'udp: "{HOST}:{udp}", name: "%n-udp"', f"unix: {path}, mode: 0640, user: 65534, group: 65533",
                f"unix: {path}.dgram, type: dgram, mode: 0600", f'unix: "@{path}", type: seqpacket']
     if os.geteuid() != 0:
         sockets[3] = f"unix: {path}, mode: 0640"
@@ -109,19 +109,19 @@ def all_kinds(daemon):
     assert what["BIND"] == "fd@3,fd@4,fd@5,fd@6,fd@7,fd@8", what
     assert what["NGINX"] is None and what["beyond"] == [], what
     assert what["sockets"] == [
-        ["AF_INET", "SOCK_STREAM", ["127.0.0.1", tcp], True, False],
+        ["AF_INET", "SOCK_STREAM", [HOST, tcp], True, False],
         ["AF_INET6", "SOCK_STREAM", ["::1", v6, 0, 0], True, 1],
-        ["AF_INET", "SOCK_DGRAM", ["127.0.0.1", udp], True, False],
+        ["AF_INET", "SOCK_DGRAM", [HOST, udp], True, False],
         ["AF_UNIX", "SOCK_STREAM", path, True, False],
         ["AF_UNIX", "SOCK_DGRAM", path + ".dgram", True, False],
         ["AF_UNIX", "SOCK_SEQPACKET", "\0" + path, True, False]], what
     info = os.stat(path)
     assert stat.S_IMODE(info.st_mode) == 0o640 and stat.S_IMODE(os.stat(path + ".dgram").st_mode) == 0o600
     assert os.geteuid() != 0 or (info.st_uid, info.st_gid) == (65534, 65533), info
-    assert ask(("127.0.0.1", tcp)) == what["pid"]
+    assert ask((HOST, tcp)) == what["pid"]
     daemon.baton("stop", "web")
     assert not os.path.exists(path) and not os.path.exists(path + ".dgram")
-    refused(("127.0.0.1", tcp))
+    refused((HOST, tcp))
 
 
 def refused(address):
@@ -136,17 +136,17 @@ def refused(address):
 def stays_open(daemon):
     """One connection after the other, some of them while there is no process: none is refused."""
     port, = free_ports(1)
-    daemon.start(configuration(daemon, [f'tcp: "127.0.0.1:{port}"'], '    socket_variable: { name: NGINX, format: "%f;" }\n'))
+    daemon.start(configuration(daemon, [f'tcp: "{HOST}:{port}"'], '    socket_variable: { name: NGINX, format: "%f;" }\n'))
     what = said(daemon)
     assert what["NGINX"] == "3;", what
     first = inode(what["pid"], 3)
-    pids = {ask(("127.0.0.1", port))}
+    pids = {ask((HOST, port))}
     for _ in range(5):
         kill(daemon.pid("web"))
-        pids.add(ask(("127.0.0.1", port)))
+        pids.add(ask((HOST, port)))
         assert said(daemon)["pid"] in pids
     daemon.baton("restart", "web")
-    pids.add(ask(("127.0.0.1", port)))
+    pids.add(ask((HOST, port)))
     assert len(pids) == 7, pids
     assert inode(daemon.pid("web"), 3) == first
 
@@ -156,7 +156,7 @@ def outlives_supervisors(daemon):
     """SIGKILL of the supervisor, then a takeover: the socket is the same, and those after them pass it on."""
     port, = free_ports(1)
     path = os.path.join(daemon.folder, "web.sock")
-    daemon.start(configuration(daemon, [f'tcp: "127.0.0.1:{port}", name: http', f"unix: {path}"]))
+    daemon.start(configuration(daemon, [f'tcp: "{HOST}:{port}", name: http', f"unix: {path}"]))
     pid = said(daemon)["pid"]
     first = [inode(pid, fd) for fd in (3, 4)]
     for end in ("kill", "takeover", "kill"):
@@ -166,41 +166,41 @@ def outlives_supervisors(daemon):
             until(lambda: not is_alive(before) and daemon.answers() and daemon.supervisor() != before, "another supervisor")
         else:
             daemon.baton("takeover")
-        assert ask(("127.0.0.1", port)) == daemon.pid("web")
+        assert ask((HOST, port)) == daemon.pid("web")
         kill(daemon.pid("web"))
-        pid = ask(("127.0.0.1", port))
+        pid = ask((HOST, port))
         what = said(daemon)
         assert what["pid"] == pid and what["LISTEN_FDNAMES"] == "http:web", what
         assert [inode(pid, fd) for fd in (3, 4)] == first
     daemon.baton("stop", "web")
     assert not os.path.exists(path)
-    refused(("127.0.0.1", port))
+    refused((HOST, port))
     daemon.baton("start", "web")
-    assert ask(("127.0.0.1", port)) == daemon.pid("web") and os.path.exists(path)
+    assert ask((HOST, port)) == daemon.pid("web") and os.path.exists(path)
 
 
 @test
 def reload_changes_only_what_changed(daemon):
     one, two, three = free_ports(3)
     path = os.path.join(daemon.folder, "web.sock")
-    daemon.start(configuration(daemon, [f'tcp: "127.0.0.1:{one}"', f'tcp: "127.0.0.1:{two}"', f"unix: {path}"]))
+    daemon.start(configuration(daemon, [f'tcp: "{HOST}:{one}"', f'tcp: "{HOST}:{two}"', f"unix: {path}"]))
     pid = said(daemon)["pid"]
     kept, kept_path = inode(pid, 3), inode(pid, 5)
-    daemon.configure(configuration(daemon, [f"unix: {path}, mode: 0600", f'tcp: "127.0.0.1:{three}"',
-                                            f'tcp: "127.0.0.1:{one}", backlog: 3, name: x']))
+    daemon.configure(configuration(daemon, [f"unix: {path}, mode: 0600", f'tcp: "{HOST}:{three}"',
+                                            f'tcp: "{HOST}:{one}", backlog: 3, name: x']))
     assert "sockets" in daemon.baton("reload").stdout
     what = said(daemon)
     assert what["LISTEN_FDNAMES"] == "web:web:x", what
     assert [inode(what["pid"], 3), inode(what["pid"], 5)] == [kept_path, kept]
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    refused(("127.0.0.1", two))
-    assert what["sockets"][1][2] == ["127.0.0.1", three]
+    refused((HOST, two))
+    assert what["sockets"][1][2] == [HOST, three]
     # What is gone from the configuration is closed after a crash, too.
-    daemon.configure(configuration(daemon, [f'tcp: "127.0.0.1:{two}"'], name="other"))
+    daemon.configure(configuration(daemon, [f'tcp: "{HOST}:{two}"'], name="other"))
     daemon.baton("reload")
     assert said(daemon)["LISTEN_FDNAMES"] == "other"
     until(lambda: not os.path.exists(path), "the end of the path")
-    refused(("127.0.0.1", one))
+    refused((HOST, one))
 
 
 @test
@@ -231,11 +231,11 @@ def paths_that_are_there(daemon):
 
 @test
 def taken_port(daemon):
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
-        daemon.start(configuration(daemon, [f'tcp: "127.0.0.1:{port}"'], "    autostart: false\n    restart: never\n"))
+        daemon.start(configuration(daemon, [f'tcp: "{HOST}:{port}"'], "    autostart: false\n    restart: never\n"))
         done = daemon.baton("start", "web", check=False)
-        assert f"at opening socket web, tcp 127.0.0.1:{port}: Address already in use" in done.stderr, done.stderr
+        assert f"at opening socket web, tcp {HOST}:{port}: Address already in use" in done.stderr, done.stderr
     daemon.configure(configuration(daemon, ["unix: /nowhere/at/all"], "    autostart: false\n    restart: never\n"))
     daemon.baton("reload")
     done = daemon.baton("start", "web", check=False)

@@ -20,7 +20,7 @@ wire.need_protobuf()
 
 import daemon_tests  # noqa: E402
 from baton_wire import control  # noqa: E402
-from daemon_tests import FACTOR, TIMEOUT, is_alive, own_programs, processes, test, until  # noqa: E402
+from daemon_tests import FACTOR, HOST, TIMEOUT, is_alive, own_programs, processes, test, until  # noqa: E402
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -143,7 +143,7 @@ def who_waits_in_the_queue_is_served(daemon):
     """Connections that the kernel has taken and nobody has accepted: of the control socket, and of a runner's listener that
     belongs to supervisors."""
     probe = socket.socket()
-    probe.bind(("127.0.0.1", 0))
+    probe.bind((HOST, 0))
     port = probe.getsockname()[1]
     probe.close()
     gate = os.path.join(daemon.folder, "gate")
@@ -152,9 +152,9 @@ def who_waits_in_the_queue_is_served(daemon):
                "while True:\n  c, _ = s.accept(); c.sendall(b'hello'); c.close()")
     daemon.start(json.dumps({"runners": {"web": {
         "command": [sys.executable, "-S", "-c", program, gate],
-        "sockets": [{"tcp": f"127.0.0.1:{port}"}]}}}))
+        "sockets": [{"tcp": f"{HOST}:{port}"}]}}}))
     daemon.until_state("web", "up")
-    clients = [socket.create_connection(("127.0.0.1", port), TIMEOUT) for _ in range(5)]
+    clients = [socket.create_connection((HOST, port), TIMEOUT) for _ in range(5)]
     for _ in range(2):
         supervisor = daemon.supervisor()
         os.kill(supervisor, signal.SIGSTOP)  # what comes now it has not accepted
