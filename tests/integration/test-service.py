@@ -96,7 +96,7 @@ def what_it_refuses_leaves_it_as_it_was(daemon):
     daemon.until_state("a", "up")
     daemon.baton("service", "a", "mount")
     for _ in range(2):
-        assert "INTERNAL: runner a: no Start today" in fails(daemon, 29, "a", "start")
+        assert "baton: service a: INTERNAL: no Start today" in fails(daemon, 29, "a", "start")
     assert info(daemon, "a")["state"] == "READY"
 
 
@@ -106,14 +106,14 @@ def one_event_at_a_time_and_each_gets_its_own_answer(daemon):
     daemon.until_state("a", "up")
     assert "DEADLINE_EXCEEDED" in fails(daemon, 20, "a", "mount", "--timeout=300ms")
     assert info(daemon, "a")["under_way"] == "Mount"
-    assert "FAILED_PRECONDITION: runner a: Stop is refused: Mount is under way in state INIT" in fails(daemon, 25, "a", "stop")
+    assert "baton: service a: FAILED_PRECONDITION: Stop is refused: Mount is under way in state INIT" in fails(daemon, 25, "a", "stop")
 
 
 @test
 def whoever_dies_over_it_is_named(daemon):
     start(daemon, a=runner("Mount=die", service="manual"))
     daemon.until_state("a", "up")
-    assert "UNAVAILABLE: runner a" in fails(daemon, 30, "a", "mount")
+    assert "baton: service a: UNAVAILABLE: " in fails(daemon, 30, "a", "mount")
     daemon.until_state("a", "failed")
 
 

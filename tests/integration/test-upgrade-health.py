@@ -110,7 +110,7 @@ def one_that_is_not_is_replaced_by_the_one_before(daemon):
     assert who(daemon)[:2] == (middle, "sick") and call(daemon, "Add", 2) == "7"
     out, err = running.communicate(timeout=6 * TIMEOUT)
     assert running.returncode == 26 and out == "", (running.returncode, out, err)
-    assert "runner s: upgrade failed while watching: the successor: Health: it is not serving, for " in err, err
+    assert "upgrade s: ABORTED: upgrade failed while watching: the successor: Health: it is not serving, for " in err, err
     after = daemon.pid("s")
     assert f"; pid {after} serves" in err and after not in (before, middle), err
     # With what was counted meanwhile, and its configuration as it was.

@@ -145,8 +145,8 @@ def what_cannot_be_upgraded_is_told(daemon):
     install(daemon)
     done = daemon.baton("upgrade", "--all", "--batch", 8, check=False, timeout=60)
     assert done.returncode == 25 and done.stdout.splitlines()[-1] == "5 upgraded, 2 to be restarted, 1 up to date", done.stdout
-    assert "upgrade echo: FAILED_PRECONDITION: runner echo: keeps its state to itself" in done.stderr, done.stderr
-    assert "upgrade plain: FAILED_PRECONDITION: runner plain: is a plain program without" in done.stderr, done.stderr
+    assert "upgrade echo: FAILED_PRECONDITION: keeps its state to itself" in done.stderr, done.stderr
+    assert "upgrade plain: FAILED_PRECONDITION: is a plain program without" in done.stderr, done.stderr
     daemon.baton("restart", "echo", "plain")
     assert upgrade(daemon, "--all") == {**are("current", *NAMES), **OTHERS}
 
