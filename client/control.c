@@ -288,7 +288,7 @@ void control_call_deinit(ControlCall *call) {
 void *control_unpack(const ControlCall *call, const ProtobufCMessageDescriptor *type) {
         if (!call->done || call->failure.status != STATUS_OK || strcmp(control_call_type(call), type->name) != 0)
                 return NULL;
-        return message_unpack(type, call->payload, call->size);
+        return message_unpack_sparse(type, call->payload, call->size);
 }
 
 /* ---- typed calls ---- */

@@ -15,10 +15,11 @@
 
 #include "common/parse.h"
 
-#define BLOCK_SIZE   4096u
-#define GROWTH       24u /* bytes of structure that one byte of wire may become */
-#define GROWTH_SPARE 4096u
-#define GROWTH_MAX   (184u * 1024u * 1024u) /* of structure, besides the bytes themselves */
+#define BLOCK_SIZE    4096u
+#define GROWTH        24u /* bytes of structure that one byte of wire may become */
+#define GROWTH_SPARE  4096u
+#define GROWTH_SPARSE 512u
+#define GROWTH_MAX    (184u * 1024u * 1024u) /* of structure, besides the bytes themselves */
 
 typedef struct MessageBlock {
         struct MessageBlock *next;
@@ -167,7 +168,7 @@ typedef struct MessageOwned {
         MessageScratch scratch;
 } MessageOwned;
 
-void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size) {
+static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size, size_t growth) {
         MessageOwned *owned;
         void **slot;
 
@@ -175,7 +176,7 @@ void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, s
         owned = malloc(sizeof(*owned));
         if (!owned)
                 return NULL;
-        message_scratch_init(&owned->scratch, GROWTH_SPARE + size + MIN((GROWTH - 1) * size, (size_t) GROWTH_MAX));
+        message_scratch_init(&owned->scratch, GROWTH_SPARE + size + MIN((growth - 1) * size, (size_t) GROWTH_MAX));
         /* protobuf-c allocates the structure itself first: behind one unit that is ours, it finds its owner again. */
         slot = scratch_alloc(&owned->scratch, MESSAGE_ALIGNMENT);
         *slot = owned;
@@ -186,6 +187,14 @@ void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, s
                 return NULL;
         }
         return owned->message;
+}
+
+void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size) {
+        return unpack(type, data, size, GROWTH);
+}
+
+void *message_unpack_sparse(const ProtobufCMessageDescriptor *type, const void *data, size_t size) {
+        return unpack(type, data, size, GROWTH_SPARSE);
 }
 
 void *message_copy(const ProtobufCMessage *message) {

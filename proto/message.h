@@ -68,6 +68,11 @@ ProtobufCMessage *message_unpack_scratch(MessageScratch *scratch, const Protobuf
  * message_free(). NULL: malformed, or out of memory.
  */
 void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size);
+/*
+ * message_unpack_sparse() - the same from whoever is trusted not to use up our memory. The bound is wider: large structures
+ * of which little is set, such as many runners of which nothing is known but their names, take few bytes on the wire.
+ */
+void *message_unpack_sparse(const ProtobufCMessageDescriptor *type, const void *data, size_t size);
 
 /* message_copy() - of any message, for message_free(). NULL: out of memory. */
 void *message_copy(const ProtobufCMessage *message);

@@ -92,6 +92,15 @@ def conforms(value, section):
 
 
 @test
+def many_of_which_nothing_is_known(daemon):
+    """Runners that were never started take few bytes in an answer, and a large structure each where it is read."""
+    daemon.start("defaults: { autostart: false }\nrunners:\n" +
+                 "".join(f"  r{i}: {{ command: [sleep, 1000] }}\n" for i in range(1000)))
+    assert len(daemon.status()["runners"]) == 1000
+    assert daemon.baton("start", "r7").stdout.startswith("r7: up, pid ")
+
+
+@test
 def start_stop_restart(daemon):
     start(daemon)
     pid = daemon.pid("store")
