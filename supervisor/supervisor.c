@@ -182,8 +182,10 @@ int supervisor_rest(Supervisor *supervisor) {
         for (unsigned i = 0; i < REST_TURNS_MAX; i++) {
                 int r;
 
+                leftovers_look(&supervisor->leftovers); /* which answers stops: that is sent by a task */
                 loop_run_tasks(supervisor->loop);
-                leftovers_look(&supervisor->leftovers);
+                if (supervisor->leftovers.n > 0)
+                        continue;
                 if (keeper_link_settled(supervisor->link) && TAILQ_EMPTY(&supervisor->to_spawn) &&
                     TAILQ_EMPTY(&supervisor->raised))
                         return 0;
