@@ -384,7 +384,7 @@ def one_that_is_not_up_is_refused(daemon):
     until(lambda: daemon.status("failing")["state"] == "backoff" and daemon.status("starting")["state"] == "starting", "them")
     for name in ("down", "failing", "starting"):
         done = daemon.baton("upgrade", name, check=False)
-        assert done.returncode == 25 and f"runner {name}: is not up" in done.stderr, (name, done.stderr)
+        assert done.returncode == 25 and f"upgrade {name}: FAILED_PRECONDITION: is not up" in done.stderr, (name, done.stderr)
 
 
 if __name__ == "__main__":
