@@ -155,6 +155,8 @@ struct ConfigName {
         const RawRunner *runner; /* or: */
         const RawGroup *group;
         RunnerConfig *config; /* of a runner, as soon as it is made */
+        GroupConfig *made;    /* of a group, likewise */
+        const ConfigName *in; /* the group that it is a member of; NULL: none */
         unsigned order;       /* in the files */
 };
 

@@ -181,10 +181,8 @@ typedef struct NameList {
         size_t n, room;
 } NameList;
 
-static void add_name(Load *load, NameList *list, const char *name) {
-        for (size_t i = 0; i < list->n; i++)
-                if (strcmp(list->names[i], name) == 0)
-                        return;
+/* append_name() - one that is not in it. */
+static void append_name(Load *load, NameList *list, const char *name) {
         if (list->n + 1 >= list->room) {
                 size_t room = MAX(list->room * 2, (size_t) 8);
                 const char **names = config_arena_new(&load->loader.arena, room * sizeof(*names));
@@ -200,6 +198,13 @@ static void add_name(Load *load, NameList *list, const char *name) {
         }
         list->names[list->n++] = name;
         list->names[list->n] = NULL;
+}
+
+static void add_name(Load *load, NameList *list, const char *name) {
+        for (size_t i = 0; i < list->n; i++)
+                if (strcmp(list->names[i], name) == 0)
+                        return;
+        append_name(load, list, name);
 }
 
 /* add_members() - a runner, or the runners of a group and of the groups in it. A circle of groups is told elsewhere. */
@@ -283,22 +288,25 @@ static int load_runners(Load *load) {
 
 /* ------------------------------------------------------------------------------------------------------------- groups */
 
-/* check_members() - that each is there, and is in no other group. */
-static void check_members(Load *load, const ConfigName *name) {
+/* add_group_members() - each is there, and is in no other group. */
+static void add_group_members(Load *load, const ConfigName *name, NameList *members) {
         look_at_name(load, name);
         for (unsigned i = 0; i < name->group->members.n; i++) {
-                const char *member = name->group->members.items[i];
-                const GroupConfig *group = config_group_of(load->config, member);
+                ConfigName *member = find_name(load, name->group->members.items[i]);
 
-                if (!find_name(load, member))
-                        unknown_name(load, "members", member, "runner or group");
-                else if (group)
-                        config_fail(&load->loader, "members", "%s is already a member of group %s", member,
-                                    group->name);
+                if (!member) {
+                        unknown_name(load, "members", name->group->members.items[i], "runner or group");
+                } else if (!member->in) {
+                        member->in = name;
+                        append_name(load, members, member->name);
+                } else if (member->in != name) {
+                        config_fail(&load->loader, "members", "%s is already a member of group %s", member->name,
+                                    member->in->name);
+                }
         }
 }
 
-static int load_group(Load *load, const ConfigName *name) {
+static int load_group(Load *load, ConfigName *name) {
         static const char *const no_names[] = { NULL };
         GroupConfig draft = { .name = name->name,
                               .strategy = CONFIG_ONE_FOR_ONE,
@@ -307,18 +315,17 @@ static int load_group(Load *load, const ConfigName *name) {
         NameList members = { 0 };
         int r;
 
-        check_members(load, name);
+        add_group_members(load, name, &members);
         if (name->group->members.n == 0 && !config_values_has(&load->loader, "members"))
                 config_fail(&load->loader, NULL, "'members' is missing: expected %s", config_expected("members"));
         config_values_strategy(&load->loader, name->group->strategy, &draft.strategy);
         config_values_intensity(&load->loader, name->group->intensity, &draft.intensity);
-        for (unsigned i = 0; i < name->group->members.n; i++)
-                add_name(load, &members, name->group->members.items[i]);
         if (load->loader.no_memory)
                 return -ENOMEM;
         draft.members = members.names ? members.names : no_names;
         r = group_config_new(&load->config->groups[load->config->n_groups], &draft);
-        load->config->n_groups += r == 0;
+        if (r == 0)
+                name->made = load->config->groups[load->config->n_groups++];
         return r;
 }
 
@@ -344,8 +351,9 @@ static int load_groups(Load *load) {
         for (size_t i = 0; i < load->n_names && r == 0; i++)
                 if (load->names[i].group)
                         r = load_group(load, &load->names[i]);
-        for (size_t i = 0; i < config->n_groups; i++)
-                config->groups[i]->parent = config_group_of(config, config->groups[i]->name);
+        for (size_t i = 0; i < load->n_names; i++)
+                if (load->names[i].made && load->names[i].in)
+                        load->names[i].made->parent = load->names[i].in->made;
         for (size_t i = 0; i < config->n_groups; i++)
                 check_circle(load, config->groups[i]);
         return r;

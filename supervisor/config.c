@@ -296,11 +296,3 @@ const GroupConfig *config_find_group(const Config *config, const char *name) {
                         return config->groups[i];
         return NULL;
 }
-
-const GroupConfig *config_group_of(const Config *config, const char *name) {
-        for (size_t i = 0; i < config->n_groups; i++)
-                for (const char *const *member = config->groups[i]->members; *member; member++)
-                        if (strcmp(*member, name) == 0)
-                                return config->groups[i];
-        return NULL;
-}

@@ -417,8 +417,6 @@ DEFINE_CLEANUP(Config *, config_unref);
 RunnerConfig *config_find(const Config *config, const char *name);
 /* config_find_group() - or NULL. */
 const GroupConfig *config_find_group(const Config *config, const char *name);
-/* config_group_of() - the group that has @name (of a runner, template or group) as a member, or NULL. */
-const GroupConfig *config_group_of(const Config *config, const char *name);
 
 /* ------------------------------------------------------------------------------------------------------------- errors */
 

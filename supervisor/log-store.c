@@ -135,11 +135,15 @@ static void set_timer(LogStore *store) {
         loop_timer_set(store->loop, &store->look, earliest);
 }
 
+/* The timer is never later than the earliest look, and may be earlier: then it is set anew when it comes. */
 void log_store_look(LogStore *store, RunnerLog *log, uint64_t deadline_us) {
+        uint64_t timer_us = loop_timer_deadline(&store->look);
+
         if (log->look_us == deadline_us)
                 return;
         log->look_us = deadline_us;
-        set_timer(store);
+        if (deadline_us != USEC_INFINITY && (timer_us == 0 || deadline_us < timer_us))
+                loop_timer_set(store->loop, &store->look, deadline_us);
 }
 
 static void look(LoopTimer *timer) {
