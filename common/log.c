@@ -100,6 +100,20 @@ static void put(const char *line, size_t length) {
                 return;
 }
 
+/* make_one_line() - what it tells of, others may have written: no part of it begins another, nor means anything to a terminal. */
+static void make_one_line(char *line, size_t length) {
+        for (size_t i = 0; i < length; i++) {
+                unsigned char c = (unsigned char) line[i];
+
+                if (c == '\n')
+                        line[i] = ' ';
+                else if (c < ' ' || c == 0x7f)
+                        line[i] = '?';
+                else if (c == 0xc2 && i + 1 < length && (unsigned char) line[i + 1] - 0x80u < 0x20) /* C1, in UTF-8 */
+                        line[i] = line[i + 1] = '?';
+        }
+}
+
 void log_message_v(int level, const char *format, va_list arguments) {
         char line[LINE_MAX_BYTES];
         int saved = errno;
@@ -114,9 +128,7 @@ void log_message_v(int level, const char *format, va_list arguments) {
         n = vsnprintf(line + length, sizeof(line) - length, format, arguments);
         if (n > 0)
                 length = MIN(length + (size_t) n, sizeof(line) - 1);
-        for (size_t i = 0; i < length; i++)
-                if (line[i] == '\n')
-                        line[i] = ' ';
+        make_one_line(line, length);
         line[length++] = '\n';
         put(line, length);
         errno = saved;

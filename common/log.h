@@ -32,7 +32,7 @@ const char *log_level_name(int level);
 /* log_level_parse() - the level by its name or its number 0-7, or -EINVAL. */
 int log_level_parse(const char *text);
 
-/* log_message() - writes one line with one write(2), cut at 2 KiB; newlines inside become spaces. errno is kept. */
+/* log_message() - writes one line with one write(2), cut at 2 KiB; newlines inside become spaces, controls "?". errno is kept. */
 void log_message(int level, const char *format, ...) _printf_(2, 3);
 void log_message_v(int level, const char *format, va_list arguments) _printf_(2, 0);
 

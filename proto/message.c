@@ -168,7 +168,7 @@ typedef struct MessageOwned {
         MessageScratch scratch;
 } MessageOwned;
 
-static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size, size_t growth) {
+static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size, size_t max_growth) {
         MessageOwned *owned;
         void **slot;
 
@@ -176,7 +176,7 @@ static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, si
         owned = malloc(sizeof(*owned));
         if (!owned)
                 return NULL;
-        message_scratch_init(&owned->scratch, GROWTH_SPARE + size + MIN((growth - 1) * size, (size_t) GROWTH_MAX));
+        message_scratch_init(&owned->scratch, GROWTH_SPARE + size + max_growth);
         /* protobuf-c allocates the structure itself first: behind one unit that is ours, it finds its owner again. */
         slot = scratch_alloc(&owned->scratch, MESSAGE_ALIGNMENT);
         *slot = owned;
@@ -190,11 +190,15 @@ static void *unpack(const ProtobufCMessageDescriptor *type, const void *data, si
 }
 
 void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t size) {
-        return unpack(type, data, size, GROWTH);
+        return message_unpack_within(type, data, size, GROWTH_MAX);
+}
+
+void *message_unpack_within(const ProtobufCMessageDescriptor *type, const void *data, size_t size, size_t max_growth) {
+        return unpack(type, data, size, MIN((GROWTH - 1) * size, max_growth));
 }
 
 void *message_unpack_sparse(const ProtobufCMessageDescriptor *type, const void *data, size_t size) {
-        return unpack(type, data, size, GROWTH_SPARSE);
+        return unpack(type, data, size, MIN((GROWTH_SPARSE - 1) * size, (size_t) GROWTH_MAX));
 }
 
 void *message_copy(const ProtobufCMessage *message) {

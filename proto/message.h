@@ -74,6 +74,12 @@ void *message_unpack(const ProtobufCMessageDescriptor *type, const void *data, s
  */
 void *message_unpack_sparse(const ProtobufCMessageDescriptor *type, const void *data, size_t size);
 
+/*
+ * message_unpack_within() - the same of a message of many small parts: it may take at most @max_growth bytes (and a few KiB)
+ * besides its own. NULL also: more.
+ */
+void *message_unpack_within(const ProtobufCMessageDescriptor *type, const void *data, size_t size, size_t max_growth);
+
 /* message_copy() - of any message, for message_free(). NULL: out of memory. */
 void *message_copy(const ProtobufCMessage *message);
 

@@ -31,6 +31,7 @@ struct HeldSet {
         struct HeldList list;  /* sockets before what is stored: what each instance is passed */
         struct HeldList lanes; /* of attached clients */
         unsigned n_stored;
+        void *by_file;   /* of tsearch(): what is stored */
         LoopTimer timer; /* of what is stored for a limited time */
         Kept *kept;      /* the last checkpoint; NULL: none */
         char name[];

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <linux/kcmp.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,9 +56,31 @@ int holder_new(Holder **ret_holder, Supervisor *supervisor) {
         return 0;
 }
 
+/*
+ * by_file() - an order of open files, in which two descriptors of one are the same: a runner may store very many, again and
+ * again. Where the kernel does not tell, each is a file of its own.
+ */
+static int by_file(const void *a, const void *b) {
+        const Held *one = a, *other = b;
+        pid_t us = getpid();
+        long order = syscall(SYS_kcmp, us, us, KCMP_FILE, one->fd, other->fd);
+
+        if (order < 0 || order > 2)
+                return one->fd - other->fd;
+        return order == 1 ? -1 : order == 2;
+}
+
 /* list_of() - what it is in. */
 static struct HeldList *list_of(HeldSet *set, const Held *held) {
         return board_entry(set->holder->board, held->place)->kind == BOARD_ATTACHED ? &set->lanes : &set->list;
+}
+
+static BoardEntry *entry_of(const Held *held) {
+        return board_entry(held->set->holder->board, held->place);
+}
+
+static bool is_stored(const Held *held) {
+        return entry_of(held)->kind == BOARD_STORED;
 }
 
 static void free_held(Held *held) {
@@ -68,6 +91,8 @@ static void free_held(Held *held) {
                 (void) epoll_ctl(holder->epoll, EPOLL_CTL_DEL, held->fd, NULL);
         TAILQ_REMOVE(list_of(set, held), held, link);
         HASH_DELETE(hh, holder->all, held);
+        if (is_stored(held))
+                (void) tdelete(held, &set->by_file, by_file);
         fd_close(held->fd);
         free(held);
 }
@@ -148,14 +173,6 @@ void holder_clean_set(HeldSet *set) {
                 free_set(set);
 }
 
-static BoardEntry *entry_of(const Held *held) {
-        return board_entry(held->set->holder->board, held->place);
-}
-
-static bool is_stored(const Held *held) {
-        return entry_of(held)->kind == BOARD_STORED;
-}
-
 /* insert() - behind those of its kind. */
 static Held *insert(HeldSet *set, size_t place, int fd_consume) {
         Held *held = calloc(1, sizeof(*held)), *before;
@@ -179,7 +196,10 @@ static Held *insert(HeldSet *set, size_t place, int fd_consume) {
                 TAILQ_INSERT_BEFORE(before, held, link);
         else
                 TAILQ_INSERT_TAIL(list_of(set, held), held, link);
-        set->n_stored += is_stored(held);
+        if (is_stored(held)) {
+                set->n_stored++;
+                (void) tsearch(held, &set->by_file, by_file); /* no memory: it may come to be stored twice */
+        }
         return held;
 }
 
@@ -689,11 +709,6 @@ static void timed_out(LoopTimer *timer) {
                 arm(set);
 }
 
-/* is_same() - whether both are one open file. */
-static bool is_same(int a, int b) {
-        return syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, a, b) == 0;
-}
-
 int holder_store(Holder *holder, const Runner *runner, const char *name, bool poll, int fd_consume) {
         _cleanup_fd_ int fd = fd_consume;
         HeldSet *set = holder_find_set(holder, runner->name);
@@ -704,10 +719,8 @@ int holder_store(Holder *holder, const Runner *runner, const char *name, bool po
         Held *held;
         int r;
 
-        if (set)
-                TAILQ_FOREACH (held, &set->list, link)
-                        if (is_stored(held) && is_same(held->fd, fd))
-                                return 0;
+        if (set && tfind(&(Held){ .fd = fd }, &set->by_file, by_file))
+                return 0;
         if ((set ? set->n_stored : 0) >= runner->config->fd_store_max)
                 return -EDQUOT;
         (void) snprintf(entry.runner, sizeof(entry.runner), "%s", runner->name);

@@ -16,6 +16,12 @@
 #include "proto/message.h"
 #include "supervisor/checkpoint.h"
 
+enum {
+        LOG_WRITE_RECORDS = 4096,           /* in one call: they are taken in one turn of the loop */
+        LOG_WRITE_GROWTH = 4 * 1024 * 1024, /* so many and some */
+        REQUEST_GROWTH = 64 * 1024,         /* of what has no parts */
+};
+
 /* note_loss() - records whose numbers were skipped are worth a line where they would have been. */
 static void note_loss(Instance *instance, uint64_t n) {
         runner_log_note(instance->runner->log, LOG_LEVEL_WARNING, "%" PRIu64 " log records never arrived", n);
@@ -27,6 +33,10 @@ static void log_write(Instance *instance, Call *call, const ProtobufCMessage *me
 
         if (write->first_seq == 0) {
                 call_fail(call, STATUS_INVALID_ARGUMENT, "log records are numbered from 1");
+                return;
+        }
+        if (write->n_records > LOG_WRITE_RECORDS) {
+                call_fail(call, STATUS_INVALID_ARGUMENT, "more than %d log records in one call", LOG_WRITE_RECORDS);
                 return;
         }
         if (write->first_seq > next)
@@ -62,10 +72,11 @@ static const struct {
         const char *name;
         const ProtobufCMessageDescriptor *request;
         void (*function)(Instance *instance, Call *call, const ProtobufCMessage *message);
+        size_t max_growth; /* message_unpack_within() */
 } methods[] = {
-        { "baton.Log/Write", &baton__log_write__descriptor, log_write },
-        { "baton.Runner/Ping", &baton__ping__descriptor, ping },
-        { "baton.Supervisor/Checkpoint", &baton__checkpoint_request__descriptor, checkpoint },
+        { "baton.Log/Write", &baton__log_write__descriptor, log_write, LOG_WRITE_GROWTH },
+        { "baton.Runner/Ping", &baton__ping__descriptor, ping, REQUEST_GROWTH },
+        { "baton.Supervisor/Checkpoint", &baton__checkpoint_request__descriptor, checkpoint, REQUEST_GROWTH },
 };
 
 void instance_called(Peer *peer, Call *call) {
@@ -79,7 +90,7 @@ void instance_called(Peer *peer, Call *call) {
 
                 if (strcmp(methods[i].name, name) != 0)
                         continue;
-                message = message_unpack(methods[i].request, payload, size);
+                message = message_unpack_within(methods[i].request, payload, size, methods[i].max_growth);
                 if (message)
                         methods[i].function(instance, call, message);
                 else

@@ -317,13 +317,14 @@ static void peer_ended(Peer *peer, Status status, const char *reason) {
         Instance *instance = peer_userdata(peer);
 
         runner_touch(instance->runner);
+        instance->broke_rules = status != STATUS_OK && status != STATUS_UNAVAILABLE;
         if (status != STATUS_OK && !instance->ended)
-                log_info("runner %s: its connection ended: %s: %s", instance->runner->name, status_name(status),
-                         reason);
+                log_message(instance->broke_rules ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
+                            "runner %s: its connection ended: %s: %s", instance->runner->name, status_name(status),
+                            reason);
         if (!instance->lost &&
             asprintf(&instance->lost, "its connection ended: %.*s", INSTANCE_FAILURE_SIZE, reason) < 0)
                 instance->lost = NULL;
-        instance->broke_rules = status != STATUS_OK && status != STATUS_UNAVAILABLE;
         instance->asking = NULL;
         checkpoint_ended(instance);
         failover_end(instance);

@@ -2,7 +2,7 @@
 
 /*
  * Log input: the two pipes and the records of one instance. No instance keeps the loop for itself: one batch of a bounded
- * size per pipe and turn.
+ * size per pipe and turn. As a line costs more than its bytes, where lines are short the batches become smaller.
  *
  * The read ends are duplicated in the keeper, so that what a pipe holds outlives a supervisor. Closing a descriptor whose
  * duplicate lives would leave it in the epoll set: at the end the pipes are handed to the owner, who drops the duplicate
@@ -22,6 +22,11 @@
 
 #include "common/fd.h"
 #include "supervisor/runner-log-internal.h"
+
+enum {
+        LINES_PER_BATCH = 2048,
+        SMALLER_MAX = 5, /* 2 KiB */
+};
 
 static void pipe_ready(LoopIo *io, unsigned events);
 
@@ -150,16 +155,24 @@ static ssize_t discard(LogPipe *pipe) {
 static ssize_t take(LogPipe *pipe, bool ready) {
         LogInput *input = input_of(pipe);
         RunnerLog *log = input->log;
+        uint64_t lines;
         int stream = ready ? log_ring_claim(log->ring, input->instance, input->pid, pipe->source) : -EBUSY;
         ssize_t n;
 
         if (stream < 0)
                 return discard(pipe);
-        n = log_scratch_take(log->store->scratch, log->ring, stream, pipe->fd, LOG_RING_BATCH);
+        n = log_scratch_take(log->store->scratch, log->ring, stream, pipe->fd, LOG_RING_BATCH >> pipe->smaller);
         if (n == 0) /* closed: what has begun is a line */
                 log_ring_end(log->ring, stream);
-        if (n >= 0)
-                runner_log_frame(log, stream);
+        if (n < 0)
+                return n;
+        lines = log_ring_state(log->ring)->next_seq;
+        runner_log_frame(log, stream);
+        lines = log_ring_state(log->ring)->next_seq - lines;
+        if (lines > LINES_PER_BATCH)
+                pipe->smaller = MIN(pipe->smaller + 1, SMALLER_MAX);
+        else if (lines < LINES_PER_BATCH / 4 && pipe->smaller > 0)
+                pipe->smaller--;
         return n;
 }
 

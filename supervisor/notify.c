@@ -31,7 +31,12 @@
 #define REFUSED_WINDOW_US (10 * USEC_PER_SEC)
 
 enum {
-        DATAGRAMS_PER_TURN = 16,
+        /* What one may cost in a turn of the loop, after the datagram that goes beyond. */
+        COST_PER_TURN = 256,
+        COST_DATAGRAM = 16,
+        COST_FD = 2,         /* that comes with it */
+        COST_GENERATION = 4, /* that is looked up from its sender */
+        PIPE_READS_PER_TURN = 8,
         REFUSED_LOGGED = 3,   /* in a window */
         GENERATIONS_MAX = 64, /* that are looked up from a process */
 };
@@ -120,7 +125,8 @@ static bool is_with(const NotifyProcess *one, pid_t pid) {
                                        fd_process_lives(one->pidfd));
 }
 
-bool notify_knows(const Notify *notify, pid_t pid) {
+/* knows() - @cost grows by what it takes. */
+static bool knows(const Notify *notify, pid_t pid, unsigned *cost) {
         const NotifyProcess *processes[] = { &notify->process, &notify->main };
 
         if (pid <= 0)
@@ -130,12 +136,17 @@ bool notify_knows(const Notify *notify, pid_t pid) {
                         return true;
         for (int i = 0; i < GENERATIONS_MAX && pid > 1; i++) {
                 pid = parent_of(pid);
+                *cost += COST_GENERATION;
                 for (size_t j = 0; j < ARRAY_SIZE(processes); j++)
                         if (pid > 0 && pid == processes[j]->pid)
                                 /* Asked last: if it lives, the number meant it before. */
                                 return fd_process_lives(processes[j]->pidfd);
         }
         return false;
+}
+
+bool notify_knows(const Notify *notify, pid_t pid) {
+        return knows(notify, pid, &(unsigned){ 0 });
 }
 
 /* handle_text() - false: it was closed meanwhile. */
@@ -160,7 +171,7 @@ static bool handle_text(Notify *notify, pid_t pid, char *text, size_t size, int 
 }
 
 /* read_datagram() - false: nothing is left to be read, or it was closed. */
-static bool read_datagram(Notify *notify, bool *ret_open) {
+static bool read_datagram(Notify *notify, unsigned *cost, bool *ret_open) {
         char text[NOTIFY_MESSAGE_MAX + 2];
         int fds[CMSG_FDS_MAX];
         CmsgInfo info;
@@ -169,7 +180,8 @@ static bool read_datagram(Notify *notify, bool *ret_open) {
         if (n < 0)
                 return false;
         text[n] = '\0';
-        if (!info.has_pid || !notify_knows(notify, info.pid))
+        *cost += COST_DATAGRAM + COST_FD * (unsigned) info.n_fds;
+        if (!info.has_pid || !knows(notify, info.pid, cost))
                 refuse(notify, info.has_pid ? info.pid : 0, "it is not of the runner's session");
         else if (info.truncated)
                 refuse(notify, info.pid, "no room for its descriptors");
@@ -179,14 +191,16 @@ static bool read_datagram(Notify *notify, bool *ret_open) {
         return *ret_open;
 }
 
-/* read_pipe() - false: it was closed. */
+/* read_pipe() - false: it was closed. Who writes as fast as we read keeps nobody else waiting. */
 static bool read_pipe(Notify *notify) {
         char text[512];
-        ssize_t n;
+        ssize_t n = 1;
 
-        while ((n = read(notify->fd, text, sizeof(text))) > 0)
-                if (memchr(text, '\n', (size_t) n))
+        for (unsigned i = 0; i < PIPE_READS_PER_TURN && n > 0; i++) {
+                n = read(notify->fd, text, sizeof(text));
+                if (n > 0 && memchr(text, '\n', (size_t) n))
                         return tell_word(notify, NOTIFY_READY);
+        }
         if (n == 0) {
                 loop_io_stop(&notify->io);
                 return tell_word(notify, NOTIFY_CLOSED);
@@ -199,8 +213,8 @@ bool notify_read(Notify *notify) {
 
         if (!notify->path)
                 return read_pipe(notify);
-        for (unsigned i = 0; i < DATAGRAMS_PER_TURN && read_datagram(notify, &open);)
-                i++;
+        for (unsigned cost = 0; cost < COST_PER_TURN && read_datagram(notify, &cost, &open);)
+                ;
         return open;
 }
 

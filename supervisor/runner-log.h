@@ -140,6 +140,7 @@ struct LogPipe {
         int fd;         /* the read end, ours; -1: none */
         uint8_t source; /* LogSource, and its place in LogInput.pipes */
         bool ended;
+        uint8_t smaller; /* a batch is smaller than the largest by so many powers of two */
 };
 
 /* The two pipes of one instance: part of it. */

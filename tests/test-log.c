@@ -165,6 +165,8 @@ static void test_newlines_and_length(void **state) {
         (void) state;
         memset(long_text, 'a', sizeof(long_text) - 1);
         long_text[10] = '\n';
+        long_text[20] = '\x1b';
+        memcpy(long_text + 30, "\xc2\x9b\xc2\xa0", 4); /* a control, and none */
         log_error("%s", long_text);
         capture_next(capture, line, sizeof(line));
         capture_next(capture, second, sizeof(second));
@@ -172,6 +174,9 @@ static void test_newlines_and_length(void **state) {
         assert_int_equal(strlen(line), 2048);
         assert_int_equal(line[2047], '\n');
         assert_ptr_equal(strchr(line, '\n'), line + 2047);
+        assert_null(strchr(line, '\x1b'));
+        assert_non_null(strstr(line, "a??\xc2\xa0"
+                                     "a"));
         assert_string_equal(second, ""); /* one line, one write */
 }
 

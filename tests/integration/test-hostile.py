@@ -4,6 +4,7 @@
 descriptors of supervisor and keeper are what they were, and a line or two tell who it was. TAP on stdout.
 """
 
+import json
 import os
 import signal
 import socket
@@ -159,6 +160,94 @@ def sockets_that_linger(daemon):
     assert daemon.supervisor() != scene.supervisor
     until(lambda: descriptors(daemon.supervisor()) <= before[0] and descriptors(daemon.keeper()) <= before[1],
           "that nothing of them is left")
+
+
+BY_THE_THOUSAND = """
+one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+one.connect(os.environ["NOTIFY_SOCKET"])
+
+def barrier():
+    ours, theirs = os.pipe()
+    send(one, b"BARRIER=1", theirs)
+    os.close(theirs)
+    os.read(ours, 1)
+
+fds = [os.eventfd(0) for _ in range(1000)]
+for i in range(0, 1000, 250):
+    send(one, b"FDSTORE=1\\nFDNAME=a", *fds[i:i + 250])
+one.send(b"READY=1")
+while True:
+    await_test()
+    for _ in range(20):
+        send(one, b"FDSTORE=1\\nFDNAME=b", *fds[-250:])
+    send(one, b"FDSTORE=1\\nFDNAME=b", os.eventfd(0))
+    barrier()
+    one.send(b"STATUS=done")
+"""
+
+
+@test
+def descriptors_stored_again_and_again(daemon):
+    """Each counts once, whoever supervises; and to find that out does not take as long as there are descriptors."""
+    scene = Scene(daemon, bad=(BY_THE_THOUSAND, "ready: notify, fd_store: { max: 1024 }"))
+    daemon.baton("start", "bad")
+
+    def stored():
+        return json.loads(daemon.baton("fds", "bad", "--json").stdout)["fds"]
+    for more in (1, 2):
+        scene.tell()
+        until(lambda: len(stored()) == 1000 + more and daemon.status("bad").get("status_text") == "done", "what is stored")
+        assert [fd["name"] for fd in stored()] == 1000 * ["a"] + more * ["b"]
+        daemon.baton("takeover")
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+RULES_BROKEN = """
+import baton_wire
+from baton_wire import baton
+peer = native()
+await_test()
+peer.send(0, baton.Envelope(kind=baton.CLOSE, status=3, message="\\x1b]0;mine\\x07 \\u009b31m\\nbaton-supervisor: error: all is lost"))
+"""
+TOO_MANY_RECORDS = """
+from baton_wire import baton
+peer = native()
+def write(first, n):
+    records = [baton.LogRecord(level=6, text="x")] * n
+    return peer.wait(peer.message("baton.Log/Write", baton.LogWrite(first_seq=first, records=records))).status
+assert write(1, 4096) == 0
+assert write(4097, 4097) == 3
+assert write(4097, 500000) == 3
+assert write(4097, 1) == 0
+await_test()
+"""
+
+
+@test
+def who_broke_the_rules_is_said(daemon):
+    """Also of one that then ends by itself; and what it says itself stays in its line, and moves no terminal."""
+    scene = Scene(daemon, bad=(RULES_BROKEN, "ready: hello, channels: [filesystem, data]"))
+    daemon.baton("start", "bad")
+    scene.tell()
+    until(lambda: daemon.status("bad")["state"] in ("done", "failed"), "its end")
+    said = [line for line in daemon.said().splitlines() if "its connection ended: INVALID_ARGUMENT" in line]
+    assert len(said) >= 1 and "runner bad: " in said[0], daemon.said()
+    assert not [line for line in daemon.said().splitlines() if line.startswith("baton-supervisor: error: all is lost")]
+    assert not any(c < " " and c != "\n" or "\x7f" <= c < "\xa0" for c in daemon.said()), ascii(daemon.said())
+    scene.echo()
+
+
+@test
+def too_many_records(daemon):
+    """What is taken in one turn of the loop is bounded."""
+    scene = Scene(daemon, bad=(TOO_MANY_RECORDS, "ready: hello, channels: [filesystem, data], log: { ring_size: 1M }"))
+    daemon.baton("start", "bad")
+    until(lambda: daemon.status("bad")["log"]["lines"] == 4097, "the good ones")
+    scene.echo()
+    scene.tell()
+    until(lambda: daemon.status("bad")["state"] == "done", "its end")
 
 
 if __name__ == "__main__":
