@@ -354,8 +354,9 @@ int fleet_apply(Supervisor *supervisor, Config *config, ConfigDifference *ret_di
 
 /* ------------------------------------------------------------------------------------------------------------- scaling */
 
-int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *ret_before,
-                char error[FLEET_ERROR_SIZE]) {
+/* scale() - as fleet_scale(). @wished: and it is to be known to who follows. */
+static int scale(Supervisor *supervisor, const char *name, uint32_t n, bool wished, uint32_t *ret_before,
+                 char error[FLEET_ERROR_SIZE]) {
         RunnerConfig *config = supervisor->config ? config_find(supervisor->config, name) : NULL;
         Made made = { .supervisor = supervisor, .error = error };
         uint32_t before;
@@ -390,9 +391,23 @@ int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *
                 log_error("template %s: no memory for the groups of new instances", name);
         link_all(supervisor);
         begin_all(&made);
-        scaled_set(supervisor, config, n);
+        if (wished)
+                scaled_set(supervisor, config, n);
         *ret_before = before;
         return 0;
+}
+
+int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *ret_before,
+                char error[FLEET_ERROR_SIZE]) {
+        return scale(supervisor, name, n, true, ret_before, error);
+}
+
+void fleet_recover_instance(Supervisor *supervisor, const char *template, uint32_t number) {
+        char error[FLEET_ERROR_SIZE];
+        uint32_t before;
+
+        if (number > fleet_count(supervisor, template))
+                (void) scale(supervisor, template, number, false, &before, error);
 }
 
 void fleet_recover_number(Supervisor *supervisor, const char *template, uint32_t n) {

@@ -45,6 +45,12 @@ int fleet_scale(Supervisor *supervisor, const char *name, uint32_t n, uint32_t *
                 char error[FLEET_ERROR_SIZE]);
 
 /*
+ * fleet_recover_instance() - instance @number of @template is there, so all up to it are. That says nothing about the number
+ * that was wished for, which the slot of the template has, and while one that lives is followed it changes that itself.
+ */
+void fleet_recover_instance(Supervisor *supervisor, const char *template, uint32_t number);
+
+/*
  * fleet_recover_number() - of @template, which was scaled to @n before: missing instances are made, others forgotten; those
  * of them that have a process that was adopted are removed.
  */

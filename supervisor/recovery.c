@@ -223,18 +223,16 @@ static uint32_t number_in(const RunnerConfig *config, const char *name) {
 
 /* scale_up() - an instance above the number in the configuration is there because somebody has scaled its template. */
 static void scale_up(Supervisor *supervisor, const char *name) {
-        char template[CONFIG_NAME_MAX + 1], error[FLEET_ERROR_SIZE];
+        char template[CONFIG_NAME_MAX + 1];
         const char *dot = strrchr(name, '.');
         const RunnerConfig *config;
-        uint32_t before, number;
 
         if (!dot || !supervisor->config)
                 return;
         (void) snprintf(template, sizeof(template), "%.*s", (int) (dot - name), name);
         config = config_find(supervisor->config, template);
-        number = config ? number_in(config, name) : 0;
-        if (number > fleet_count(supervisor, template))
-                (void) fleet_scale(supervisor, template, number, &before, error);
+        if (config)
+                fleet_recover_instance(supervisor, template, number_in(config, name));
 }
 
 /* make_transient() - a client had started it, and no configuration has it; what it was started with should be known. */

@@ -195,6 +195,26 @@ def what_is_asked_for(daemon):
 
 
 @test
+def a_number(daemon):
+    """Of a template that is scaled while a successor follows: what it sees of instances on their way is nobody's wish. Whoever
+    comes after a crash has the last one."""
+    daemon.start("runners: { many: { command: [sleep, 1002], instances: 3 } }", **HOLD)
+    for last in (4, 1, 5):
+        daemon.baton("scale", "many=5")
+        taking = Meanwhile(lambda: take_over(daemon))
+        for n in (1, 5, last):
+            daemon.baton("scale", f"many={n}", timeout=40)
+        taking.end()
+        killed = daemon.supervisor()
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: daemon.baton("status", check=False).returncode == 0 and daemon.supervisor() != killed, "the next supervisor")
+        names = sorted(runner["name"] for runner in daemon.status()["runners"])
+        assert names == [f"many.{n}" for n in range(1, last + 1)], (last, names)
+    assert "RECORD for instance" not in daemon.said()
+    assert daemon.stop() == 0
+
+
+@test
 def what_was_starting(daemon):
     """The way in of a native one is there when the table is told, and is used, or closed, before the freeze."""
     gates = {name: os.path.join(daemon.folder, name) for name in ("comes", "stops")}
