@@ -5,6 +5,7 @@ that dies at every start beside others that live, and what a runner leaves behin
 """
 
 import os
+import resource
 import signal
 
 import daemon_tests
@@ -79,6 +80,34 @@ def all_die_at_once(daemon):
     there = daemon_tests.children(daemon.keeper())
     assert set(there) == {*now.values(), daemon.supervisor()}, ("none runs twice", len(there), [
         (pid, is_alive(pid), daemon_tests.words_of(pid)) for pid in set(there) ^ {*now.values(), daemon.supervisor()}])
+
+
+@test
+def thousands_end_at_once(daemon):
+    """Each end is reported once, as what it was, whichever SIGCHLD it shares, and nobody stays who is to be reaped."""
+    n = 2000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4 * n:
+        raise daemon_tests.Skip(f"a process may have only {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4 * n), hard))
+    daemon.start(f"runners: {{ w: {{ command: [sleep, 1000], instances: {n}, restart: never }} }}", BATON_LOG_LEVEL="warning")
+    pids = until(lambda: (now := states(daemon)) and all(s == "up" and pid for s, pid in now.values()) and now, f"{n} that are up",
+                 6 * daemon_tests.TIMEOUT)
+    assert len(pids) == n
+    signals = {name: (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)[i % 3] for i, name in enumerate(pids)}
+    for name, (_, pid) in pids.items():
+        os.kill(pid, signals[name])
+    ended = until(lambda: (r := daemon.status()["runners"]) and all(one["state"] == "failed" for one in r) and r, "the end of all",
+                  6 * daemon_tests.TIMEOUT)
+    for one in ended:
+        last = one["last_exit"]
+        assert (last["pid"], last["exit"]) == (pids[one["name"]][1], {"how": "signaled", "status": signals[one["name"]]}), one
+        assert one["restarts"] == 0, one
+    assert len(daemon.status("w.7")["history"]) == 1
+    assert daemon_tests.children(daemon.keeper()) == [daemon.supervisor()]
+
+
+thousands_end_at_once.seconds = 18 * daemon_tests.TIMEOUT
 
 
 @test

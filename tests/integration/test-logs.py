@@ -213,5 +213,38 @@ def reader_asleep(daemon):
         assert process.wait(TIMEOUT) == 0
 
 
+@test
+def a_large_pipe_at_the_end(daemon):
+    """A runner may make its pipe larger than it was made, and than what is otherwise taken from one at an end: nothing that it
+    holds is lost. Where 4 MiB are not allowed (CAP_SYS_RESOURCE, fs.pipe-max-size) it is 1 MiB, full to the last line."""
+    go, script, count = (os.path.join(daemon.folder, name) for name in ("go", "writes.py", "count"))
+    os.mkfifo(go)
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(f"""
+import fcntl, os
+try:
+    size = fcntl.fcntl(1, 1031, 4 << 20)  # F_SETPIPE_SZ
+except PermissionError:
+    size = fcntl.fcntl(1, 1031, 1 << 20)
+with open("{go}"), open("{count}", "w") as file:
+    file.write(str(size // 100))
+text = b"".join(b"%099d\\n" % i for i in range(size // 100))
+os._exit(0 if os.write(1, text) == len(text) else 2)
+""")
+    start(daemon, runner("one", f"exec python3 {script}", restart="never", oneshot="true", start_timeout="1min", log="{ ring_size: 16M }"))
+    pid = until(lambda: daemon.pid("one"), "its process")
+    with open(go, "w", encoding="ascii"):  # opens when the runner does
+        stopped = supervisor(daemon)
+        os.kill(stopped, signal.SIGSTOP)  # so that nothing is read before the end
+    until(lambda: not is_alive(pid), "the runner's end")
+    os.kill(stopped, signal.SIGCONT)
+    daemon.until_state("one", "done")
+    with open(count, encoding="ascii") as file:
+        n = int(file.read())
+    texts = [int(line["text"]) for line in objects(daemon, "one", "-n", "all")]
+    assert n > 10000 and texts == list(range(n)), (n, len(texts), texts[:2], texts[-2:])
+    assert daemon.status("one")["log"]["dropped"] == 0 and supervisor(daemon) == stopped
+
+
 if __name__ == "__main__":
     daemon_tests.main()
