@@ -214,6 +214,22 @@ def reader_asleep(daemon):
 
 
 @test
+def pieces_of_a_long_line(daemon):
+    """`baton run' puts them together, but for what came between: that is a line, and so is each side of it."""
+    def run(script):
+        done = subprocess.run([BATON, "run", "sh", "-c", script], env=daemon.environment, capture_output=True, text=True,
+                              timeout=TIMEOUT, check=True)
+        return (done.stdout + done.stderr).splitlines()
+
+    write = "head -c %d /dev/zero | tr '\\0' x"
+    assert run(write % 40000 + "; echo") == ["x" * 40000]
+    begun, other, *rest = run(write % 20000 + "; echo other >&2; sleep 0.2; " + write % 20000 + "; echo")
+    if begun == "other":  # it was read first: the pipes are two
+        begun, other = other, begun
+    assert other == "other" and "".join([begun, *rest]) == "x" * 40000, [len(line) for line in (begun, other, *rest)]
+
+
+@test
 def a_large_pipe_at_the_end(daemon):
     """A runner may make its pipe larger than it was made, and than what is otherwise taken from one at an end: nothing that it
     holds is lost. Where 4 MiB are not allowed (CAP_SYS_RESOURCE, fs.pipe-max-size) it is 1 MiB, full to the last line."""
