@@ -151,7 +151,7 @@ void loop_io_stop(LoopIo *io) {
 }
 
 void loop_leave(Loop *loop, int fd_min) {
-        pace_begin();
+        pace_begin_idly();
         for (int fd = loop->fd_max; fd >= fd_min; fd--) {
                 if (fd == loop->epoll)
                         continue; /* or all that is in it would go at once */

@@ -7,13 +7,35 @@
 
 #include "common/clock.h"
 
-#define WORK_US 500u
-#define REST_NS 20000 /* and the kernel's slack, 50 us; much less, and the timer may be there before anybody else is */
+/* To each rest comes the kernel's slack, 50 us. Much less than that, and the timer may be there before anybody else is. */
+typedef struct Pace {
+        uint64_t work_us;
+        long rest_ns;
+} Pace;
 
+static const Pace steady = { .work_us = 500, .rest_ns = 20000 };
+static const Pace idle = { .work_us = 100, .rest_ns = 200000 };
+
+static const Pace *pace = &steady;
 static uint64_t begun_us; /* this piece; 0: there is no long work */
 
-void pace_begin(void) {
+static void begin(const Pace *at) {
+        pace = at;
         begun_us = clock_now();
+}
+
+static void rest(const Pace *at) {
+        const struct timespec time = { .tv_nsec = at->rest_ns };
+
+        (void) nanosleep(&time, NULL);
+}
+
+void pace_begin(void) {
+        begin(&steady);
+}
+
+void pace_begin_idly(void) {
+        begin(&idle);
 }
 
 void pace_end(void) {
@@ -21,11 +43,13 @@ void pace_end(void) {
 }
 
 bool pace_keep(void) {
-        const struct timespec rest = { .tv_nsec = REST_NS };
-
-        if (begun_us == 0 || clock_now() - begun_us < WORK_US)
+        if (begun_us == 0 || clock_now() - begun_us < pace->work_us)
                 return false;
-        (void) nanosleep(&rest, NULL);
-        pace_begin();
+        rest(pace);
+        begin(pace);
         return true;
+}
+
+void pace_rest(void) {
+        rest(&steady);
 }

@@ -15,11 +15,17 @@
 /* pace_begin() - long work begins, or goes on after a wait. */
 void pace_begin(void);
 
+/* pace_begin_idly() - the same, of work for whose end nobody waits: most of the time is rest. */
+void pace_begin_idly(void);
+
 /* pace_end() - it is done: pace_keep() does nothing any more. */
 void pace_end(void);
 
 /*
  * pace_keep() - to be called after each small piece of long work, some microseconds: after half a millisecond of it sleeps for
- * some 50 us. Whether it has. Nothing where no long work has begun.
+ * some 50 us, where nobody waits after a tenth of one for 250 us. Whether it has. Nothing where no long work has begun.
  */
 bool pace_keep(void);
+
+/* pace_rest() - sleeps at once: after work that cannot be divided. */
+void pace_rest(void);

@@ -19,6 +19,7 @@
 #include "common/fd.h"
 #include "common/keeper-message.h"
 #include "common/log.h"
+#include "common/pace.h"
 #include "common/parse.h"
 #include "common/version.h"
 #include "supervisor/check.h"
@@ -179,6 +180,9 @@ static int serve(const Arguments *arguments) {
                 .configs = (const char *const *) arguments->configs,
         };
         int r;
+
+        if (arguments->takeover)
+                pace_rest(); /* exec and the dynamic linker were one piece of work, beside somebody who serves */
 
         /* What else is open is nobody's, and would be held as long as we live. */
         options.handover_fd_consume = take_handover(arguments);

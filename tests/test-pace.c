@@ -33,9 +33,7 @@ static void test_nothing_begun(void **state) {
         assert_false(pace_keep());
 }
 
-static void test_rests(void **state) {
-        (void) state;
-        pace_begin();
+static void keep(void) {
         for (int i = 0; i < 3; i++) {
                 long before = n_sleeps();
 
@@ -44,6 +42,19 @@ static void test_rests(void **state) {
                 assert_true(n_sleeps() > before);
         }
         pace_end();
+}
+
+static void test_rests(void **state) {
+        long before;
+
+        (void) state;
+        pace_begin();
+        keep();
+        pace_begin_idly();
+        keep();
+        before = n_sleeps();
+        pace_rest(); /* without any long work */
+        assert_true(n_sleeps() > before);
 }
 
 static const struct CMUnitTest tests[] = {
