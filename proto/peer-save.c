@@ -676,8 +676,13 @@ static void restore_lane(Restore *restore, const Baton__Handover__PeerLane *mess
         }
         lane->n_sent = message->sent;
         lane->n_queued = message->sent + message->n_outgoing;
+        restore->peer->lane_stalled = message->n_outgoing > 0; /* as restore_channel() */
 }
 
+/*
+ * restore_channel() - with something unsent it waits for room, whether it has to or not: there may be no other event, where the
+ * other side waits for this before it says anything.
+ */
 static void restore_channel(Restore *restore, unsigned n, const ChannelState *message) {
         Channel *channel = &restore->peer->channels[n];
         uint8_t *body;
@@ -715,6 +720,7 @@ static void restore_channel(Restore *restore, unsigned n, const ChannelState *me
                 body = channel->writer.buffer;
                 memcpy(body, message->unsent.data, message->unsent.len);
                 channel->writer.end = message->unsent.len;
+                channel->stalled = true;
         }
 }
 

@@ -393,7 +393,11 @@ static void check_same(const Peer *a, const Peer *b) {
                 assert_int_equal(a->channels[n].next_out, b->channels[n].next_out);
                 assert_int_equal(a->channels[n].paused, b->channels[n].paused);
                 assert_int_equal(a->channels[n].written, b->channels[n].written);
+                if (frame_writer_pending(&b->channels[n].writer) > 0 && b->state == PEER_STATE_READY)
+                        assert_true(b->channels[n].watched & PEER_OUT); /* nobody else may say anything */
         }
+        if (!STAILQ_EMPTY(&b->lane.outgoing))
+                assert_true(b->lane_watched & PEER_OUT);
 }
 
 static void replace(Talk *talk, unsigned side) {

@@ -6,11 +6,14 @@ begins anew; what a runner has counted and said stays. And what is left of all t
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
 import sys
+import termios
 import time
 
 import baton_wire as wire
@@ -109,6 +112,27 @@ def commands_told(daemon):
 
 
 # ------------------------------------------------------------------------------------------------------------ one runner
+
+
+def unread(connection):
+    return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))[0]
+
+
+@test
+def what_is_not_read(daemon):
+    """A client that reads nothing has answers on their way to it, and is not read from any more: both go on when it reads, though
+    it says nothing that the successor could wake up by."""
+    daemon.start(f"runners: {{ native: {{ command: [{ECHO}], ready: hello }} }}")
+    daemon.until_state("native", "up")
+    peer, payload = connect(daemon), bytes(300000)
+    calls = [peer.message("baton.Control/Call", control.CallRequest(name="native", method="echo.Echo/Unary", payload=payload))
+             for _ in range(3)]
+    until(lambda: unread(peer.channels[0]) > 100000, "as much as the socket takes")
+    for _ in range(3):
+        daemon.baton("takeover")
+    for call in calls:
+        peer.wait(call)
+        assert call.status == wire.OK and call.payload == payload, (call.status, call.message)
 
 
 @test
