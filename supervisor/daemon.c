@@ -269,6 +269,10 @@ int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZ
         return r;
 }
 
+void daemon_follow_again(Daemon *daemon, uint64_t instance) {
+        recovery_again(&daemon->recovery, instance);
+}
+
 bool daemon_tidy(Daemon *daemon, unsigned max) {
         return recovery_forget(&daemon->recovery, max);
 }

@@ -28,10 +28,12 @@ void daemon_loaded(Daemon *daemon);
 /*
  * Of a successor, in place of daemon_loaded(): daemon_told() - the keeper has said END. daemon_follow() - as often as there is
  * more to go by, @is_final after the last END; see recovery_follow(). In the middle of what the keeper tells it does nothing:
- * a process is told before its descriptors. daemon_followed() - everything is ours: what had to wait for that, and SERVING. daemon_tidy() - frees
- * at most @max of what is not needed any more then; false: nothing was left.
+ * a process is told before its descriptors. daemon_follow_again() - with the next one, as recovery_again().
+ * daemon_followed() - everything is ours: what had to wait for that, and SERVING. daemon_tidy() - frees at most @max of what is
+ * not needed any more then; false: nothing was left.
  */
 void daemon_told(Daemon *daemon);
 int daemon_follow(Daemon *daemon, bool is_final, char reason[RECOVERY_REASON_SIZE]);
+void daemon_follow_again(Daemon *daemon, uint64_t instance);
 void daemon_followed(Daemon *daemon);
 bool daemon_tidy(Daemon *daemon, unsigned max);

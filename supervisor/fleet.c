@@ -22,6 +22,7 @@
 #include "proto/snapshot.pb-c.h"
 #include "supervisor/checkpoint.h"
 #include "supervisor/chronicle.h"
+#include "supervisor/daemon.h"
 #include "supervisor/holder.h"
 #include "supervisor/runner-internal.h"
 #include "supervisor/runner-save.h"
@@ -435,9 +436,12 @@ void fleet_recover_number(Supervisor *supervisor, const char *template, uint32_t
 
 /* ---------------------------------------------------------------------------------------------------------- the takeover */
 
+/* forget_made() - a slot that it has is the predecessor's, and not gone if that has made another runner of this name. */
 static void forget_made(Runner *runner) {
         runner->instance = instance_free(runner->instance);
-        runner->kept = 0; /* that slot is the predecessor's */
+        if (runner->kept)
+                daemon_follow_again(runner->supervisor->daemon, runner->kept);
+        runner->kept = 0;
         if (runner->transient || runner->ended)
                 transient_forget(runner);
         else

@@ -137,6 +137,13 @@ void recovery_gone(Recovery *recovery, uint64_t instance) {
         touch(recovery, slot);
 }
 
+void recovery_again(Recovery *recovery, uint64_t instance) {
+        Recovered *slot = find(recovery, instance);
+
+        if (slot)
+                touch(recovery, slot);
+}
+
 int recovered_take_kind(Recovered *slot, KeeperFdKind kind, uint64_t *ret_tag) {
         RecoveredFd *entry, *next;
         int fd = -1;

@@ -64,6 +64,9 @@ void recovery_slot(Recovery *recovery, const KeeperSlot *slot, int pidfd_consume
 void recovery_gone(Recovery *recovery, uint64_t instance);
 void recovery_stored(Recovery *recovery, uint64_t instance, KeeperFdKind kind, uint64_t tag, int fd_consume);
 
+/* recovery_again() - what was made of a slot was undone: recovery_follow() looks at it once more, if it is not gone. */
+void recovery_again(Recovery *recovery, uint64_t instance);
+
 /* recovery_deinit() - closes what nobody took. recovery_forget() - of at most @max slots; false: none was left then. */
 bool recovery_forget(Recovery *recovery, unsigned max);
 void recovery_deinit(Recovery *recovery);

@@ -215,6 +215,21 @@ def a_number(daemon):
 
 
 @test
+def made_again(daemon):
+    """A runner that is removed and made again under its name while a successor follows: what the keeper has of the second one is
+    not taken for the first's."""
+    daemon.start("runners: { many: { command: [sleep, 1002], instances: 3 } }", **HOLD)
+    scaling = [Meanwhile(*[lambda n=n: daemon.baton("scale", f"many={n}", check=False, timeout=40) for n in numbers])
+               for numbers in ((5, 1), (2, 4))]
+    for _ in range(8):
+        take_over(daemon)
+    for one in scaling:
+        one.end()
+    assert daemon.stop() == 0
+    assert "has no effect" not in daemon.said()
+
+
+@test
 def what_was_starting(daemon):
     """The way in of a native one is there when the table is told, and is used, or closed, before the freeze."""
     gates = {name: os.path.join(daemon.folder, name) for name in ("comes", "stops")}
