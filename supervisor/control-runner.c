@@ -241,12 +241,14 @@ static void started(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcom
                 report_start_failure(call, runner);
 }
 
-/* Nobody waits for the start any more: nothing of it shall stay behind. The call is ended when the runner is gone. */
+/* Nobody waits for the start any more: nothing of it shall stay behind. */
 static void start_cancelled(Call *call, void *userdata) {
         Waiting *waiting = userdata;
+        Runner *runner = waiting->watcher.runner;
 
-        (void) call;
-        runner_stop(waiting->watcher.runner, 0);
+        (void) waiting_end(waiting);
+        (void) call_fail(call, STATUS_CANCELLED, "cancelled; what was started is stopped");
+        runner_stop(runner, 0);
 }
 
 /* start_new() - 0, and the runner; or a negative errno. Of @call the terminal is taken, if one is asked for. */
@@ -335,6 +337,8 @@ static void stopped(RunnerWatcher *watcher, Runner *runner, RunnerOutcome outcom
 
         if (is_down(outcome) && runner->sought)
                 waiting->before = runner->last_instance;
+        else if (waiting->before && runner->sought && outcome != RUNNER_OUTCOME_GONE)
+                return; /* it is started again: the look comes before that, and we are told of it */
         else if (is_down(outcome) || outcome == RUNNER_OUTCOME_GONE || waiting->before)
                 answer_stop(waiting_end(waiting), runner, false, true);
         else if (runner->desired == DESIRED_UP)

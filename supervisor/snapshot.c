@@ -254,8 +254,11 @@ static void save_waiting(SnapshotSave *save, const Call *asker) {
         const Crossing *crossing;
 
         LIST_FOREACH (crossing, &save->supervisor->crossings, link) {
-                Taken taken = { save, save_call(save, crossing->call, crossing->method) };
+                Taken taken = { .save = save };
 
+                if (call_is_cancelled(crossing->call))
+                        continue; /* nobody waits for it, and it may have no connection any more */
+                taken.waiting = save_call(save, crossing->call, crossing->method);
                 if (save->error < 0)
                         return;
                 taken.waiting->begun = crossing->begun;

@@ -114,6 +114,38 @@ def commands_told(daemon):
 # ------------------------------------------------------------------------------------------------------------ one runner
 
 
+def begin_start(daemon, name):
+    """Of one that never says that it is there, and takes its time to stop."""
+    peer = connect(daemon)
+    call = peer.message("baton.Control/Start", control.StartRequest(
+        name=name, program=b"/bin/sh", kind=control.StartRequest.NATIVE, environment=[b"PATH=" + os.environb[b"PATH"]],
+        start_timeout_us=3600000000, arguments=[b"-c", b"trap '' TERM; while :; do sleep 0.2; done"]))
+    daemon.until_state(name, "starting")
+    return peer, call
+
+
+@test
+def starts_that_nobody_waits_for(daemon):
+    """Whoever has asked for them has gone, or has changed his mind: what was started is stopped, whoever serves then."""
+    daemon.start("runners: {}")
+    gone, _ = begin_start(daemon, "gone")
+    staying, call = begin_start(daemon, "cancelled")
+    gone.close()
+    staying.cancel(call)
+    staying.wait(call)
+    assert call.status == wire.CANCELLED, (call.status, call.message)
+    for name in ("gone", "cancelled"):
+        daemon.until_state(name, "stopping")
+    supervisor = daemon.supervisor()
+    daemon.baton("takeover")
+    assert daemon.status()["supervisor"]["generation"] == 2 and daemon.supervisor() != supervisor
+    for name in ("gone", "cancelled"):
+        assert daemon.status(name)["state"] == "stopping"
+        daemon.baton("signal", name, "KILL")
+    until(lambda: not daemon.status()["runners"], "the end of both")
+    staying.close()
+
+
 def unread(connection):
     return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))[0]
 
