@@ -196,11 +196,15 @@ int supervisor_rest(Supervisor *supervisor) {
         return -EAGAIN;
 }
 
-void supervisor_release(Supervisor *supervisor) {
+void supervisor_go_on(Supervisor *supervisor) {
         supervisor->held = false;
-        checkpoint_wake_all(supervisor);
         if (!TAILQ_EMPTY(&supervisor->to_begin))
                 loop_task_queue(supervisor->loop, &supervisor->spawn);
+}
+
+void supervisor_release(Supervisor *supervisor) {
+        supervisor_go_on(supervisor);
+        checkpoint_wake_all(supervisor);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- the keeper */

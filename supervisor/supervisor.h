@@ -156,9 +156,11 @@ void supervisor_unqueue_spawn(Supervisor *supervisor, Instance *instance);
  * supervisor_rest() - what needs no more than the keeper's immediate answer is brought to its end, so that everything can be
  * written down: nothing is raised and not handled, nothing reserved without a process, nothing asked of the keeper. From
  * outside of every callback but a timer's or a task's. From then on instances wait for their turn, until
- * supervisor_release(). 0; -EAGAIN: not in a moment: try again when the loop has turned; -EPIPE: the keeper is gone.
+ * supervisor_release(), or supervisor_go_on(), after which there may be another supervisor_rest(). 0; -EAGAIN: not in a moment:
+ * try again when the loop has turned; -EPIPE: the keeper is gone.
  */
 int supervisor_rest(Supervisor *supervisor);
+void supervisor_go_on(Supervisor *supervisor);
 void supervisor_release(Supervisor *supervisor);
 
 /* supervisor_queue_runner() - runner_handle() in this turn of the loop. */

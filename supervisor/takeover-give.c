@@ -50,14 +50,16 @@ static void attempt(LoopTask *task) {
         Manifest manifest = MANIFEST_NULL;
         _cleanup_fd_ int memfd = -1;
         bool waits = true;
-        int r;
+        int r = 0;
 
-        r = supervisor_rest(supervisor);
+        if (!snapshot_obstacle(supervisor, takeover->why))
+                r = supervisor_rest(supervisor);
         if (supervisor->takeover != takeover)
                 return; /* whoever asked for it has gone meanwhile */
         if (r < 0) {
                 (void) snprintf(takeover->why, sizeof(takeover->why), "the keeper has not answered everything");
         } else if (snapshot_obstacle(supervisor, takeover->why)) {
+                supervisor_go_on(supervisor); /* it may last, and its end may need a start */
                 r = -EAGAIN;
         } else {
                 if (!takeover->check && takeover_enter(takeover, TAKEOVER_PHASE_FREEZE) < 0) {
