@@ -112,6 +112,30 @@ static void terminal_name(char name[64], uint64_t instance) {
         (void) snprintf(name, 64, "instance/%" PRIx64 "/terminal", instance);
 }
 
+/* program_name() - of what the next process of a runner executes, in place of the file at its path. */
+static void program_name(char name[64 + CONFIG_NAME_MAX], const char *runner) {
+        (void) snprintf(name, 64 + CONFIG_NAME_MAX, "runner/%s/program", runner);
+}
+
+int runner_next_program(const Runner *runner) {
+        const Instance *instance = runner->instance;
+
+        return runner->program_fd < 0 && instance && instance->waiting ? instance->program_fd : runner->program_fd;
+}
+
+/* restore_program() - whoever is next has it. */
+static void restore_program(Runner *runner, Manifest *manifest) {
+        Instance *instance = runner->instance;
+        int *fd = instance && instance->waiting ? &instance->program_fd : &runner->program_fd;
+        char name[64 + CONFIG_NAME_MAX];
+
+        if (!manifest)
+                return;
+        program_name(name, runner->name);
+        fd_close(*fd);
+        *fd = manifest_take(manifest, name);
+}
+
 /* is_configured() - the configuration that holds has it as it is. */
 static bool is_configured(const Runner *runner) {
         const Config *config = runner->supervisor->config;
@@ -155,7 +179,7 @@ static void save_state(Save *save, const Runner *runner, RunnerMessage *message)
 int runner_save(const Runner *runner, Manifest *manifest, Baton__Snapshot__Runner **ret_message) {
         Save save = { 0 };
         RunnerMessage *message = save_message(&save, &baton__snapshot__runner__descriptor);
-        char name[64];
+        char name[64], program[64 + CONFIG_NAME_MAX];
 
         if (!message)
                 return -ENOMEM;
@@ -172,6 +196,10 @@ int runner_save(const Runner *runner, Manifest *manifest, Baton__Snapshot__Runne
         if (runner->instance && runner->terminal_fd >= 0 && save.error == 0) {
                 terminal_name(name, runner->instance->id);
                 save.error = manifest_add(manifest, name, runner->terminal_fd);
+        }
+        if (runner_next_program(runner) >= 0 && save.error == 0) {
+                program_name(program, runner->name);
+                save.error = manifest_add(manifest, program, runner_next_program(runner));
         }
         return save_done(&save, message, ret_message);
 }
@@ -472,4 +500,5 @@ void runner_restore_crossed(Runner *runner, Manifest *manifest) {
                 has_lost(runner);
         else if (!message->start && runner_has_process(runner))
                 has_lost(runner);
+        restore_program(runner, manifest);
 }

@@ -44,6 +44,9 @@ void runner_cross_configuration(Instance *instance);
 void runner_exit_save(const RunnerExit *exit, Baton__Snapshot__Exit *to);
 void runner_exit_restore(const Baton__Snapshot__Exit *from, RunnerExit *ret_exit);
 
+/* runner_next_program() - what its next process executes in place of the file at its path, which is the runner's yet; -1: that one. */
+int runner_next_program(const Runner *runner);
+
 /*
  * runner_can_be_restored() - while the predecessor serves: what there is is what runner->crossed is about.
  * runner_restore_crossed() - to what runner->crossed says, if it says anything, again if need be.

@@ -102,7 +102,8 @@ static bool rests(const Runner *runner) {
         LogCrossing log = runner_log_crossing(runner->log);
 
         if (runner->queued || runner->events || runner->over || runner->upgrade || runner->past || runner->holding ||
-            runner->terminal_fd >= 0 || checkpoint_is_under_way(runner) || log.follow_us > 0 || log.lost > 0)
+            runner->terminal_fd >= 0 || runner_next_program(runner) >= 0 || checkpoint_is_under_way(runner) ||
+            log.follow_us > 0 || log.lost > 0)
                 return false;
         if (!instance || instance->over)
                 return !runner_has_process(runner);

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 
-from daemon_tests import BATON, BUILD, FACTOR, TIMEOUT, descendants, is_alive, main, owned, test, until
+from daemon_tests import BATON, BUILD, FACTOR, TIMEOUT, children, descendants, is_alive, main, owned, test, until
 from state_runner import RUNNER, call, who
 
 COUNTER = os.path.join(BUILD, "examples", "counter")
@@ -161,6 +161,46 @@ def one_that_dies_is_followed_by_the_one_before(daemon):
     os.kill(after, signal.SIGKILL)
     until(lambda: (s := daemon.status("s"))["state"] == "up" and s.get("pid", 0) not in (0, after), "another one")
     assert who(daemon)[1] == "new"
+
+
+def begin_takeover(daemon):
+    """It waits until nothing is being upgraded."""
+    taking = subprocess.Popen([BATON, "takeover"], env=daemon.environment, stdout=subprocess.DEVNULL)
+    owned.add(taking.pid)
+    until(lambda: taking.poll() is not None or sum(exe(pid).endswith("/baton-supervisor") for pid in children(daemon.keeper())) == 2,
+          "the successor")
+    return taking
+
+
+@test
+def a_takeover_that_waits_for_its_end_is_not_in_its_way(daemon):
+    """Nor in the way of others: the way back, and a restart, need starts."""
+    before = start(daemon, RUNNER)
+    running = begin(daemon, "--exec", sick(daemon))
+    middle = watched(daemon)
+    taking = begin_takeover(daemon)
+    err = running.communicate(timeout=6 * TIMEOUT)[1]
+    assert running.returncode == 26 and "Health: it is not serving" in err, err
+    assert taking.wait(TIMEOUT) == 0
+    after = daemon.pid("s")
+    assert after not in (before, middle) and who(daemon)[:2] == (after, "state")
+
+
+@test
+def the_program_before_crosses(daemon):
+    """Which is to follow one that died under it, and waits for its turn when there is a takeover."""
+    path = copy(daemon)
+    inode = os.stat(path).st_ino
+    start(daemon, path, upgrade="{ health: 1h }", backoff=f"{{ initial: {int(2 * FACTOR)}s }}")
+    script(daemon, "program", "--name", "new")
+    running = begin(daemon)
+    os.kill(watched(daemon), signal.SIGKILL)
+    running.communicate(timeout=TIMEOUT)
+    for _ in range(2):
+        assert daemon.status("s")["state"] == "backoff"
+        daemon.baton("takeover")
+    after = until(lambda: (s := daemon.status("s"))["state"] == "up" and s.get("pid"), "the next one")
+    assert os.stat(f"/proc/{after}/exe").st_ino == inode and who(daemon)[:2] == (after, "state")
 
 
 @test
