@@ -29,26 +29,33 @@
 #define CLOSE_US 100 /* after which a close() is reminded, and how often */
 
 /* The process's, as the disposition of a signal is. */
-static timer_t reminder;
+static bool promptly;
+static timer_t reminder; /* made when it can be: it counts among the user's pending signals */
 static bool has_reminder;
 
 static void remind(int number) {
         (void) number; /* that it interrupts is what it is for */
 }
 
+/* make_reminder() - false: there are too many signals pending just now; who closes may wait. */
+static bool make_reminder(void) {
+        struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGURG };
+
+        if (!has_reminder)
+                has_reminder = timer_create(CLOCK_MONOTONIC, &event, &reminder) == 0;
+        return has_reminder;
+}
+
 int fd_close_promptly(void) {
         struct sigaction action = { .sa_handler = remind };
-        struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGURG };
         sigset_t signals;
 
-        if (has_reminder)
-                return 0;
         (void) sigemptyset(&signals);
         (void) sigaddset(&signals, SIGURG);
-        if (sigaction(SIGURG, &action, NULL) < 0 || sigprocmask(SIG_UNBLOCK, &signals, NULL) < 0 ||
-            timer_create(CLOCK_MONOTONIC, &event, &reminder) < 0)
+        if (sigaction(SIGURG, &action, NULL) < 0 || sigprocmask(SIG_UNBLOCK, &signals, NULL) < 0)
                 return -errno;
-        has_reminder = true;
+        promptly = true;
+        (void) make_reminder();
         return 0;
 }
 
@@ -62,8 +69,9 @@ int fd_close(int fd) {
         bool is_socket = false;
         int saved = errno;
 
-        if (fd >= 0 && has_reminder)
-                is_socket = getsockopt(fd, SOL_SOCKET, SO_TYPE, &(int){ 0 }, &(socklen_t){ sizeof(int) }) == 0;
+        if (fd >= 0 && promptly)
+                is_socket = getsockopt(fd, SOL_SOCKET, SO_TYPE, &(int){ 0 }, &(socklen_t){ sizeof(int) }) == 0 &&
+                            make_reminder();
         if (is_socket)
                 set_reminder(CLOSE_US);
         if (fd >= 0)

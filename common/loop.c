@@ -24,6 +24,8 @@
 #include "common/macro.h"
 #include "common/pace.h"
 
+#define IDLE_US USEC_PER_SEC /* for as long loop_leave() takes its time */
+
 static_assert(sizeof(ev_io) <= LOOP_WATCHER_WORDS * 8 && sizeof(ev_timer) <= LOOP_WATCHER_WORDS * 8 &&
                       sizeof(ev_signal) <= LOOP_WATCHER_WORDS * 8,
               "LOOP_WATCHER_WORDS is too small for this libev");
@@ -151,13 +153,16 @@ void loop_io_stop(LoopIo *io) {
 }
 
 void loop_leave(Loop *loop, int fd_min) {
+        uint64_t idle_until = clock_after(clock_now(), IDLE_US);
+
         pace_begin_idly();
         for (int fd = loop->fd_max; fd >= fd_min; fd--) {
                 if (fd == loop->epoll)
                         continue; /* or all that is in it would go at once */
                 (void) epoll_ctl(loop->epoll, EPOLL_CTL_DEL, fd, NULL);
                 fd_close(fd);
-                (void) pace_keep();
+                if (pace_keep() && clock_now() >= idle_until)
+                        pace_begin(); /* whoever has told us to leave may wait for it after all */
         }
         pace_end();
 }

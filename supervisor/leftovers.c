@@ -99,8 +99,7 @@ static char *describe(pid_t pid) {
 static Leaver *whose(const Leftovers *leftovers, pid_t pid) {
         pid_t group = getpgid(pid), session = getsid(pid);
         char text[32 * 1024];
-        const char *mark = NULL;
-        bool has_read = false;
+        const char *mark;
 
         for (size_t i = 0; i < leftovers->n; i++) {
                 Leaver *one = &leftovers->leavers[i];
@@ -111,12 +110,11 @@ static Leaver *whose(const Leftovers *leftovers, pid_t pid) {
                 }
                 if (session == one->leader)
                         return one;
-                if (!has_read)
-                        mark = read_mark(pid, text, sizeof(text));
-                has_read = true;
-                if (mark && strcmp(mark, one->name) == 0)
-                        return one;
         }
+        mark = read_mark(pid, text, sizeof(text)); /* last: it costs more than all the others */
+        for (size_t i = 0; mark && i < leftovers->n; i++)
+                if (strcmp(mark, leftovers->leavers[i].name) == 0)
+                        return &leftovers->leavers[i];
         return NULL;
 }
 

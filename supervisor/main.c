@@ -190,7 +190,7 @@ static int serve(const Arguments *arguments) {
                 fd_close(KEEPER_PRIVATE_FD);
         r = fd_close_promptly();
         if (r < 0)
-                return fail("making a timer", r);
+                return fail("sigaction(SIGURG)", r);
         r = fd_raise_limit(&nofile);
         if (r < 0)
                 return fail("setrlimit(RLIMIT_NOFILE)", r);
