@@ -84,7 +84,10 @@ class Row:
             os.kill(self.daemon.keeper(), signal.SIGSTOP)
             self.go()
         until(lambda: self.at(self.phase), self.phase)
-        self.new = next((pid for pid in self.processes() if pid != self.old), 0)
+        if self.place == "health":  # the predecessor is on its way out, and so may be what a sanitizer has started for its end
+            self.new = self.daemon.pid(self.name)
+        else:
+            self.new = next((pid for pid in self.processes() if pid != self.old), 0)
         return self.new
 
     def at(self, phase):
