@@ -172,6 +172,15 @@ class Load(threading.Thread):
         return self.count
 
 
+def write_script(daemon, name, text):
+    """The path of a program in the test's folder."""
+    path = os.path.join(daemon.folder, name)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
+    return path
+
+
 class Daemon:
     """`baton supervise' in @folder. Not started yet: start() writes the configuration and does."""
 

@@ -223,6 +223,7 @@ def pieces_of_a_long_line(daemon):
 
     write = "head -c %d /dev/zero | tr '\\0' x"
     assert run(write % 40000 + "; echo") == ["x" * 40000]
+    # The sleep only makes it likely that there is something between: in whatever order the pipes are read this holds.
     begun, other, *rest = run(write % 20000 + "; echo other >&2; sleep 0.2; " + write % 20000 + "; echo")
     if begun == "other":  # it was read first: the pipes are two
         begun, other = other, begun

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import daemon_tests
-from daemon_tests import BUILD, Skip, TIMEOUT, test, until
+from daemon_tests import BUILD, Skip, TIMEOUT, test, until, write_script
 
 SOURCE = os.environ.get("abs_top_srcdir", os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 PYTHON = "/usr/bin/python3"  # README's: Debian's protobuf module belongs to it
@@ -79,14 +79,6 @@ def output(daemon, command, env=None):
     return done.stdout
 
 
-def write(daemon, name, text):
-    path = os.path.join(daemon.folder, name)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(path, 0o755)
-    return path
-
-
 @test
 def calls_of_the_readme(daemon):
     lines = commands(indented("README", "baton call --exec baton-runner-echo"))
@@ -105,13 +97,13 @@ def calls_of_modules(daemon):
 @test
 def python_client(daemon):
     env = python(daemon)
-    assert output(daemon, [PYTHON, write(daemon, "client.py", indented("README", "with baton.Client()"))], env) == "b'hello'\n"
+    assert output(daemon, [PYTHON, write_script(daemon, "client.py", indented("README", "with baton.Client()"))], env) == "b'hello'\n"
 
 
 @test
 def python_runner(daemon):
     env = python(daemon)
-    write(daemon, "hello", indented("README", "runner = baton.Runner()"))
+    write_script(daemon, "hello", indented("README", "runner = baton.Runner()"))
     call, = commands(indented("README", "baton call --raw --exec ./hello"))
     assert output(daemon, call, env) == "Hello, world"
     methods = re.search(r"'(baton methods)' what it offers", read("README"))[1]
@@ -177,7 +169,7 @@ def c_of_upgrades(daemon):
     names = re.findall(r"^ +\.(\w+) = \1,", text, re.M)
     assert len(names) == 6
     declared = "".join(f"__typeof__(*((struct baton_service *) 0)->{name}) {name};\n" for name in names)
-    path = write(daemon, "sample.c", f"#include <baton/runner.h>\n{declared}{text}const void *used = &service;\n")
+    path = write_script(daemon, "sample.c", f"#include <baton/runner.h>\n{declared}{text}const void *used = &service;\n")
     try:
         output(daemon, [*compiler, "-fsyntax-only", "-Wall", "-Wextra", "-Werror", f"-I{SOURCE}/include", path])
     except FileNotFoundError as error:
@@ -194,7 +186,7 @@ def configurations(daemon):
             text = "  one:\n    command: [sleep, 1]\n" + text
         if text.startswith("  "):
             text = "runners:\n" + text
-        path = write(daemon, "sample.yaml", text)
+        path = write_script(daemon, "sample.yaml", text)
         done = daemon.baton("check", path, check=False)
         for line in (done.stdout + done.stderr).splitlines():
             assert re.search(r": (program \S+: (No such file|not found in PATH)|there is no (user|group) \w+$)|: good: ", line), \

@@ -11,7 +11,7 @@ import signal
 import subprocess
 
 import daemon_tests
-from daemon_tests import BATON, BUILD, main, owned, test, until
+from daemon_tests import BATON, BUILD, main, owned, test, until, write_script
 
 daemon_tests.LIBEXEC = daemon_tests.CHECKING
 
@@ -24,14 +24,6 @@ def install(daemon, name="program", source=RUNNER):
     path = os.path.join(daemon.folder, name)
     shutil.copy(source, path + ".new")
     os.rename(path + ".new", path)
-    return path
-
-
-def write_script(daemon, name, text):
-    path = os.path.join(daemon.folder, name)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(path, 0o755)
     return path
 
 
